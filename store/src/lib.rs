@@ -1,1 +1,15 @@
-//! store
+//! The metastore and the object stores, behind two small traits.
+//!
+//! Owns: durability. [`Metastore`] holds inbox, work queue, catalog and configuration in one database so that they change in one
+//! transaction; [`ObjectStore`] holds bytes. One test suite (`tests/`) runs over every backend of each.
+//! Never: Arrow, Parquet, decisions. Whether to retry and how to split a crashed bundle is `tidemill_scaling`'s.
+//! Start with [`Metastore`].
+
+pub mod metastore;
+pub mod object;
+
+mod error;
+
+pub use error::{Error, Result};
+pub use metastore::Metastore;
+pub use object::ObjectStore;

@@ -1,0 +1,1 @@
+//! Lease, retry and dead-letter rules: pure decisions about attempts at work.
