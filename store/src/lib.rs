@@ -7,6 +7,7 @@
 
 pub mod metastore;
 pub mod object;
+pub mod step;
 
 mod error;
 
