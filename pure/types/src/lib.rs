@@ -8,6 +8,7 @@ pub mod keys;
 
 mod error_kind;
 mod ids;
+mod routing;
 mod segment_meta;
 mod signal;
 mod time;
@@ -16,6 +17,7 @@ mod work;
 
 pub use error_kind::ErrorKind;
 pub use ids::{CatalogSeq, LeaseToken, OrganizationId, SegmentId, WorkId};
+pub use routing::{CloudProvider, PrefixMapping, Route, RouteError, Routing, StorageProfile};
 pub use segment_meta::{ByteRange, SegmentMeta, ServiceSet};
 pub use signal::{Level, Signal, Tier};
 pub use time::{Day, Hour, TimeRange, TimestampNs, NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_SECOND};
