@@ -1,1 +1,16 @@
-//! text
+//! What is known of texts: tokens, what a searched literal says about them, patterns of log bodies, and the stable hashes of all of these.
+//!
+//! Pure: no I/O, no clock. Everything here decides bytes in segments or catalog rows, so a change of meaning is a change of format;
+//! tests pin the values. Start with [`tokens`].
+
+mod hash;
+mod literal;
+mod pattern;
+mod service_bloom;
+mod tokens;
+
+pub use hash::{term_hash, TermHasher};
+pub use literal::{literal_pieces, Piece};
+pub use pattern::pattern_hash;
+pub use service_bloom::{bloom_may_contain, service_bloom, BLOOM_BYTES};
+pub use tokens::{tokens, Token, Tokens, MAX_TOKEN_BYTES};
