@@ -1,0 +1,1 @@
+//! Token index, bloom filters, label postings.

@@ -1,0 +1,1 @@
+//! JSON text of attribute values.

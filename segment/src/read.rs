@@ -1,0 +1,7 @@
+//! How readers see a segment: its footer, and which physical columns make a logical one.
+
+mod meta;
+
+pub use crate::footer::{AttributeEntry, IndexPart, SegmentFooter, ValueType};
+pub use crate::schema::{AttributeScope, AttributeType, PromotedColumn};
+pub use meta::{parse_footer, segment_meta, StoredObject};

@@ -1,0 +1,1 @@
+//! Rollup windows from a finer tier.
