@@ -39,7 +39,8 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Crates that decide and compute: no clock, no I/O, no randomness, so they may use only these from outside.
 const PURE: &[&str] = &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"];
-const PURE_MAY_USE: &[&str] = &["serde", "serde_json", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex"];
+const PURE_MAY_USE: &[&str] =
+    &["serde", "serde_json", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex"];
 
 /// What a pure crate's sources must not name.
 const IMPURE: &[&str] = &[
@@ -133,7 +134,8 @@ fn arrows_go_down_only() {
     let workspace = workspace();
     let allowed: BTreeMap<&str, &[&str]> = EDGES.iter().copied().collect();
     for (name, package) in &workspace {
-        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} has no place in the layout: add it to EDGES"));
+        let allowed =
+            allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} has no place in the layout: add it to EDGES"));
         for dependency in package.all.iter().filter(|dependency| workspace.contains_key(*dependency)) {
             assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
         }
@@ -164,7 +166,10 @@ fn heavy_crates_stay_fenced() {
     for (name, package) in &workspace() {
         for (prefix, owners) in FENCES {
             for dependency in package.shipped.iter().filter(|dependency| is_of_family(dependency, prefix)) {
-                assert!(owners.contains(&name.as_str()), "{name} must not depend on {dependency}: it belongs to {owners:?}");
+                assert!(
+                    owners.contains(&name.as_str()),
+                    "{name} must not depend on {dependency}: it belongs to {owners:?}"
+                );
             }
         }
         if name == "tidemill-segment" {

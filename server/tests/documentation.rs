@@ -13,7 +13,8 @@ fn tree() -> PathBuf {
 fn documents() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![tree().join("docs")];
-    let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| tree().join(name)).into();
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| tree().join(name)).into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.expect("a readable folder").path();
@@ -131,7 +132,8 @@ struct Help {
 impl Help {
     fn of(&mut self, command: &[String]) -> Option<String> {
         let ask = || {
-            let output = Command::new(env!("CARGO_BIN_EXE_tidemill")).args(command).arg("--help").output().expect("it starts");
+            let output =
+                Command::new(env!("CARGO_BIN_EXE_tidemill")).args(command).arg("--help").output().expect("it starts");
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         };
         self.known.entry(command.to_vec()).or_insert_with(ask).clone()
@@ -139,7 +141,8 @@ impl Help {
 
     fn check(&mut self, arguments: &[String]) -> Result<(), String> {
         let mut command: Vec<String> = Vec::new();
-        let is_word = |word: &&String| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
+        let is_word =
+            |word: &&String| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
         for word in arguments.iter().take_while(is_word) {
             let here = self.of(&command).ok_or("no help")?;
             // A positional argument ends the names of commands.

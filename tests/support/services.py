@@ -150,7 +150,7 @@ def azurite(folder: Path):
     script = node_modules() / "azurite/dist/src/blob/main.js"
     command = [
         "node", str(script), "--blobHost", "127.0.0.1", "--blobPort", str(port),
-        "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence",
+        "--silent", "--skipApiVersionCheck", "--inMemoryPersistence",
     ]  # fmt: skip
     process = start(command, log, cwd=folder)
     try:

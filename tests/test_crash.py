@@ -1,0 +1,210 @@
+"""Nothing lost, nothing twice: the real process is killed at every named step, and DuckDB counts what is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import fresh_database
+from support import lake, otlp
+from support.load import Load
+from support.processes import start, stop, wait_until
+from support.server import Tidemill, binary
+
+TREE = Path(__file__).resolve().parent.parent
+SIGNALS = ("logs", "metrics", "traces")
+
+
+def steps() -> list[str]:
+    """The named steps, from the one place that defines them."""
+    return re.findall(r'^    \w+ => "([a-z-]+)",$', (TREE / "store/src/step.rs").read_text(), re.M)
+
+
+def kills_wanted() -> int:
+    """How many kills each metastore gets."""
+    default = 200 if os.environ.get("TIDEMILL_TEST_LONG") else 52
+    return int(os.environ.get("TIDEMILL_TEST_KILLS", default))
+
+
+def test_the_steps_are_known() -> None:
+    assert {"raw-stored", "admitted", "publish-before-commit"} <= set(steps())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metastore", ["sqlite", "postgresql"])
+def test_kills_at_every_step_lose_and_double_nothing(tmp_path: Path, metastore: str) -> None:
+    seed = int(os.environ.get("TIDEMILL_TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"seed {seed} (TIDEMILL_TEST_SEED)")
+    chance = random.Random(seed)
+    mill = Tidemill(tmp_path / "mill", worker__lease="2s")
+    if metastore == "postgresql":
+        mill.configure(metastore__url=fresh_database())
+    plan = [step for round_number in range(kills_wanted()) for step in steps()]
+    killed: dict[str, int] = dict.fromkeys(steps(), 0)
+    unreached: dict[str, int] = dict.fromkeys(steps(), 0)
+    mill.start()
+    load = Load(mill)
+    try:
+        mill.kill()
+        with load:
+            while sum(killed.values()) < kills_wanted():
+                # Every step in turn; the ones that only background work reaches get a few tries and then count as unreached.
+                step = plan.pop(0)
+                if unreached[step] >= 2 and not killed[step]:
+                    continue
+                if kill_at(mill, step, chance.randint(1, 3)):
+                    killed[step] += 1
+                else:
+                    unreached[step] += 1
+            mill.start()
+            load.end()
+        mill.drain(at_most_s=180)
+        print(f"{metastore}: killed {killed}, resent {load.resent} requests")
+        assert not load.refused, load.refused[:5]
+        dead = [entry for entry in mill.cli_json("queue") if entry["state"] == "dead"]
+        assert not dead, f"innocent work was given up: {dead[:3]}"
+        for name in SIGNALS:
+            lake.assert_each_once(mill, name, load.acknowledged[name])
+        never = [step for step in steps() if not killed[step] and step not in ("rollup-uploaded", "sweep-deleted")]
+        assert not never, f"no kill ever happened at {never}: the step is not passed where it should be"
+    finally:
+        mill.kill()
+
+
+def kill_at(mill: Tidemill, step: str, count: int, *, at_most_s: float = 8) -> bool:
+    """Starts the server with a trap at `step`; says whether the trap killed it."""
+    mill.start(crash_at=f"{step}:{count}", until_ready=False)
+    try:
+        mill.wait_until_ready()
+    except AssertionError:
+        # It may die before it is ready: recovery passes steps too.
+        if mill.process.poll() != -signal.SIGKILL:
+            raise
+    try:
+        status = mill.process.wait(at_most_s)
+    except subprocess.TimeoutExpired:
+        mill.kill()
+        return False
+    assert status == -signal.SIGKILL, f"at {step} the server ended by itself with {status}"
+    mill.kill()
+    return True
+
+
+def object_hashes(mill: Tidemill) -> dict[str, str]:
+    """Every segment object in the folder store."""
+    root = mill.data / "objects"
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.parquet")}
+
+
+@pytest.mark.slow
+def test_a_worker_that_slept_past_its_lease_changes_nothing(any_mill: Tidemill) -> None:
+    mill = any_mill
+    mill.configure(worker__lease="2s")
+    mill.start(stop_at="ingest-uploaded:1")
+    numbers = set(range(40))
+    assert mill.push("logs", otlp.logs(sorted(numbers))).status_code == 200
+    wait_until(lambda: state_of(mill.process) == "T", at_most_s=30, what="the stop", alive=mill.process, log=mill.log)
+    uploaded = object_hashes(mill)
+    assert uploaded, "it was to stop after its upload"
+
+    log = mill.folder / "second.log"
+    second = start([str(binary()), "worker"], log, env=mill.environment, cwd=mill.folder)
+    try:
+        wait_until(lambda: lake.live_segments(mill, "logs"), at_most_s=60, what="the second worker", alive=second, log=log, every_s=0.2)
+        lake.assert_each_once(mill, "logs", numbers)
+        before = object_hashes(mill)
+        mill.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: "conflict" in mill.log.read_text().lower() or "lease" in mill.log.read_text().lower(),
+                   at_most_s=30, what="the refusal of the first worker", alive=mill.process, log=mill.log)  # fmt: skip
+        assert {key: digest for key, digest in object_hashes(mill).items() if key in before} == before
+        lake.assert_each_once(mill, "logs", numbers)
+    finally:
+        stop(second)
+
+
+def state_of(process: subprocess.Popen) -> str:
+    """The kernel's letter for a process: `T` is stopped."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.slow
+def test_the_database_restarts_under_load(own_postgres, tmp_path: Path) -> None:
+    mill = Tidemill(tmp_path / "mill", metastore__url=own_postgres.create_database("mill"), worker__lease="5s")
+    mill.start()
+    try:
+        with Load(mill) as load:
+            for kind in (signal.SIGINT, signal.SIGQUIT, signal.SIGQUIT):
+                already = sum(map(len, load.acknowledged.values()))
+                wait_until(lambda: sum(map(len, load.acknowledged.values())) > already + 500,
+                           at_most_s=60, what="500 more records", alive=mill.process, log=mill.log)  # fmt: skip
+                own_postgres.stop(kind)
+                own_postgres.start()
+            load.end()
+        mill.drain(at_most_s=120)
+        for name in SIGNALS:
+            lake.assert_each_once(mill, name, load.acknowledged[name])
+        assert [entry for entry in mill.cli_json("queue") if entry["state"] == "dead"] == []
+    finally:
+        mill.kill()
+
+
+@pytest.mark.slow
+def test_a_lost_database_is_rebuilt_from_the_bucket(mill: Tidemill) -> None:
+    mill.start()
+    for name in SIGNALS:
+        for first in range(0, 1000, 100):
+            assert mill.push(name, otlp.ENCODE[name](list(range(first, first + 100)))).status_code == 200
+    mill.drain()
+    before = {name: sorted(segment["object_key"] for segment in lake.live_segments(mill, name)) for name in SIGNALS}
+    assert mill.stop() == 0
+    for path in mill.data.glob("*.sqlite*"):
+        path.unlink()
+    assert not list(mill.data.glob("*.sqlite*"))
+    mill.cli("catalog", "rebuild")
+    mill.cli("catalog", "verify")
+    after = {name: sorted(segment["object_key"] for segment in lake.live_segments(mill, name)) for name in SIGNALS}
+    assert after == before
+    for name in SIGNALS:
+        lake.assert_each_once(mill, name, set(range(1000)))
+
+
+@pytest.mark.slow
+def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(volume)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root: " + mounted.stderr.decode().strip())
+    mill = Tidemill(tmp_path / "mill", data_dir=volume / "data")
+    mill.data = volume / "data"
+    try:
+        mill.start()
+        kept, refused = set(), None
+        for first in range(0, 2_000_000, 2000):
+            numbers = list(range(first, first + 2000))
+            answer = mill.push("logs", otlp.logs(numbers, service=os.urandom(200).hex()))
+            if answer.status_code != 200:
+                refused = answer
+                break
+            kept.update(numbers)
+        assert refused is not None, "24 MiB never filled"
+        assert refused.status_code in (429, 503), refused.text
+        assert mill.process.poll() is None
+        subprocess.run(["mount", "-o", "remount,size=512m", str(volume)], check=True)
+        mill.drain(at_most_s=120)
+        numbers = [3_000_000]
+        wait_until(lambda: mill.push("logs", otlp.logs(numbers)).status_code == 200,
+                   at_most_s=60, what="room again", alive=mill.process, log=mill.log, every_s=0.5)  # fmt: skip
+        mill.drain(at_most_s=60)
+        lake.assert_each_once(mill, "logs", kept | set(numbers))
+    finally:
+        mill.kill()
+        subprocess.run(["umount", "-l", str(volume)], check=False)
