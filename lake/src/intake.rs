@@ -1,0 +1,161 @@
+//! Reading a request's body within bounds: size, memory budget, decompression ratio.
+
+use std::io::Read;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+
+use crate::receive::Reservation;
+use crate::{Error, Result};
+
+/// No input decompresses to more than this many times its size.
+const MAX_RATIO: usize = 200;
+/// Below this a ratio says nothing: small bodies of zeros are harmless.
+const RATIO_FREE_BYTES: usize = 1 << 20;
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Identity,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+impl Compression {
+    /// Reads a `Content-Encoding` or `grpc-encoding` header.
+    ///
+    /// # Errors
+    /// The value, when it is none of the three.
+    pub fn from_header(headers: &HeaderMap, name: &str) -> std::result::Result<Self, String> {
+        let Some(value) = headers.get(name) else { return Ok(Self::Identity) };
+        match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            other => Err(other.to_owned()),
+        }
+    }
+}
+
+/// Reads a whole body, taking its bytes from the memory budget as they come.
+///
+/// # Errors
+/// `TooLarge`, `Busy`, or `Invalid` when the sender broke off.
+pub(crate) async fn read_body(mut body: Body, max_bytes: usize, reservation: &mut Reservation) -> Result<Bytes> {
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    let mut total = 0usize;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Error::Invalid { operation: "read the request", reason: error.to_string() })?;
+        let Ok(data) = frame.into_data() else { continue };
+        total += data.len();
+        if total > max_bytes {
+            return Err(Error::TooLarge { what: "the request", limit_bytes: max_bytes as u64 });
+        }
+        reservation.grow(data.len())?;
+        if first.is_none() {
+            first = Some(data);
+            continue;
+        }
+        if rest.is_empty() {
+            rest.extend_from_slice(first.as_deref().unwrap_or_default());
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}
+
+/// Decompresses a body. The inner error is the sender's: the bytes are not what the header says, or expand without measure.
+///
+/// # Errors
+/// `TooLarge`, `Busy`.
+pub(crate) fn decompress(
+    body: Bytes,
+    compression: Compression,
+    max_bytes: usize,
+    reservation: &mut Reservation,
+) -> Result<std::result::Result<Bytes, String>> {
+    let mut reader: Box<dyn Read> = match compression {
+        Compression::Identity => return Ok(Ok(body)),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&body[..])),
+        Compression::Zstd => match zstd::stream::read::Decoder::with_buffer(&body[..]) {
+            Ok(decoder) => Box::new(decoder),
+            Err(error) => return Ok(Err(format!("zstd: {error}"))),
+        },
+    };
+    let ratio_bytes = body.len().saturating_mul(MAX_RATIO).max(RATIO_FREE_BYTES);
+    let mut out = Vec::with_capacity(body.len().saturating_mul(4).min(max_bytes).min(1 << 20));
+    let mut chunk = vec![0u8; 64 << 10];
+    loop {
+        let read = match reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => {
+                return Ok(Err(format!(
+                    "the {compression:?} body cannot be decompressed after {} bytes: {error}",
+                    out.len()
+                )));
+            }
+        };
+        if out.len() + read > max_bytes {
+            return Err(Error::TooLarge { what: "the decompressed request", limit_bytes: max_bytes as u64 });
+        }
+        if out.len() + read > ratio_bytes {
+            return Ok(Err(format!("the body decompresses to more than {MAX_RATIO} times its size")));
+        }
+        reservation.grow(read)?;
+        out.extend_from_slice(&chunk[..read]);
+    }
+    Ok(Ok(out.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::receive::MemoryBudget;
+
+    fn gzip(bytes: &[u8]) -> Bytes {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory").into()
+    }
+
+    fn decompress_one(body: Bytes, compression: Compression, max: usize) -> Result<std::result::Result<Bytes, String>> {
+        decompress(body, compression, max, &mut MemoryBudget::new(64 << 20).reservation())
+    }
+
+    #[test]
+    fn every_compression_gives_the_body_back() {
+        let body = b"tide mill".repeat(1000);
+        let zstd = zstd::encode_all(&body[..], 1).expect("memory");
+        for (bytes, compression) in [
+            (Bytes::from(body.clone()), Compression::Identity),
+            (gzip(&body), Compression::Gzip),
+            (Bytes::from(zstd), Compression::Zstd),
+        ] {
+            let read = decompress_one(bytes, compression, 1 << 20).expect("within bounds").expect("valid");
+            assert_eq!(&read[..], &body[..], "{compression:?}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_body_and_a_bomb_are_refused_with_a_reason() {
+        let whole = gzip(&b"tide mill".repeat(1000));
+        let torn = whole.slice(..whole.len() / 2);
+        let reason = decompress_one(torn, Compression::Gzip, 1 << 20).expect("within bounds").expect_err("torn");
+        assert!(reason.contains("cannot be decompressed"), "{reason}");
+        let bomb = gzip(&vec![0; 16 << 20]);
+        let reason =
+            decompress_one(bomb.clone(), Compression::Gzip, 64 << 20).expect("within bounds").expect_err("bomb");
+        assert!(reason.contains("200 times"), "{reason}");
+        assert!(matches!(decompress_one(bomb, Compression::Gzip, 1 << 10), Err(Error::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,291 @@
+//! Workers: claim a bundle, do what its queue asks for, publish the result in one transaction.
+//!
+//! Owns: the loop, leases, downloads, uploads. Never: deciding what to merge or roll up (`tidemill_plan`), or counting attempts
+//! (the metastore). A bundle ends in exactly one of: published, failed, handed back, or lost with its lease; in the last case
+//! another worker has it and whatever was uploaded here is an orphan that the sweeper finds by its key.
+//! Start with [`WorkerTask::run`]; what each action does is in its own module.
+
+mod download;
+mod ingest;
+mod lease;
+mod trigger;
+mod upload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemill_store::Metastore;
+use tidemill_store::buckets::Buckets;
+use tidemill_store::metastore::{Bundle, ClaimRequest};
+use tidemill_types::{Action, ErrorKind, OrganizationId, WorkQueue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::place::Placement;
+use crate::{Error, Result};
+
+pub use trigger::Triggers;
+
+/// What a worker serves and what it bounds.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The queues it serves, most wanted first.
+    pub queues: Vec<WorkQueue>,
+    /// Who claims, for people: host, process, role.
+    pub name: String,
+    /// Bundles worked on at the same time.
+    pub concurrency: usize,
+    /// How long a lease lasts; it is extended at a third of it.
+    pub lease: Duration,
+    /// Inputs in a bundle.
+    pub bundle_items: usize,
+    /// Bytes of inputs in a bundle, but at least one input.
+    pub bundle_bytes: u64,
+    /// Folder for downloads and drafts.
+    pub spool: PathBuf,
+    /// Rows that one bundle holds in memory before they are written out.
+    pub memory_bytes: usize,
+    /// Look for work at least this often, even when no wake-up came.
+    pub poll: Duration,
+    /// How long a stopping worker goes on with what it has begun before it hands it back.
+    pub grace: Duration,
+}
+
+impl WorkerOptions {
+    /// Defaults for a worker of `queues` with its files in `spool`.
+    pub fn new(queues: Vec<WorkQueue>, name: impl Into<String>, spool: impl Into<PathBuf>) -> Self {
+        Self {
+            queues,
+            name: name.into(),
+            concurrency: 2,
+            lease: Duration::from_secs(60),
+            bundle_items: 256,
+            bundle_bytes: 64 << 20,
+            spool: spool.into(),
+            memory_bytes: 96 << 20,
+            poll: Duration::from_secs(1),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a worker stands on.
+#[derive(Debug, Clone)]
+pub struct WorkerDeps {
+    /// Queue and catalog.
+    pub metastore: Arc<dyn Metastore>,
+    /// Inputs and segments.
+    pub buckets: Arc<Buckets>,
+    /// Where segments go.
+    pub placement: Arc<dyn Placement>,
+    /// Times in reports; decisions use the database's clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Counts since the start, for metrics.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Bundles published.
+    pub published: AtomicU64,
+    /// Bundles that failed.
+    pub failed: AtomicU64,
+    /// Bundles whose lease was lost.
+    pub lost: AtomicU64,
+    /// Segments published.
+    pub segments: AtomicU64,
+    /// Rows in segments published by ingest.
+    pub rows: AtomicU64,
+    /// Bytes of inputs ingested, as stored.
+    pub input_bytes: AtomicU64,
+    /// Records whose time was outside the valid range and was replaced.
+    pub times_replaced: AtomicU64,
+    /// Records refused.
+    pub records_refused: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: WorkerOptions,
+    pub(crate) deps: WorkerDeps,
+    pub(crate) counters: WorkerCounters,
+    pub(crate) triggers: Triggers,
+    /// No new bundles are claimed.
+    stopping: CancellationToken,
+    /// Bundles that are still worked on are handed back.
+    abandon: CancellationToken,
+    last_served: Mutex<Option<OrganizationId>>,
+}
+
+/// Stops a worker and tells its counts.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle(Arc<Shared>);
+
+impl WorkerHandle {
+    /// Claims nothing more; the task ends within the grace period.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.0.counters
+    }
+}
+
+/// Works until stopped.
+#[derive(Debug)]
+pub struct WorkerTask(Arc<Shared>);
+
+/// Builds a worker.
+///
+/// # Errors
+/// `Invalid` without queues; a spool folder that cannot be made.
+pub fn build(options: WorkerOptions, deps: WorkerDeps) -> Result<(WorkerHandle, WorkerTask)> {
+    if options.queues.is_empty() {
+        return Err(Error::Invalid { operation: "start a worker", reason: "it serves no queue".to_owned() });
+    }
+    std::fs::create_dir_all(&options.spool).map_err(Error::file("create the spool folder", &options.spool))?;
+    let shared = Arc::new(Shared {
+        options,
+        deps,
+        counters: WorkerCounters::default(),
+        triggers: Triggers::default(),
+        stopping: CancellationToken::new(),
+        abandon: CancellationToken::new(),
+        last_served: Mutex::new(None),
+    });
+    Ok((WorkerHandle(shared.clone()), WorkerTask(shared)))
+}
+
+impl WorkerTask {
+    /// Runs until stopped. What is unfinished after the grace period is handed back, which counts as no attempt.
+    pub async fn run(self) {
+        let shared = self.0;
+        let slots = Arc::new(Semaphore::new(shared.options.concurrency.max(1)));
+        let mut running = JoinSet::new();
+        let mut failures = 0u32;
+        loop {
+            while running.try_join_next().is_some() {}
+            let slot = tokio::select! {
+                () = shared.stopping.cancelled() => break,
+                slot = slots.clone().acquire_owned() => slot,
+            };
+            let Ok(slot) = slot else { break };
+            match claim(&shared).await {
+                Ok(Some(bundle)) => {
+                    failures = 0;
+                    running.spawn(run_bundle(shared.clone(), bundle, slot));
+                }
+                Ok(None) => {
+                    failures = 0;
+                    drop(slot);
+                    tokio::select! {
+                        () = shared.stopping.cancelled() => break,
+                        () = shared.deps.metastore.wait_for_work(&shared.options.queues, shared.options.poll) => {}
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(%error, failures, "no work can be claimed");
+                    tokio::select! {
+                        () = shared.stopping.cancelled() => break,
+                        () = tokio::time::sleep(backoff(failures)) => {}
+                    }
+                }
+            }
+        }
+        let finished =
+            tokio::time::timeout(shared.options.grace, async { while running.join_next().await.is_some() {} });
+        if finished.await.is_err() {
+            shared.abandon.cancel();
+            while running.join_next().await.is_some() {}
+        }
+    }
+}
+
+/// 100 ms doubled with each failure in a row, at most 10 s.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(100u64 << failures.min(7)).min(Duration::from_secs(10))
+}
+
+async fn claim(shared: &Shared) -> Result<Option<Bundle>> {
+    let options = &shared.options;
+    let after = *shared.last_served.lock();
+    let request = ClaimRequest {
+        queues: options.queues.clone(),
+        max_items: options.bundle_items,
+        max_bytes: options.bundle_bytes,
+        lease: options.lease,
+        worker: options.name.clone(),
+        after,
+    };
+    let bundle = shared.deps.metastore.claim(&request).await?;
+    if let Some(bundle) = &bundle {
+        *shared.last_served.lock() = Some(bundle.organization);
+    }
+    Ok(bundle)
+}
+
+/// How work on a bundle ended, other than by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The result is committed.
+    Published,
+    /// The lease is another worker's; ours is refused.
+    Lost,
+    /// The process is stopping.
+    Abandoned,
+}
+
+async fn run_bundle(shared: Arc<Shared>, bundle: Bundle, slot: OwnedSemaphorePermit) {
+    let keeper = lease::keep(shared.deps.metastore.clone(), bundle.token, shared.options.lease);
+    let ending = tokio::select! {
+        ending = perform(&shared, &bundle) => ending,
+        () = keeper.lost() => Ok(Ending::Lost),
+        () = shared.abandon.cancelled() => Ok(Ending::Abandoned),
+    };
+    drop(keeper);
+    let counters = &shared.counters;
+    match ending {
+        Ok(Ending::Published) => drop(counters.published.fetch_add(1, Ordering::Relaxed)),
+        Ok(Ending::Lost) => {
+            counters.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(token = %bundle.token, "the lease was lost; another worker has the bundle");
+        }
+        Ok(Ending::Abandoned) => {
+            if let Err(error) = shared.deps.metastore.hand_back(bundle.token).await {
+                tracing::info!(token = %bundle.token, %error, "a bundle could not be handed back; its lease will expire");
+            }
+        }
+        Err(error) => {
+            counters.failed.fetch_add(1, Ordering::Relaxed);
+            report_failure(&shared, &bundle, &error).await;
+        }
+    }
+    drop(slot);
+}
+
+async fn perform(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Ending> {
+    match bundle.queue.action {
+        Action::Ingest => ingest::ingest(shared, bundle).await,
+        Action::Compact | Action::Rollup | Action::Job => Err(Error::Invalid {
+            operation: "work",
+            reason: format!("this worker does not perform {} work", bundle.queue.action),
+        }),
+    }
+}
+
+async fn report_failure(shared: &Shared, bundle: &Bundle, error: &Error) {
+    // Wrong input stays wrong, and corrupt bytes stay corrupt; everything else may pass.
+    let is_permanent = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Corrupt);
+    let items = bundle.items.len();
+    tracing::warn!(token = %bundle.token, queue = ?bundle.queue, items, is_permanent, %error, "a bundle failed");
+    if let Err(error) = shared.deps.metastore.fail(bundle.token, &error.to_string(), is_permanent).await {
+        tracing::info!(token = %bundle.token, %error, "the failure could not be reported; the lease will expire");
+    }
+}

@@ -1,0 +1,128 @@
+//! What ingest asks for afterwards: compaction of the days it wrote to, rollups of the hours it raised.
+//!
+//! One live item per day or hour: triggers with equal keys are one item, whose time only moves forward to an earlier one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tidemill_store::metastore::{Bundle, NewWork};
+use tidemill_types::{
+    Action, Day, Hour, NANOS_PER_SECOND, OrganizationId, SegmentMeta, Signal, Tier, TimestampNs, WorkQueue,
+};
+
+/// L0 waits at most this long for company.
+const L0_AGE: Duration = Duration::from_secs(60);
+/// L0 does not wait longer than for this many files…
+const L0_FILES: u64 = 32;
+/// … or this many bytes.
+const L0_BYTES: u64 = 64 << 20;
+/// A rollup of an hour that is still open would be stale at once, so it waits for the hour's end and this much more.
+const HOUR_GRACE_NS: i64 = 120 * NANOS_PER_SECOND;
+
+/// The payload of a compaction work item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CompactPayload {
+    /// Which day's segments.
+    pub day: Day,
+}
+
+/// The payload of a rollup work item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RollupPayload {
+    /// Which hour.
+    pub hour: Hour,
+}
+
+/// Counts L0 since the last immediate trigger, per day; only how soon compaction starts depends on it.
+#[derive(Debug, Default)]
+pub struct Triggers {
+    grown: Mutex<HashMap<(OrganizationId, i32, Signal, Day), Grown>>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Grown {
+    files: u64,
+    bytes: u64,
+}
+
+/// Days counted at the same time; beyond, counting starts over, which only costs promptness.
+const DAYS_COUNTED: usize = 4096;
+
+impl Triggers {
+    /// The follow-ups of an ingest publication.
+    pub(crate) fn after_ingest(
+        &self,
+        bundle: &Bundle,
+        segments: &[SegmentMeta],
+        hours: &BTreeSet<Hour>,
+        now: TimestampNs,
+    ) -> Vec<NewWork> {
+        let mut days: BTreeMap<Day, Grown> = BTreeMap::new();
+        for segment in segments {
+            let grown = days.entry(segment.day).or_default();
+            grown.files += 1;
+            grown.bytes += segment.bytes;
+        }
+        let mut work = Vec::with_capacity(days.len() + hours.len());
+        for (day, grown) in days {
+            let delay = if self.is_due(bundle, day, grown) { Duration::ZERO } else { L0_AGE };
+            work.push(compaction(bundle, day, delay));
+        }
+        if bundle.queue.signal == Signal::Metrics {
+            work.extend(hours.iter().map(|hour| rollup(bundle, *hour, now)));
+        }
+        work
+    }
+
+    fn is_due(&self, bundle: &Bundle, day: Day, grown: Grown) -> bool {
+        let mut all = self.grown.lock();
+        if all.len() >= DAYS_COUNTED {
+            all.clear();
+        }
+        let key = (bundle.organization, bundle.instance_num, bundle.queue.signal, day);
+        let total = all.entry(key).or_default();
+        total.files += grown.files;
+        total.bytes += grown.bytes;
+        let is_due = total.files >= L0_FILES || total.bytes >= L0_BYTES;
+        if is_due {
+            *total = Grown::default();
+        }
+        is_due
+    }
+}
+
+/// A request to compact a day once `delay` has passed.
+pub(crate) fn compaction(bundle: &Bundle, day: Day, delay: Duration) -> NewWork {
+    NewWork {
+        queue: WorkQueue { signal: bundle.queue.signal, action: Action::Compact },
+        organization: bundle.organization,
+        instance_num: bundle.instance_num,
+        priority: 0,
+        delay,
+        dedupe_key: Some(format!("day/{day}/{}", bundle.instance_num)),
+        range: Some(day.range()),
+        tier: Tier::RAW,
+        size_bytes: 0,
+        payload: serde_json::to_value(CompactPayload { day }).expect("a plain struct is JSON"),
+    }
+}
+
+fn rollup(bundle: &Bundle, hour: Hour, now: TimestampNs) -> NewWork {
+    let settled = hour.range().end.0.saturating_add(HOUR_GRACE_NS);
+    let wait_ns = settled.saturating_sub(now.0).max(0);
+    let delay = Duration::from_nanos(wait_ns.unsigned_abs()).max(L0_AGE);
+    NewWork {
+        queue: WorkQueue { signal: Signal::Metrics, action: Action::Rollup },
+        organization: bundle.organization,
+        instance_num: bundle.instance_num,
+        priority: 0,
+        delay,
+        dedupe_key: Some(format!("hour/{}/{}", hour.0, bundle.instance_num)),
+        range: Some(hour.range()),
+        tier: Tier::ROLLUPS[0],
+        size_bytes: 0,
+        payload: serde_json::to_value(RollupPayload { hour }).expect("a plain struct is JSON"),
+    }
+}
