@@ -1,0 +1,156 @@
+//! Storage profiles.
+
+use std::collections::HashMap;
+
+use tidemill_types::{CloudProvider, StorageProfile};
+
+use super::problems::Problems;
+use super::reader::{Notes, Place, list_or_chart_section, parse_document};
+
+/// `hosted` was a field of older versions; it is read and means nothing.
+const FIELDS: [&str; 11] = [
+    "organization_id",
+    "instance_num",
+    "collector_name",
+    "cloud_provider",
+    "region",
+    "bucket",
+    "role",
+    "endpoint",
+    "use_path_style",
+    "insecure_tls",
+    "hosted",
+];
+
+/// Reads storage profiles: a YAML list, or a chart's values with `storageProfiles.yaml`. `label` names the text in problems.
+///
+/// # Errors
+/// All problems of the text, each with its line and path.
+pub fn parse_profiles(label: &str, text: &str) -> Result<Vec<StorageProfile>, Problems> {
+    let document = parse_document(label, text)?;
+    let notes = Notes::default();
+    let places = list_or_chart_section(Place::root(&document, &notes), "storageProfiles", "storage profiles");
+    let read: Vec<(Place<'_>, StorageProfile)> =
+        places.into_iter().filter_map(|place| read_profile(&place).map(|profile| (place, profile))).collect();
+    note_repeated_instances(&read);
+    note_contradicting_buckets(&read);
+    let profiles = read.into_iter().map(|(_, profile)| profile).collect();
+    Problems::unless(label, notes.take(), profiles)
+}
+
+/// `None` only where a problem was noted; then the profile takes no part in the checks across profiles.
+fn read_profile(place: &Place<'_>) -> Option<StorageProfile> {
+    if !place.allow_only(&FIELDS) {
+        return None;
+    }
+    let text = |name: &str| place.field(name).map(|field| field.text().map(str::to_owned));
+    let flag = |name: &str| place.field(name).map_or(Some(false), |field| field.flag());
+    // Every field is read before the first `?`, so that each tells its problems.
+    let organization = place.required("organization_id").and_then(|field| field.organization());
+    let instance_num = place.field("instance_num").map_or(Some(1), |field| field.positive());
+    let collector_name =
+        place.field("collector_name").map_or(Some("default".to_owned()), |field| read_component(&field));
+    let cloud_provider = place.required("cloud_provider").and_then(|field| read_provider(&field));
+    let region = text("region");
+    let bucket = place.required("bucket").and_then(|field| read_component(&field));
+    let role = text("role");
+    let endpoint = place.field("endpoint").map(|field| read_endpoint(&field));
+    let use_path_style = flag("use_path_style");
+    let insecure_tls = flag("insecure_tls");
+    let hosted = flag("hosted");
+    hosted?;
+    Some(StorageProfile {
+        organization: organization?,
+        instance_num: instance_num?,
+        collector_name: collector_name?,
+        cloud_provider: cloud_provider?,
+        region: transpose(region)?,
+        bucket: bucket?,
+        role: transpose(role)?,
+        endpoint: transpose(endpoint)?,
+        use_path_style: use_path_style?,
+        insecure_tls: insecure_tls?,
+    })
+}
+
+/// An absent field is a value of its own; a bad one is none.
+fn transpose(field: Option<Option<String>>) -> Option<Option<String>> {
+    match field {
+        None => Some(None),
+        Some(None) => None,
+        Some(Some(text)) => Some(Some(text)),
+    }
+}
+
+/// A name that is one component of a path.
+fn read_component(field: &Place<'_>) -> Option<String> {
+    let text = field.text()?;
+    if text.contains('/') || text.chars().any(char::is_control) || text == "." || text == ".." {
+        field.note(format!("{text:?} is not one component of a path"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn read_provider(field: &Place<'_>) -> Option<CloudProvider> {
+    let parsed = field.text()?.parse::<CloudProvider>();
+    parsed.map_err(|problem| field.note(problem)).ok()
+}
+
+fn read_endpoint(field: &Place<'_>) -> Option<String> {
+    let text = field.text()?;
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains(char::is_whitespace)) {
+        field.note(format!("{text:?} is no address, such as https://minio.example:9000"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn note_repeated_instances(read: &[(Place<'_>, StorageProfile)]) {
+    let mut first = HashMap::new();
+    for (place, profile) in read {
+        let id = (profile.organization, &profile.collector_name, profile.instance_num);
+        let earlier: &Place<'_> = first.entry(id).or_insert(place);
+        if earlier.line() != place.line() || earlier.path() != place.path() {
+            let at = place.field("instance_num").unwrap_or_else(|| place.clone());
+            at.note(format!(
+                "instance_num {} of organization {} and collector {:?} is taken by {} (line {})",
+                profile.instance_num,
+                profile.organization,
+                profile.collector_name,
+                earlier.path(),
+                earlier.line(),
+            ));
+        }
+    }
+}
+
+/// A bucket is opened once, so all profiles must describe it alike.
+fn note_contradicting_buckets(read: &[(Place<'_>, StorageProfile)]) {
+    let mut first = HashMap::new();
+    for (place, profile) in read {
+        let (earlier_place, earlier): &(&Place<'_>, &StorageProfile) =
+            first.entry(&profile.bucket).or_insert((place, profile));
+        let differing: Vec<&str> = [
+            ("cloud_provider", profile.cloud_provider != earlier.cloud_provider),
+            ("region", profile.region != earlier.region),
+            ("role", profile.role != earlier.role),
+            ("endpoint", profile.endpoint != earlier.endpoint),
+            ("use_path_style", profile.use_path_style != earlier.use_path_style),
+            ("insecure_tls", profile.insecure_tls != earlier.insecure_tls),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect();
+        if !differing.is_empty() {
+            place.note(format!(
+                "bucket {:?} has another {} in {} (line {}); a bucket is opened once, so all profiles describe it alike",
+                profile.bucket,
+                differing.join(", "),
+                earlier_place.path(),
+                earlier_place.line(),
+            ));
+        }
+    }
+}
