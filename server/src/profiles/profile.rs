@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tidemill_types::{CloudProvider, StorageProfile};
+use tidemill_types::{CloudProvider, OrganizationId, StorageProfile};
 
 use super::problems::Problems;
 use super::reader::{Notes, Place, list_or_chart_section, parse_document};
@@ -30,16 +30,23 @@ pub fn parse_profiles(label: &str, text: &str) -> Result<Vec<StorageProfile>, Pr
     let document = parse_document(label, text)?;
     let notes = Notes::default();
     let places = list_or_chart_section(Place::root(&document, &notes), "storageProfiles", "storage profiles");
-    let read: Vec<(Place<'_>, StorageProfile)> =
-        places.into_iter().filter_map(|place| read_profile(&place).map(|profile| (place, profile))).collect();
-    note_repeated_instances(&read);
+    let mut instances = HashMap::new();
+    let mut read = Vec::with_capacity(places.len());
+    for place in places {
+        if let Some(profile) = read_profile(&place, &mut instances) {
+            read.push((place, profile));
+        }
+    }
     note_contradicting_buckets(&read);
     let profiles = read.into_iter().map(|(_, profile)| profile).collect();
     Problems::unless(label, notes.take(), profiles)
 }
 
-/// `None` only where a problem was noted; then the profile takes no part in the checks across profiles.
-fn read_profile(place: &Place<'_>) -> Option<StorageProfile> {
+/// Which profile first took an instance of an organization's collector.
+type Instances<'a> = HashMap<(OrganizationId, String, i32), Place<'a>>;
+
+/// `None` only where a problem was noted.
+fn read_profile<'a>(place: &Place<'a>, instances: &mut Instances<'a>) -> Option<StorageProfile> {
     if !place.allow_only(&FIELDS) {
         return None;
     }
@@ -58,6 +65,9 @@ fn read_profile(place: &Place<'_>) -> Option<StorageProfile> {
     let use_path_style = flag("use_path_style");
     let insecure_tls = flag("insecure_tls");
     let hosted = flag("hosted");
+    if let (Some(organization), Some(collector), Some(instance_num)) = (organization, &collector_name, instance_num) {
+        note_repeated_instance(place, instances, (organization, collector.clone(), instance_num));
+    }
     hosted?;
     Some(StorageProfile {
         organization: organization?,
@@ -107,23 +117,18 @@ fn read_endpoint(field: &Place<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn note_repeated_instances(read: &[(Place<'_>, StorageProfile)]) {
-    let mut first = HashMap::new();
-    for (place, profile) in read {
-        let id = (profile.organization, &profile.collector_name, profile.instance_num);
-        let earlier: &Place<'_> = first.entry(id).or_insert(place);
-        if earlier.line() != place.line() || earlier.path() != place.path() {
-            let at = place.field("instance_num").unwrap_or_else(|| place.clone());
-            at.note(format!(
-                "instance_num {} of organization {} and collector {:?} is taken by {} (line {})",
-                profile.instance_num,
-                profile.organization,
-                profile.collector_name,
-                earlier.path(),
-                earlier.line(),
-            ));
-        }
-    }
+fn note_repeated_instance<'a>(place: &Place<'a>, instances: &mut Instances<'a>, id: (OrganizationId, String, i32)) {
+    let Some(earlier) = instances.get(&id) else {
+        instances.insert(id, place.clone());
+        return;
+    };
+    let (organization, collector, instance_num) = id;
+    let at = place.field("instance_num").unwrap_or_else(|| place.clone());
+    at.note(format!(
+        "instance_num {instance_num} of organization {organization} and collector {collector:?} is taken by {} (line {})",
+        earlier.path(),
+        earlier.line(),
+    ));
 }
 
 /// A bucket is opened once, so all profiles must describe it alike.

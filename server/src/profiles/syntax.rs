@@ -10,10 +10,7 @@ pub(crate) fn explain(text: &str, error: &impl SyntaxError) -> Problem {
         return problem;
     }
     let (line, column, message) = error.describe();
-    let tab =
-        text.lines().nth(line.saturating_sub(1)).is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
-    let hint = if tab { "; the line is indented by a tab, YAML wants spaces" } else { "" };
-    Problem { line, column, path: String::new(), message: format!("is no YAML: {message}{hint}") }
+    Problem { line, column, path: String::new(), message: format!("is no YAML: {message}") }
 }
 
 /// A parser's error with a place.
