@@ -1,4 +1,4 @@
-//! Walks `golden/`: each `<kind>/<case>.yaml` must give exactly `<case>.expected`. `TIDEMILL_REWRITE_GOLDEN=1` rewrites them.
+//! Walks `golden/`: each `<kind>/<case>.yaml` must give exactly `<case>.expected`. `TIDEMILL_REWRITE=1` rewrites them.
 
 use std::fmt::{Debug, Write as _};
 use std::fs;
@@ -37,7 +37,7 @@ fn cases(kind: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_case_gives_exactly_what_is_expected() {
-    let rewrite = std::env::var_os("TIDEMILL_REWRITE_GOLDEN").is_some();
+    let rewrite = std::env::var_os("TIDEMILL_REWRITE").is_some();
     let mut wrong = Vec::new();
     for kind in ["profiles", "mappings", "api_keys"] {
         let cases = cases(kind);
