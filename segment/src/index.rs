@@ -1,1 +1,0 @@
-//! Token index, bloom filters, label postings.

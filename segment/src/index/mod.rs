@@ -1,0 +1,28 @@
+//! Indexes: which rows of a segment may hold a token, a literal or a value, without reading the rows.
+//!
+//! An index answers with a superset and never with less; readers recheck every row. It lies between the last row group and the Parquet
+//! footer, where other readers skip. Its small directory tells which few ranges a condition needs. Frequent terms are in an FST with
+//! postings of row blocks; rare identifiers are in filters laid out by hash, so that they cost ten bits and one small read.
+//! Nothing here reads files or the network. Start with [`IndexBuilder`] to make one and [`TokenIndex`] to ask one.
+
+mod build;
+mod directory;
+mod filter_keys;
+mod hash_pages;
+mod lookup;
+mod postings;
+mod row_blocks;
+mod wire;
+
+pub mod trace_day;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::{EncodedIndex, IndexBuilder};
+pub use directory::{IndexDirectory, IndexMode, IndexedColumn, INDEX_VERSION};
+pub use lookup::{Condition, IndexBytes, TokenIndex};
+pub use row_blocks::RowBlocks;
+
+/// Rows of a block, and of a Parquet page: what the reader of one matching row must decode.
+pub const BLOCK_ROWS: usize = 4096;
