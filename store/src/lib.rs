@@ -5,12 +5,20 @@
 //! Never: Arrow, Parquet, decisions. Whether to retry and how to split a crashed bundle is `tidemill_scaling`'s.
 //! Start with [`Metastore`].
 
+pub mod buckets;
+pub mod folder;
+pub mod lock;
 pub mod metastore;
 pub mod object;
+pub mod sqlite;
 pub mod step;
 
+mod encoding;
 mod error;
+mod migrations;
+mod options;
 
 pub use error::{Error, Result};
 pub use metastore::Metastore;
 pub use object::ObjectStore;
+pub use options::MetastoreOptions;
