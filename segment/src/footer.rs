@@ -138,7 +138,10 @@ impl SegmentFooter {
     /// The two entries to write into the Parquet footer.
     pub fn encode(&self) -> Vec<KeyValue> {
         let json = serde_json::to_string(self).expect("plain structs and lists always become JSON");
-        vec![KeyValue::new(VERSION_KEY.to_owned(), FORMAT_VERSION.to_string()), KeyValue::new(FOOTER_KEY.to_owned(), json)]
+        vec![
+            KeyValue::new(VERSION_KEY.to_owned(), FORMAT_VERSION.to_string()),
+            KeyValue::new(FOOTER_KEY.to_owned(), json),
+        ]
     }
 
     /// Reads the entries of a segment's Parquet metadata.

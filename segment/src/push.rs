@@ -3,7 +3,18 @@
 use bytes::Bytes;
 use tidemill_types::Signal;
 
-use crate::ingest::Issue;
+use crate::error::Result;
+use crate::ingest::{Issue, REPORTED_ISSUES};
+use crate::otlp::fault::Fault;
+use crate::otlp::logs::LogRow;
+use crate::otlp::metrics::{MetricRow, PointRow};
+use crate::otlp::spans::SpanRow;
+use crate::otlp::walk::{Extent, frame_names, walk_resource};
+use crate::otlp::wire::Fields;
+use crate::otlp::{Frame, ResourceRow, Sink};
+
+/// A pushed request may have this many bytes, uncompressed.
+pub const REQUEST_LIMIT_BYTES: usize = 64 << 20;
 
 /// How a pushed request is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +42,76 @@ pub struct PushCheck {
 ///
 /// # Errors
 /// When the request as a whole is malformed; the issue names the place.
-pub fn check_push(_signal: Signal, _encoding: PushEncoding, _body: &[u8]) -> Result<PushCheck, Issue> {
-    Err(Issue { path: String::new(), reason: "checking is not wired yet".to_owned() })
+pub fn check_push(signal: Signal, encoding: PushEncoding, body: &[u8]) -> std::result::Result<PushCheck, Issue> {
+    if body.len() > REQUEST_LIMIT_BYTES {
+        let reason = format!("{} bytes, a request may have {REQUEST_LIMIT_BYTES}", body.len());
+        return Err(Issue { path: String::new(), reason });
+    }
+    match encoding {
+        PushEncoding::Protobuf => check_protobuf(signal, body),
+        PushEncoding::Json => Err(Issue { path: String::new(), reason: "OTLP/JSON is not decoded yet".to_owned() }),
+    }
+}
+
+fn check_protobuf(signal: Signal, body: &[u8]) -> std::result::Result<PushCheck, Issue> {
+    let name = frame_names(signal).resources;
+    let mut counter = Counter::default();
+    let mut index = 0;
+    let mut fields = Fields::of(body);
+    loop {
+        let whole = |fault: Fault| fault.within_item(name, index as usize).into_issue();
+        let (number, wire) = match fields.next() {
+            Ok(Some(field)) => field,
+            Ok(None) => break,
+            Err(broken) => return Err(whole(broken.into())),
+        };
+        if number != 1 {
+            continue;
+        }
+        let message = wire.bytes().map_err(|wrong| whole(wrong.into()))?;
+        let walked = walk_resource(signal, index, message, Extent::Whole, &mut counter);
+        if let Some(issue) = walked.expect("a counter never fails").broken_frame {
+            return Err(issue);
+        }
+        index += 1;
+    }
+    Ok(PushCheck { records: counter.records, rejected: counter.rejected, issues: counter.issues, protobuf: None })
+}
+
+/// A sink that only counts.
+#[derive(Default)]
+struct Counter {
+    records: u64,
+    rejected: u64,
+    issues: Vec<Issue>,
+}
+
+impl Sink for Counter {
+    fn enter_resource(&mut self, _: &ResourceRow<'_>) {}
+
+    fn enter_scope(&mut self, _: Frame<'_, '_>) {}
+
+    fn enter_metric(&mut self, _: Frame<'_, '_>, _: &MetricRow<'_>) {}
+
+    fn log(&mut self, _: Frame<'_, '_>, _: &LogRow<'_>) -> Result<()> {
+        self.records += 1;
+        Ok(())
+    }
+
+    fn point(&mut self, _: Frame<'_, '_>, _: &MetricRow<'_>, _: &PointRow<'_>) -> Result<()> {
+        self.records += 1;
+        Ok(())
+    }
+
+    fn span(&mut self, _: Frame<'_, '_>, _: &SpanRow<'_>) -> Result<()> {
+        self.records += 1;
+        Ok(())
+    }
+
+    fn refuse(&mut self, records: u64, issue: Issue) {
+        self.rejected += records;
+        if self.issues.len() < REPORTED_ISSUES {
+            self.issues.push(issue);
+        }
+    }
 }

@@ -4,4 +4,4 @@ mod meta;
 
 pub use crate::footer::{AttributeEntry, IndexPart, SegmentFooter, ValueType};
 pub use crate::schema::{AttributeScope, AttributeType, PromotedColumn};
-pub use meta::{parse_footer, segment_meta, StoredObject};
+pub use meta::{StoredObject, parse_footer, segment_meta};

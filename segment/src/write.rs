@@ -4,8 +4,8 @@ use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::WriterProperties;
 use tidemill_types::ByteRange;
 
@@ -93,7 +93,8 @@ fn seal(spool: Spool, footer: &SegmentFooter) -> Result<DraftSegment> {
     // Footers are a few kilobytes to a few hundred; the tail read covers any that the limits on columns and row groups allow.
     let (body, tail) = spool.finish(16 << 20)?;
     let trailer = tail.len().checked_sub(TRAILER_BYTES as usize).ok_or_else(|| corrupt("shorter than a trailer"))?;
-    let length = tail[trailer..trailer + 4].try_into().map(u32::from_le_bytes).expect("the slice has four bytes") as usize;
+    let length =
+        tail[trailer..trailer + 4].try_into().map(u32::from_le_bytes).expect("the slice has four bytes") as usize;
     let start = trailer.checked_sub(length).ok_or_else(|| corrupt("the footer is longer than 16 MiB"))?;
     let footer_hash = *blake3::hash(&tail[start..trailer]).as_bytes();
     Ok(DraftSegment {

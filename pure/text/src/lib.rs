@@ -4,13 +4,17 @@
 //! tests pin the values. Start with [`tokens`].
 
 mod hash;
+mod labels;
 mod literal;
 mod pattern;
+mod series;
 mod service_bloom;
 mod tokens;
 
 pub use hash::{term_hash, TermHasher};
+pub use labels::{encode_labels, LabelValue};
 pub use literal::{literal_pieces, Piece};
 pub use pattern::pattern_hash;
+pub use series::{MetricHash, ScopeHash, SeriesMetric};
 pub use service_bloom::{bloom_may_contain, service_bloom, BLOOM_BYTES};
 pub use tokens::{tokens, Token, Tokens, MAX_TOKEN_BYTES};

@@ -1,40 +1,311 @@
-//! The encoder of one bundle.
+//! The encoder of one bundle: the sink behind the walker, and its open partitions.
 
 use std::io::Read;
 
-use super::{IngestOptions, InputDescription, InputReport};
+use tidemill_text::{MetricHash, ScopeHash, SeriesMetric};
+use tidemill_types::{Day, Signal, TimestampNs};
+
+use super::identity::{label_values, scope_hash};
+use super::partition::{CoreColumns, Partition, ScopeKeys};
+use super::tables::{push_attributes, push_count};
+use super::time::{ChosenTime, choose_time};
+use super::{IngestOptions, InputDescription, InputReport, Issue, REPORTED_ISSUES};
 use crate::draft::DraftSegment;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::input::StoredInput;
+use crate::otlp::logs::LogRow;
+use crate::otlp::metrics::{MetricRow, PointRow, temporality_name};
+use crate::otlp::spans::SpanRow;
+use crate::otlp::stream::{End, walk_requests};
+use crate::otlp::{Frame, ResourceRow, Sink};
+use crate::write::ROW_GROUP_ROWS;
+
+/// A bundle has at most this many partitions open; the one that was used longest ago is finished for another.
+const OPEN_PARTITIONS: usize = 64;
+/// Buffered text is addressed by 31 bits, so that no setting may ask for more.
+const MEMORY_LIMIT_BYTES: usize = 1 << 30;
 
 /// Turns the inputs of one bundle into level 0 segments.
-#[derive(Debug)]
 pub struct BundleEncoder {
     options: IngestOptions,
+    keys: ScopeKeys,
+    partitions: Vec<Partition>,
+    finished: Vec<DraftSegment>,
+    /// Where the last row went.
+    last_partition: usize,
+    buffered_bytes: usize,
+    rows: u64,
+    place: Place,
+    arrival: TimestampNs,
+    report: InputReport,
+}
+
+/// What the walk currently stands in. A stamp changes with its resource, scope or metric, so that a partition knows whether the table
+/// entries it last used still hold.
+#[derive(Default)]
+struct Place {
+    stamp: u64,
+    resource_stamp: u64,
+    scope_stamp: u64,
+    metric_stamp: u64,
+    /// Bytes that are equal when the resources are.
+    resource_identity: Vec<u8>,
+    scope_identity: Vec<u8>,
+    scope_hash: Option<ScopeHash>,
+    metric_hash: Option<MetricHash>,
+}
+
+impl std::fmt::Debug for BundleEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { options, rows, .. } = self;
+        f.debug_struct("BundleEncoder").field("options", options).field("rows", rows).finish_non_exhaustive()
+    }
 }
 
 impl BundleEncoder {
     /// An encoder without rows.
     ///
     /// # Errors
-    /// When the options contradict each other.
+    /// When the options ask for more memory than a bundle may have.
     pub fn new(options: IngestOptions) -> Result<Self> {
-        Ok(Self { options })
+        if options.memory_bytes > MEMORY_LIMIT_BYTES {
+            let problem = format!("memory_bytes is {}, at most {MEMORY_LIMIT_BYTES} is possible", options.memory_bytes);
+            return Err(Error::Invalid { problem });
+        }
+        Ok(Self {
+            options,
+            keys: ScopeKeys::default(),
+            partitions: Vec::new(),
+            finished: Vec::new(),
+            last_partition: 0,
+            buffered_bytes: 0,
+            rows: 0,
+            place: Place::default(),
+            arrival: TimestampNs(0),
+            report: InputReport::default(),
+        })
     }
 
     /// Adds one input, as stored: plain, gzip or zstd, recognized by its first bytes.
     ///
     /// # Errors
-    /// Only when the reader or the spool fails; what is wrong with the input is in the report.
-    pub fn read_input(&mut self, _input: &InputDescription, _reader: &mut dyn Read) -> Result<InputReport> {
-        let _ = &self.options;
-        Err(crate::Error::Invalid { problem: "decoding is not wired yet".to_owned() })
+    /// Only when the reader or the spool fails; what is wrong with the input is in the report. After an error the encoder holds a part of
+    /// the input and must be dropped.
+    pub fn read_input(&mut self, input: &InputDescription, reader: &mut dyn Read) -> Result<InputReport> {
+        self.report = InputReport::default();
+        self.arrival = input.arrival;
+        let fail = |source| Error::ReadInput { label: input.label.clone(), source };
+        let stored = StoredInput::open(reader).map_err(fail)?;
+        let meter = stored.meter();
+        let end = walk_requests(self.options.signal, &mut stored.buffered(), self)?;
+        if let Some(error) = meter.take_error() {
+            return Err(fail(error));
+        }
+        if let End::Failed(problem) = end {
+            self.report.failure = Some(problem);
+        } else if meter.stored_bytes() == 0 {
+            self.report.failure = Some("the object is empty".to_owned());
+        }
+        Ok(std::mem::take(&mut self.report))
     }
 
     /// Ends the bundle.
     ///
     /// # Errors
     /// When a segment cannot be written.
-    pub fn finish(self) -> Result<Vec<DraftSegment>> {
-        Ok(Vec::new())
+    pub fn finish(mut self) -> Result<Vec<DraftSegment>> {
+        for partition in std::mem::take(&mut self.partitions) {
+            let draft = partition.finish(&self.options.spool, &self.keys, &self.options.promote)?;
+            self.finished.extend(draft);
+        }
+        Ok(self.finished)
     }
+
+    /// Files a row: finds its partition, makes room, stores what all signals share.
+    #[inline]
+    fn file_row(&mut self, frame: Frame<'_, '_>, time: ChosenTime, size: usize) -> Result<(usize, u32)> {
+        let place = self.partition_of(time.time.day())?;
+        let partition = &mut self.partitions[place];
+        self.rows += 1;
+        partition.last_used = self.rows;
+        if partition.current.resource_stamp != self.place.resource_stamp {
+            let (entry, service) =
+                partition.resources.entry(frame.resource, &self.place.resource_identity, &mut self.keys[1]);
+            partition.current.resource = entry;
+            partition.current.resource_stamp = self.place.resource_stamp;
+            if let Some(service) = service {
+                partition.note_service(service);
+            }
+        }
+        if partition.current.scope_stamp != self.place.scope_stamp {
+            let entry = partition.scopes.entry(frame.scope, &self.place.scope_identity, &mut self.keys[2]);
+            partition.current.scope = entry;
+            partition.current.scope_stamp = self.place.scope_stamp;
+        }
+        let row = partition.push_shared(time, self.arrival, size);
+        self.buffered_bytes += size;
+        self.report.accepted += 1;
+        self.report.times_replaced += u64::from(time.original.is_some());
+        Ok((place, row))
+    }
+
+    #[inline]
+    fn partition_of(&mut self, day: Day) -> Result<usize> {
+        let ingest_day = self.arrival.day();
+        if let Some(last) = self.partitions.get(self.last_partition)
+            && last.day == day
+            && last.ingest_day == ingest_day
+        {
+            if last.buffered_rows() >= ROW_GROUP_ROWS || self.buffered_bytes >= self.options.memory_bytes {
+                self.make_room()?;
+            }
+            return Ok(self.last_partition);
+        }
+        self.find_partition(day, ingest_day)
+    }
+
+    #[inline(never)]
+    fn find_partition(&mut self, day: Day, ingest_day: Day) -> Result<usize> {
+        let found =
+            self.partitions.iter().position(|partition| partition.day == day && partition.ingest_day == ingest_day);
+        self.last_partition = match found {
+            Some(place) => place,
+            None => {
+                if self.partitions.len() >= OPEN_PARTITIONS {
+                    self.finish_oldest()?;
+                }
+                self.partitions.push(Partition::new(self.options.signal, day, ingest_day));
+                self.partitions.len() - 1
+            }
+        };
+        if self.partitions[self.last_partition].buffered_rows() >= ROW_GROUP_ROWS
+            || self.buffered_bytes >= self.options.memory_bytes
+        {
+            self.make_room()?;
+        }
+        Ok(self.last_partition)
+    }
+
+    /// Writes the row group of the last partition when that is full, else of the largest until half of the memory is free.
+    #[inline(never)]
+    fn make_room(&mut self) -> Result<()> {
+        if self.partitions[self.last_partition].buffered_rows() >= ROW_GROUP_ROWS {
+            self.write_row_group(self.last_partition)?;
+        }
+        self.count_buffered();
+        if self.buffered_bytes < self.options.memory_bytes {
+            return Ok(());
+        }
+        while self.buffered_bytes > self.options.memory_bytes / 2 {
+            let largest = (0..self.partitions.len()).max_by_key(|place| self.partitions[*place].buffered_bytes());
+            let Some(largest) = largest.filter(|place| self.partitions[*place].buffered_rows() > 0) else { break };
+            self.write_row_group(largest)?;
+            self.count_buffered();
+        }
+        Ok(())
+    }
+
+    fn count_buffered(&mut self) {
+        self.buffered_bytes = self.partitions.iter().map(Partition::buffered_bytes).sum();
+    }
+
+    fn write_row_group(&mut self, place: usize) -> Result<()> {
+        self.partitions[place].write_row_group(&self.options.spool, &self.keys, &self.options.promote)
+    }
+
+    fn finish_oldest(&mut self) -> Result<()> {
+        let oldest = (0..self.partitions.len()).min_by_key(|place| self.partitions[*place].last_used);
+        if let Some(place) = oldest {
+            let partition = self.partitions.swap_remove(place);
+            let draft = partition.finish(&self.options.spool, &self.keys, &self.options.promote)?;
+            self.finished.extend(draft);
+            self.count_buffered();
+        }
+        Ok(())
+    }
+}
+
+impl Sink for BundleEncoder {
+    fn enter_resource(&mut self, resource: &ResourceRow<'_>) {
+        self.place.stamp += 1;
+        self.place.resource_stamp = self.place.stamp;
+        write_identity(&mut self.place.resource_identity, resource.raw, resource.schema_url);
+    }
+
+    fn enter_scope(&mut self, frame: Frame<'_, '_>) {
+        self.place.stamp += 1;
+        self.place.scope_stamp = self.place.stamp;
+        write_identity(&mut self.place.scope_identity, frame.scope.raw, frame.scope.schema_url);
+        if self.options.signal == Signal::Metrics {
+            self.place.scope_hash = Some(scope_hash(frame));
+        }
+    }
+
+    fn enter_metric(&mut self, frame: Frame<'_, '_>, metric: &MetricRow<'_>) {
+        self.place.stamp += 1;
+        self.place.metric_stamp = self.place.stamp;
+        let scope = self.place.scope_hash.get_or_insert_with(|| scope_hash(frame));
+        self.place.metric_hash = Some(scope.metric(&SeriesMetric {
+            name: metric.name,
+            unit: metric.unit,
+            kind: metric.kind.as_str(),
+            temporality: temporality_name(metric.temporality).unwrap_or_default(),
+            is_monotonic: metric.is_monotonic,
+        }));
+    }
+
+    fn log(&mut self, frame: Frame<'_, '_>, log: &LogRow<'_>) -> Result<()> {
+        let time = choose_time(log.time, log.observed_time, self.arrival);
+        let (place, row) = self.file_row(frame, time, log.size)?;
+        let partition = &mut self.partitions[place];
+        push_count(&mut partition.dropped, row, log.dropped);
+        push_attributes(&mut partition.attributes, &mut self.keys[0], row, &log.attributes);
+        if let CoreColumns::Logs(core) = &mut partition.core {
+            core.push(row, log);
+        }
+        Ok(())
+    }
+
+    fn point(&mut self, frame: Frame<'_, '_>, metric: &MetricRow<'_>, point: &PointRow<'_>) -> Result<()> {
+        let time = choose_time(point.time, 0, self.arrival);
+        let (place, row) = self.file_row(frame, time, point.size)?;
+        let hash = self.place.metric_hash.as_mut().expect("a point comes after its metric");
+        let series = hash.series(&label_values(&point.attributes));
+        let partition = &mut self.partitions[place];
+        push_attributes(&mut partition.attributes, &mut self.keys[0], row, &point.attributes);
+        if let CoreColumns::Points(core) = &mut partition.core {
+            if partition.current.metric_stamp != self.place.metric_stamp {
+                partition.current.metric = core.metric(metric);
+                partition.current.metric_stamp = self.place.metric_stamp;
+            }
+            core.push(row, partition.current.metric, &series, point);
+        }
+        Ok(())
+    }
+
+    fn span(&mut self, frame: Frame<'_, '_>, span: &SpanRow<'_>) -> Result<()> {
+        let time = choose_time(span.start_time, span.end_time, self.arrival);
+        let (place, row) = self.file_row(frame, time, span.size)?;
+        let partition = &mut self.partitions[place];
+        push_count(&mut partition.dropped, row, span.dropped);
+        push_attributes(&mut partition.attributes, &mut self.keys[0], row, &span.attributes);
+        if let CoreColumns::Spans(core) = &mut partition.core {
+            core.push(row, span);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, records: u64, issue: Issue) {
+        self.report.rejected += records;
+        if self.report.issues.len() < REPORTED_ISSUES {
+            self.report.issues.push(issue);
+        }
+    }
+}
+
+fn write_identity(identity: &mut Vec<u8>, raw: &[u8], schema_url: &str) {
+    identity.clear();
+    identity.extend_from_slice(&(schema_url.len() as u64).to_le_bytes());
+    identity.extend_from_slice(schema_url.as_bytes());
+    identity.extend_from_slice(raw);
 }

@@ -3,7 +3,19 @@
 //! Nothing here fails because an input is bad: bad records are refused one by one and an unreadable input ends early, both told in the
 //! [`InputReport`]. Start with [`BundleEncoder`].
 
+mod attributes;
+mod columns;
 mod encoder;
+mod identity;
+mod keys;
+mod log_columns;
+mod partition;
+mod point_columns;
+mod promotion;
+mod properties;
+mod span_columns;
+mod tables;
+mod time;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,1 +1,5 @@
-//! Bytes as stored.
+//! An input as it is stored: bounded, decompressed, its format recognized.
+
+mod stored;
+
+pub(crate) use stored::StoredInput;

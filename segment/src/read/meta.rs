@@ -36,7 +36,10 @@ pub fn parse_footer(footer: &[u8]) -> Result<ParquetMetaData> {
 ///
 /// # Errors
 /// When the object is no segment of a known format, or its key is not `db/<organization>/…`.
-pub fn segment_meta(object: &StoredObject, tail: &[u8]) -> Result<std::result::Result<(SegmentMeta, SegmentFooter), u64>> {
+pub fn segment_meta(
+    object: &StoredObject,
+    tail: &[u8],
+) -> Result<std::result::Result<(SegmentMeta, SegmentFooter), u64>> {
     let corrupt = |problem: &str| Error::Corrupt { subject: object.key.clone(), problem: problem.to_owned() };
     let trailer = tail.len().checked_sub(8).ok_or_else(|| corrupt("shorter than a Parquet trailer"))?;
     if &tail[trailer + 4..] != b"PAR1" {

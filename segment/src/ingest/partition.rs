@@ -1,0 +1,333 @@
+//! The rows of one (day, ingest day): buffered, sorted by time, written out a row group at a time.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType, UInt32Type};
+use parquet::file::properties::WriterProperties;
+use tidemill_types::{ByteRange, Day, Hour, Level, ServiceSet, Signal, Tier, TimeRange, TimestampNs};
+
+use super::attributes::AttributeColumns;
+use super::columns::{NumberColumn, Placement, build_dense, text_type};
+use super::keys::Keys;
+use super::log_columns::LogColumns;
+use super::point_columns::PointColumns;
+use super::promotion::{Promotion, attribute_entries, choose_columns};
+use super::properties::level_0_properties;
+use super::span_columns::SpanColumns;
+use super::tables::{ResourceTable, ScopeTable};
+use super::time::ChosenTime;
+use crate::draft::DraftSegment;
+use crate::error::{Error, Result};
+use crate::footer::{LISTED_ATTRIBUTES, SegmentFooter};
+use crate::schema::{AttributeScope, PromotedColumn, SERVICE_NAME_COLUMN, core_fields, timestamp_type};
+use crate::write::SegmentWriter;
+
+/// Distinct service names kept by name; more become a bloom filter.
+const NAMED_SERVICES: usize = 32;
+const NAMED_SERVICES_BYTES: usize = 512;
+/// What a buffered row costs besides its own bytes, roughly.
+const ROW_OVERHEAD_BYTES: usize = 96;
+
+/// Keys of the three attribute scopes, in the order of [`AttributeScope::ALL`].
+pub(crate) type ScopeKeys = [Keys; 3];
+
+/// The partition of one day and ingest day.
+pub(crate) struct Partition {
+    pub signal: Signal,
+    pub day: Day,
+    pub ingest_day: Day,
+    times: Vec<i64>,
+    arrivals: Vec<i64>,
+    original: NumberColumn<Int64Type>,
+    resource_of: Vec<u32>,
+    scope_of: Vec<u32>,
+    pub dropped: NumberColumn<UInt32Type>,
+    pub attributes: AttributeColumns,
+    pub resources: ResourceTable,
+    pub scopes: ScopeTable,
+    pub core: CoreColumns,
+    /// Which resource, scope and metric of the input the current entries are of.
+    pub current: Current,
+    services: BTreeSet<String>,
+    buffered_bytes: usize,
+    written: Option<Written>,
+    rows: u64,
+    range: Option<(i64, i64)>,
+    hours: BTreeSet<Hour>,
+    /// When it last got a row, in rows of the bundle.
+    pub last_used: u64,
+}
+
+/// The columns that only one signal has.
+#[derive(Debug)]
+pub(crate) enum CoreColumns {
+    Logs(LogColumns),
+    Points(PointColumns),
+    Spans(SpanColumns),
+}
+
+/// Entries of the partition's tables for what the walk currently stands in; each is valid while its stamp is the encoder's.
+#[derive(Debug, Default)]
+pub(crate) struct Current {
+    pub resource_stamp: u64,
+    pub resource: u32,
+    pub scope_stamp: u64,
+    pub scope: u32,
+    pub metric_stamp: u64,
+    pub metric: u32,
+}
+
+struct Written {
+    writer: SegmentWriter,
+    schema: SchemaRef,
+    promotion: Promotion,
+}
+
+impl Partition {
+    pub(crate) fn new(signal: Signal, day: Day, ingest_day: Day) -> Self {
+        let core = match signal {
+            Signal::Logs => CoreColumns::Logs(LogColumns::default()),
+            Signal::Metrics => CoreColumns::Points(PointColumns::default()),
+            Signal::Traces => CoreColumns::Spans(SpanColumns::default()),
+        };
+        Self {
+            signal,
+            day,
+            ingest_day,
+            times: Vec::new(),
+            arrivals: Vec::new(),
+            original: NumberColumn::default(),
+            resource_of: Vec::new(),
+            scope_of: Vec::new(),
+            dropped: NumberColumn::default(),
+            attributes: AttributeColumns::default(),
+            resources: ResourceTable::default(),
+            scopes: ScopeTable::default(),
+            core,
+            current: Current::default(),
+            services: BTreeSet::new(),
+            buffered_bytes: 0,
+            written: None,
+            rows: 0,
+            range: None,
+            hours: BTreeSet::new(),
+            last_used: 0,
+        }
+    }
+
+    /// Adds the part of a row that all signals share; answers the row's number.
+    #[inline]
+    pub(crate) fn push_shared(&mut self, time: ChosenTime, arrival: TimestampNs, size: usize) -> u32 {
+        let row = self.times.len() as u32;
+        self.times.push(time.time.0);
+        self.arrivals.push(arrival.0);
+        if let Some(original) = time.original {
+            self.original.push(row, original);
+        }
+        self.resource_of.push(self.current.resource);
+        self.scope_of.push(self.current.scope);
+        self.buffered_bytes += size + ROW_OVERHEAD_BYTES;
+        row
+    }
+
+    pub(crate) fn note_service(&mut self, name: &str) {
+        if !self.services.contains(name) {
+            self.services.insert(name.to_owned());
+        }
+    }
+
+    pub(crate) fn buffered_rows(&self) -> usize {
+        self.times.len()
+    }
+
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes + self.resources.bytes() + self.scopes.bytes()
+    }
+
+    /// Writes the buffered rows as one row group.
+    pub(crate) fn write_row_group(&mut self, spool: &Path, keys: &ScopeKeys, promote: &[String]) -> Result<()> {
+        let rows = self.times.len();
+        if rows == 0 {
+            return Ok(());
+        }
+        self.note_times();
+        self.weigh_tables();
+        if self.written.is_none() {
+            self.written = Some(self.start(spool, keys, promote)?);
+        }
+        let order = time_order(&self.times);
+        let order = order.as_deref();
+        let arrays = self.build(order);
+        let written = self.written.as_mut().expect("was started above");
+        let batch =
+            RecordBatch::try_new(Arc::clone(&written.schema), arrays).map_err(Error::arrow("build a row group"))?;
+        written.writer.write(&batch)?;
+        written.writer.end_row_group()?;
+        self.rows += rows as u64;
+        self.clear();
+        Ok(())
+    }
+
+    /// Writes what is left and ends the segment; `None` when the partition never had a row.
+    pub(crate) fn finish(mut self, spool: &Path, keys: &ScopeKeys, promote: &[String]) -> Result<Option<DraftSegment>> {
+        self.write_row_group(spool, keys, promote)?;
+        let (Some(written), Some((first, last))) = (self.written.take(), self.range) else { return Ok(None) };
+        let columns = [&self.attributes, &self.resources.attributes, &self.scopes.attributes];
+        let mut attributes = attribute_entries(&written.promotion, columns, keys);
+        let truncated = attributes.len() > LISTED_ATTRIBUTES || keys.iter().any(|keys| keys.overflowed);
+        attributes.truncate(LISTED_ATTRIBUTES);
+        let footer = SegmentFooter {
+            signal: self.signal,
+            tier: Tier::RAW,
+            level: Level(0),
+            day: self.day,
+            time: TimeRange { start: TimestampNs(first), end: TimestampNs(last + 1) },
+            ingest_day: self.ingest_day,
+            rows: self.rows,
+            services: service_set(&self.services),
+            covers_ingest_seq: 0,
+            hours: self.hours.into_iter().collect(),
+            attributes,
+            attributes_truncated: truncated,
+            duplicate_rows: None,
+            index: ByteRange::default(),
+            sections: Vec::new(),
+            replaces: Vec::new(),
+            outputs: 1,
+            ordinal: 0,
+        };
+        written.writer.finish(&footer).map(Some)
+    }
+
+    fn start(&mut self, spool: &Path, keys: &ScopeKeys, promote: &[String]) -> Result<Written> {
+        let promotion = choose_columns(
+            [&mut self.attributes, &mut self.resources.attributes, &mut self.scopes.attributes],
+            keys,
+            promote,
+        );
+        let schema = memory_schema(self.signal, &promotion.columns);
+        let properties: WriterProperties = level_0_properties(self.signal, &promotion, self.times.len());
+        let writer = SegmentWriter::create(spool, Arc::clone(&schema), properties)?;
+        Ok(Written { writer, schema, promotion })
+    }
+
+    fn note_times(&mut self) {
+        let (mut first, mut last) = self.range.unwrap_or((i64::MAX, i64::MIN));
+        let mut hour = None;
+        for time in &self.times {
+            first = first.min(*time);
+            last = last.max(*time);
+            let at = TimestampNs(*time);
+            // A sample on the hour's boundary belongs to the windows that end there.
+            if self.signal == Signal::Metrics && at.plus_ns(-1).hour() != at.hour() {
+                self.hours.insert(at.plus_ns(-1).hour());
+            }
+            if hour != Some(at.hour()) {
+                hour = Some(at.hour());
+                self.hours.insert(at.hour());
+            }
+        }
+        self.range = Some((first, last));
+    }
+
+    fn weigh_tables(&mut self) {
+        let mut counts = vec![0; self.resources.len()];
+        self.resource_of.iter().for_each(|entry| counts[*entry as usize] += 1);
+        self.resources.attributes.weigh(&counts);
+        counts = vec![0; self.scopes.len()];
+        self.scope_of.iter().for_each(|entry| counts[*entry as usize] += 1);
+        self.scopes.attributes.weigh(&counts);
+    }
+
+    /// All arrays in the order of the schema.
+    fn build(&self, order: Option<&[u32]>) -> Vec<ArrayRef> {
+        let rows = Placement { rows: self.times.len(), source: order };
+        let sorted = |entries: &Vec<u32>| -> Vec<u32> {
+            order.map_or_else(|| entries.clone(), |order| order.iter().map(|row| entries[*row as usize]).collect())
+        };
+        let (resource_of, scope_of) = (sorted(&self.resource_of), sorted(&self.scope_of));
+        let resources = Placement { rows: self.resources.len(), source: Some(&resource_of) };
+        let scopes = Placement { rows: self.scopes.len(), source: Some(&scope_of) };
+        let [scope_name, scope_version, scope_schema_url] = self.scopes.build_texts(scopes);
+        let mut out = vec![
+            build_dense::<TimestampNanosecondType>(&self.times, order, &timestamp_type()),
+            build_dense::<TimestampNanosecondType>(&self.arrivals, order, &timestamp_type()),
+            self.original.build(rows, &DataType::Int64),
+            self.resources.build_service(resources),
+            scope_name,
+            scope_version,
+            self.resources.build_schema_url(resources),
+            scope_schema_url,
+            self.resources.build_dropped(resources),
+            self.scopes.build_dropped(scopes),
+            self.dropped.build(rows, &DataType::UInt32),
+        ];
+        match &self.core {
+            CoreColumns::Logs(core) => core.build(rows, &mut out),
+            CoreColumns::Points(core) => core.build(rows, &mut out),
+            CoreColumns::Spans(core) => core.build(rows, &mut out),
+        }
+        let scopes =
+            [(&self.attributes, rows), (&self.resources.attributes, resources), (&self.scopes.attributes, scopes)];
+        for (columns, placement) in &scopes {
+            out.extend(columns.slots().iter().map(|slot| slot.build(*placement)));
+        }
+        for (columns, placement) in scopes {
+            out.push(columns.build_rest(placement));
+        }
+        out
+    }
+
+    fn clear(&mut self) {
+        self.times.clear();
+        self.arrivals.clear();
+        self.original.clear();
+        self.resource_of.clear();
+        self.scope_of.clear();
+        self.dropped.clear();
+        self.attributes.clear();
+        self.resources.clear();
+        self.scopes.clear();
+        match &mut self.core {
+            CoreColumns::Logs(core) => core.clear(),
+            CoreColumns::Points(core) => core.clear(),
+            CoreColumns::Spans(core) => core.clear(),
+        }
+        self.current = Current::default();
+        self.buffered_bytes = 0;
+    }
+}
+
+/// The segment's schema with text as the dictionaries that the buffers build; the file holds plain UTF-8 either way.
+fn memory_schema(signal: Signal, promoted: &[PromotedColumn]) -> SchemaRef {
+    let text = |field: Field| {
+        if *field.data_type() == DataType::Utf8 { field.with_data_type(text_type()) } else { field }
+    };
+    let mut fields: Vec<Field> = core_fields(signal).into_iter().map(text).collect();
+    for column in promoted.iter().filter(|column| column.column != SERVICE_NAME_COLUMN) {
+        fields.push(text(Field::new(&column.column, column.kind.data_type(), true)));
+    }
+    fields.extend(AttributeScope::ALL.map(|scope| Field::new(scope.overflow_column(), text_type(), true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// The rows by ascending time, equal times in their order; `None` when they stand so already.
+fn time_order(times: &[i64]) -> Option<Vec<u32>> {
+    if times.is_sorted() {
+        return None;
+    }
+    let mut order: Vec<(i64, u32)> = times.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    Some(order.into_iter().map(|(_, row)| row).collect())
+}
+
+fn service_set(names: &BTreeSet<String>) -> ServiceSet {
+    if names.len() <= NAMED_SERVICES && names.iter().map(String::len).sum::<usize>() <= NAMED_SERVICES_BYTES {
+        ServiceSet::Names(names.iter().cloned().collect())
+    } else {
+        ServiceSet::Bloom(tidemill_text::service_bloom(names.iter().map(String::as_str)))
+    }
+}
