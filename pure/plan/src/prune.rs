@@ -45,6 +45,8 @@ pub struct SegmentPlan {
     pub segments: Vec<SegmentMeta>,
     /// Live segments of the organization, signal and tier.
     pub considered: usize,
+    /// Bytes of the segments considered.
+    pub considered_bytes: u64,
     /// Of those, ruled out by time.
     pub pruned_by_time: usize,
     /// Of those, ruled out by their services.

@@ -69,7 +69,7 @@ pub(super) struct CompactSegment {
     ingest_day: Day,
     instance_num: i32,
     rows: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
     footer: ByteRange,
     footer_hash: [u8; 32],
     index: ByteRange,

@@ -57,6 +57,7 @@ struct Group {
     /// How many hours the longest segment ever seen reaches past its first: bounds how far back a range must look.
     reach_hours: i32,
     count: usize,
+    bytes: u64,
 }
 
 impl CatalogSnapshot {
@@ -110,6 +111,7 @@ impl CatalogSnapshot {
         let mut plan = SegmentPlan::default();
         let Some(group) = self.groups.get(&(organization, query.signal, query.tier)) else { return plan };
         plan.considered = group.count;
+        plan.considered_bytes = group.bytes;
         let mut services: HashMap<u32, bool> = HashMap::new();
         let mut candidates = Vec::new();
         let mut in_time = 0;
@@ -153,6 +155,7 @@ impl CatalogSnapshot {
         let group = self.groups.entry((meta.organization, meta.signal, meta.tier)).or_default();
         group.reach_hours = group.reach_hours.max(meta.time.end.hour().0.saturating_sub(hour.0));
         group.count += 1;
+        group.bytes += meta.bytes;
         group.hours.entry(hour).or_default().push(segment);
     }
 
@@ -168,6 +171,7 @@ impl CatalogSnapshot {
             group.hours.remove(&place.hour);
         }
         group.count -= 1;
+        group.bytes -= segment.bytes;
         self.names.release(&segment, place.organization);
     }
 }
