@@ -1,0 +1,67 @@
+"""Jobs that do nothing: burn-down and enqueue-to-start, against graphile-worker on the same PostgreSQL."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from measure import Report, bench, median
+from support import services
+
+HERE = Path(__file__).resolve().parent
+
+
+def graphile(url: str, *arguments: object) -> dict:
+    """One run of the peer in Node."""
+    environment = {**os.environ, "NODE_PATH": str(services.node_modules())}
+    done = subprocess.run(["node", str(HERE / "graphile.cjs"), url, *map(str, arguments)], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=200_000)
+    parser.add_argument("--dead", type=int, default=300_000)
+    parser.add_argument("--pairs", type=int, default=5)
+    options = parser.parse_args()
+    report = Report("queue", "Queue")
+    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as name, services.postgres(Path(name) / "postgresql") as cluster:
+        mine, other, started_mine, started_other = [], [], [], []
+        for pair in range(options.pairs):
+            mine.append(bench("queue", "--postgres", cluster.create_database(f"mill{pair}"), "--jobs", options.jobs)["jobs_per_s"])
+            other.append(graphile(cluster.create_database(f"peer{pair}"), "burn", options.jobs)["jobs_per_s"])
+            started_mine.append(bench("queue", "--postgres", cluster.create_database(f"mill-rate{pair}"), "--rate", 500)["p50_ms"])
+            started_other.append(graphile(cluster.create_database(f"peer-rate{pair}"), "rate", 500, 20)["p50_ms"])
+        report.table(
+            ["what", "Tidemill", "graphile-worker 0.17.3", "ratio (median of pairs)"],
+            [
+                [f"burn-down of {options.jobs:,} jobs, jobs/s", median(mine), median(other), median([a / b for a, b in zip(mine, other)])],
+                ["enqueue → start at 500/s, p50 ms", median(started_mine), median(started_other), median([a / b for a, b in zip(started_mine, started_other)])],
+            ],
+        )
+        fresh, aged = [], []
+        for pair in range(options.pairs):
+            fresh.append(bench("queue", "--postgres", cluster.create_database(f"fresh{pair}"), "--jobs", options.jobs)["jobs_per_s"])
+            url = cluster.create_database(f"aged{pair}")
+            # The rows of these jobs are dead in the table when the measured ones come: an old snapshot keeps vacuum from them.
+            holder = psycopg.connect(url)
+            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT 1")
+            bench("queue", "--postgres", url, "--jobs", options.dead)
+            aged.append(bench("queue", "--postgres", url, "--jobs", options.jobs)["jobs_per_s"])
+            holder.close()
+        report.table(["burn-down", "jobs/s", "share"], [["fresh", median(fresh), 1.0], [f"after {options.dead:,} dead rows", median(aged), median([b / a for a, b in zip(fresh, aged)])]])
+        report.say("PostgreSQL 18 with its defaults but `fsync=off` and `shared_buffers=128MB`, the same for both; commits are synchronous.")
+    report.write()
+
+
+main()
