@@ -45,7 +45,8 @@ def main() -> None:
         report.say(f"{options.records:,} logs in {len(segments)} segments of levels {levels}, {sum(row['bytes'] for row in segments):,} bytes\n")
 
         lines, parquet = folder / "data/logs.ndjson", folder / "peer.parquet"
-        source = f"read_json('{lines}', format='newline_delimited', columns={{{NDJSON["logs"]}}})"
+        columns = NDJSON["logs"]
+        source = f"read_json('{lines}', format='newline_delimited', columns={{{columns}}})"
         duckdb([f"COPY (SELECT * FROM {source} ORDER BY time) TO '{parquet}' (FORMAT parquet, COMPRESSION zstd)"])
         unique = needle(lines)
         report.say(f"DuckDB's file: {parquet.stat().st_size:,} bytes, sorted by time\n")

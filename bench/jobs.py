@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--dead", type=int, default=300_000)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
-    report = Report("queue", "Queue")
+    report = Report("jobs", "Jobs: the queue alone")
     with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as name, services.postgres(Path(name) / "postgresql") as cluster:
         mine, other, started_mine, started_other = [], [], [], []
         for pair in range(options.pairs):
