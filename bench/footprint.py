@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import Report, bench, median, memory_mib, wait_until_idle
+from measure import Report, bench, header, median, memory_mib, wait_until_idle
 from support.server import Tidemill
 
 
@@ -52,7 +52,7 @@ def main() -> None:
             bench("generate", "--signal", signal, "--records", options.records, "--start", start, "--out", folder / "data")
             mill = Tidemill(folder / signal)
             mill.start()
-            bench("push", "--url", mill.url("http", f"/v1/{signal}"), "--authorization", mill.authorization, "--file", folder / f"data/{signal}.otlp")
+            bench("push", "--url", mill.url("http", f"/v1/{signal}"), "--header", header(mill), "--file", folder / f"data/{signal}.otlp")
             wait_until_idle(mill)
             raw = [row for row in mill.cli_json("segments", "list") if row["signal"] == signal and row["tier"] in (0, "0", "raw")]
             stored, peak = sum(row["bytes"] for row in raw), memory_mib(mill, "VmHWM")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from columns import NDJSON
-from measure import Report, bench, cpu_s, duckdb, median, memory_mib, wait_until_idle
+from measure import Report, bench, cpu_s, duckdb, header, median, memory_mib, wait_until_idle
 from support.server import Tidemill
 
 TABLES = {"logs": "logs", "metrics": "metrics", "traces": "spans"}
@@ -21,7 +21,7 @@ def ours(folder: Path, data: Path, signal: str, actions: str) -> tuple[dict, lis
     mill.start()
     try:
         before, began = cpu_s(mill), time.monotonic()
-        sent = bench("push", "--url", mill.url("http", f"/v1/{signal}"), "--authorization", mill.authorization, "--file", data / f"{signal}.otlp")
+        sent = bench("push", "--url", mill.url("http", f"/v1/{signal}"), "--header", header(mill), "--file", data / f"{signal}.otlp")
         if actions == "ingest":
             mill.drain(at_most_s=3600)
         else:

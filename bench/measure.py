@@ -25,6 +25,11 @@ def bench(*arguments: object) -> dict:
     return json.loads(done.stdout)
 
 
+def header(mill: Tidemill) -> str:
+    """The key as `tidemill-bench push --header` takes it."""
+    return next(f"{name}={value}" for name, value in mill.headers.items())
+
+
 def cpu_s(mill: Tidemill) -> float:
     """User and system seconds of the server's process so far."""
     fields = Path(f"/proc/{mill.process.pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from columns import NDJSON
-from measure import Report, bench, cpu_s, drop_page_cache, duckdb, median, wait_until_idle
+from measure import Report, bench, cpu_s, drop_page_cache, duckdb, header, median, wait_until_idle
 from support.server import Tidemill
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         bench("generate", "--signal", "logs", "--records", options.records, "--start", start, "--out", folder / "data")
         mill = Tidemill(folder / "mill")
         mill.start()
-        bench("push", "--url", mill.url("http", "/v1/logs"), "--authorization", mill.authorization, "--file", folder / "data/logs.otlp")
+        bench("push", "--url", mill.url("http", "/v1/logs"), "--header", header(mill), "--file", folder / "data/logs.otlp")
         (folder / "data/logs.otlp").unlink()
         wait_until_idle(mill)
         segments = [row for row in mill.cli_json("segments", "list") if row["signal"] == "logs"]

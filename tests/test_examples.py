@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -16,17 +14,9 @@ from support.server import Tidemill
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def exporter_environment(mill: Tidemill) -> dict[str, str]:
-    """The lines that the first start prints."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = mill.url("http")
-    environment["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=" + urllib.parse.quote(mill.authorization)
-    return environment
-
-
 def test_the_sdk_program_arrives(mill: Tidemill) -> None:
     mill.start()
-    done = subprocess.run([sys.executable, str(EXAMPLES / "sdk.py")], env=exporter_environment(mill), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(EXAMPLES / "sdk.py")], env=mill.exporter_environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     mill.drain()
     mine = "WHERE service_name = 'example'"
@@ -41,7 +31,7 @@ def test_the_sdk_program_arrives(mill: Tidemill) -> None:
 def test_the_shop_runs_and_its_traces_join_its_logs(mill: Tidemill) -> None:
     mill.start()
     command = [sys.executable, str(EXAMPLES / "shop/run.py"), "--seconds", "12", "--rate", "3"]
-    done = subprocess.run(command, env=exporter_environment(mill), capture_output=True, text=True, timeout=90)
+    done = subprocess.run(command, env=mill.exporter_environment(), capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     mill.drain()
     services = {row["service_name"] for row in mill.sql("SELECT DISTINCT service_name FROM spans")}
@@ -55,7 +45,7 @@ def test_the_collector_sends_what_tidemill_takes() -> None:
     config = yaml.safe_load((EXAMPLES / "collector.yaml").read_text())
     exporter = config["exporters"]["otlp/tidemill"]
     assert exporter["compression"] in ("gzip", "zstd")
-    assert exporter["headers"]["authorization"].startswith("Bearer ")
+    assert exporter["headers"] == {"x-api-key": "${env:TIDEMILL_API_KEY}"}
     for name, pipeline in config["service"]["pipelines"].items():
         assert pipeline["exporters"] == ["otlp/tidemill"]
         for kind in ("receivers", "processors"):

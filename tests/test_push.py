@@ -28,7 +28,7 @@ from support.server import Tidemill
 
 def exporters(mill: Tidemill, protocol: str):
     """The SDK's exporters as a user configures them."""
-    headers = {"authorization": mill.authorization}
+    headers = mill.headers
     if protocol == "grpc":
         options = {"endpoint": mill.url("grpc"), "insecure": True, "headers": headers}
         return GrpcLogs(**options), GrpcMetrics(**options), GrpcSpans(**options)
@@ -125,10 +125,8 @@ def test_an_idempotency_key_outranks_the_body(mill: Tidemill) -> None:
 
 def test_without_a_key_nothing_enters(mill: Tidemill) -> None:
     mill.start()
-    for authorization in (None, "Bearer nonsense"):
-        headers = {"content-type": "application/x-protobuf"}
-        if authorization:
-            headers["authorization"] = authorization
+    for key in ({}, {"authorization": "Bearer nonsense"}, {"x-api-key": "tm_nonsense"}):
+        headers = {"content-type": "application/x-protobuf", **key}
         answer = requests.post(mill.url("http", "/v1/logs"), data=otlp.logs([1]), headers=headers, timeout=10)
         assert answer.status_code == 401
     assert mill.sql("SELECT count(*) AS n FROM logs") == [{"n": 0}]

@@ -18,9 +18,9 @@ pub struct Options {
     /// The address of the signal, as `http://127.0.0.1:4318/v1/logs`.
     #[arg(long)]
     url: String,
-    /// The value of the authorization header.
+    /// A header that carries the key, as `x-api-key=tm_…`.
     #[arg(long)]
-    authorization: Option<String>,
+    header: Option<String>,
     /// A file that `generate` wrote.
     #[arg(long)]
     file: PathBuf,
@@ -39,13 +39,13 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..options.connections {
         let (receiver, client, url) = (Arc::clone(&receiver), client.clone(), options.url.clone());
-        let (authorization, sent, retried) = (options.authorization.clone(), Arc::clone(&sent), Arc::clone(&retried));
+        let (header, sent, retried) = (options.header.clone(), Arc::clone(&sent), Arc::clone(&retried));
         workers.spawn(async move {
             loop {
                 let Some(body) = receiver.lock().await.recv().await else { return anyhow::Ok(()) };
                 // Cheap to send again.
                 let body = Bytes::from(body);
-                while !send(&client, &url, authorization.as_deref(), body.clone()).await? {
+                while !send(&client, &url, header.as_deref(), body.clone()).await? {
                     retried.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -81,10 +81,10 @@ fn read_requests(path: &PathBuf, sender: &mpsc::Sender<Vec<u8>>) -> anyhow::Resu
 }
 
 /// Whether it was acknowledged; `false` asks to come again later.
-async fn send(client: &reqwest::Client, url: &str, authorization: Option<&str>, body: Bytes) -> anyhow::Result<bool> {
+async fn send(client: &reqwest::Client, url: &str, header: Option<&str>, body: Bytes) -> anyhow::Result<bool> {
     let mut request = client.post(url).header("content-type", "application/x-protobuf").body(body);
-    if let Some(value) = authorization {
-        request = request.header("authorization", value);
+    if let Some((name, value)) = header.and_then(|header| header.split_once('=')) {
+        request = request.header(name, value);
     }
     let answer = request.send().await?;
     match answer.status().as_u16() {

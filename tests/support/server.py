@@ -35,7 +35,8 @@ class Tidemill:
         self.ports: dict[str, int] = {}
         self.session = requests.Session()
         self.session.trust_env = False
-        self.authorization: str | None = None
+        # The key, as the header that the first start prints.
+        self.headers: dict[str, str] = {}
         # Nothing of the outside reaches it but what is set here.
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEMILL_", "OTEL_"))}
         self.configure(data_dir=self.data, listen__grpc_port=0, listen__http_port=0, listen__api_port=0, **settings)
@@ -62,11 +63,11 @@ class Tidemill:
     def wait_until_ready(self) -> None:
         """Waits for `ports.json` and the key that the first start prints."""
         wait_until(self._read_ports, at_most_s=30, what="tidemill up", alive=self.process, log=self.log, every_s=0.01)
-        if self.authorization is None:
-            self.authorization = wait_until(
-                self._printed_key, at_most_s=10, what="the key of the first start", alive=self.process, log=self.log
+        if not self.headers:
+            self.headers = wait_until(
+                self._printed_headers, at_most_s=10, what="the key of the first start", alive=self.process, log=self.log
             )
-            self.session.headers["authorization"] = self.authorization
+            self.session.headers.update(self.headers)
 
     def _read_ports(self) -> bool:
         path = self.data / "ports.json"
@@ -75,10 +76,17 @@ class Tidemill:
         self.ports = json.loads(path.read_text())
         return True
 
-    def _printed_key(self) -> str | None:
-        """From the line that a person would copy: `OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20…`."""
-        found = re.search(r"OTEL_EXPORTER_OTLP_HEADERS=[\"']?authorization=([^\s\"']+)", self.log.read_text(errors="replace"), re.I)
-        return urllib.parse.unquote(found.group(1)) if found else None
+    def _printed_headers(self) -> dict[str, str]:
+        """From the line that a person would copy."""
+        found = re.search(r"^export OTEL_EXPORTER_OTLP_HEADERS=([\w-]+)=(\S+)$", self.log.read_text(errors="replace"), re.M)
+        return {found.group(1): urllib.parse.unquote(found.group(2))} if found else {}
+
+    def exporter_environment(self) -> dict[str, str]:
+        """The environment of a program whose SDK sends here by HTTP, without ours."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEMILL_", "OTEL_"))}
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = self.url("http")
+        environment["OTEL_EXPORTER_OTLP_HEADERS"] = ",".join(f"{name}={urllib.parse.quote(value)}" for name, value in self.headers.items())
+        return environment
 
     @property
     def organization(self) -> str:
@@ -96,11 +104,8 @@ class Tidemill:
 
     def cli(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess:
         """Runs a command of the binary beside the server, over the same data folder."""
-        environment = dict(self.environment)
-        if self.authorization:
-            environment["TIDEMILL_API_KEY"] = self.authorization.removeprefix("Bearer ")
         command = [str(binary()), *arguments]
-        done = subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, input=stdin, timeout=300)
+        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True, input=stdin, timeout=300)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}\n{tail(self.log)}")
         return done
