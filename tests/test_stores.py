@@ -1,0 +1,201 @@
+"""Segments in S3 and Azure, a store that misbehaves, and the queries by which KEDA sees the queue."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import threading
+import urllib.parse
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import duckdb
+import psycopg
+import pytest
+
+from conftest import fresh_database
+from support import otlp
+from support.load import Load
+from support.processes import start, stop, wait_until
+from support.server import Tidemill, binary
+
+SIGNALS = ("logs", "metrics", "traces")
+
+
+def s3_client():
+    return boto3.client("s3", endpoint_url=os.environ["TIDEMILL_TEST_S3"])
+
+
+@pytest.fixture
+def bucket() -> str:
+    """A bucket of its own on moto."""
+    name = f"mill-{uuid.uuid4().hex[:12]}"
+    s3_client().create_bucket(Bucket=name)
+    return name
+
+
+def on_s3(mill: Tidemill, bucket: str, endpoint: str | None = None) -> Tidemill:
+    mill.configure(storage__url=f"s3://{bucket}", storage__endpoint=endpoint or os.environ["TIDEMILL_TEST_S3"], storage__path_style=True, storage__region="us-east-1")
+    return mill
+
+
+def numbers_in_bucket(mill: Tidemill, bucket: str, folder: Path) -> dict[int, int]:
+    """How often each log's number is stored, read by DuckDB from copies of the live segments."""
+    paths = []
+    for segment in mill.cli_json("segments", "list"):
+        if segment["signal"] == "logs":
+            assert segment["bucket"] == bucket
+            paths.append(str(folder / f"{len(paths)}.parquet"))
+            s3_client().download_file(bucket, segment["object_key"], paths[-1])
+    return dict(duckdb.sql(f"SELECT body::BIGINT, count(*) FROM read_parquet({paths!r}, union_by_name=true) GROUP BY 1").fetchall())
+
+
+def test_a_cluster_on_postgresql_and_s3(mill: Tidemill, bucket: str, tmp_path: Path) -> None:
+    on_s3(mill, bucket).configure(metastore__url=fresh_database())
+    mill.start()
+    for name in SIGNALS:
+        assert mill.push(name, otlp.ENCODE[name](list(range(200)))).status_code == 200
+    mill.drain()
+    assert [mill.count(table) for table in ("logs", "metrics", "spans")] == [200, 200, 200]
+    assert numbers_in_bucket(mill, bucket, tmp_path) == dict.fromkeys(range(200), 1)
+
+
+def test_azure(mill: Tidemill) -> None:
+    from azure.storage.blob import BlobServiceClient
+
+    endpoint, account, key = (os.environ[f"TIDEMILL_TEST_AZURE{suffix}"] for suffix in ("", "_ACCOUNT", "_KEY"))
+    container = f"mill-{uuid.uuid4().hex[:12]}"
+    BlobServiceClient(endpoint, credential={"account_name": account, "account_key": key}).create_container(container)
+    mill.configure(storage__url=f"az://{account}/{container}", storage__endpoint=endpoint, storage__access_key_id=account, storage__secret_access_key=key)
+    mill.start()
+    assert mill.push("logs", otlp.logs(list(range(100)))).status_code == 200
+    mill.drain()
+    assert mill.count("logs") == 100
+
+
+class Weather:
+    """A proxy before moto that answers 503, tears downloads and hangs up, as often as it is told."""
+
+    def __init__(self, upstream: str, seed: int):
+        self.share = 0.0
+        self.troubles = 0
+        self.random = random.Random(seed)
+        target = urllib.parse.urlparse(upstream)
+        weather = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                body = self.rfile.read(length)
+                if self.headers.get("transfer-encoding") == "chunked":
+                    return self.answer(411, [], b"")
+                trouble = weather.random.choice(["503", "before", "after", "tear"]) if weather.random.random() < weather.share else None
+                weather.troubles += trouble is not None
+                if trouble == "503":
+                    return self.answer(503, [], b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
+                if trouble == "before":
+                    return self.hang_up()
+                upstream = http.client.HTTPConnection(target.hostname, target.port, timeout=30)
+                upstream.request(self.command, self.path, body, dict(self.headers.items()))
+                reply = upstream.getresponse()
+                content = reply.read()
+                if trouble == "after":
+                    return self.hang_up()
+                headers = [pair for pair in reply.getheaders() if pair[0].lower() not in ("content-length", "transfer-encoding", "connection", "date", "server")]
+                if self.command == "HEAD":
+                    headers.append(("content-length", reply.getheader("content-length", "0")))
+                    return self.answer(reply.status, headers, None)
+                self.answer(reply.status, headers, content, torn=trouble == "tear" and self.command == "GET" and len(content) > 1)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+
+            def answer(self, status: int, headers: list, content: bytes | None, torn: bool = False) -> None:
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                if content is not None:
+                    self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                if content is not None:
+                    self.wfile.write(content[: len(content) // 2] if torn else content)
+                if torn:
+                    self.hang_up()
+
+            def hang_up(self) -> None:
+                self.close_connection = True
+                self.wfile.flush()
+                self.connection.close()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.mark.slow
+def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp_path: Path) -> None:
+    weather = Weather(os.environ["TIDEMILL_TEST_S3"], seed=11)
+    try:
+        on_s3(mill, bucket, weather.url).start()
+        weather.share = 0.15
+        with Load(mill, signals=("logs",), pause_s=0.02) as load:
+            wait_until(lambda: weather.troubles > 60 and len(load.acknowledged["logs"]) > 2000,
+                       at_most_s=90, what="enough troubles", alive=mill.process, log=mill.log)  # fmt: skip
+        weather.share = 0.0
+        mill.drain(at_most_s=120)
+        assert not load.refused, load.refused[:3]
+        assert [entry for entry in mill.cli_json("queue") if entry["state"] == "dead"] == []
+        assert numbers_in_bucket(mill, bucket, tmp_path) == dict.fromkeys(load.acknowledged["logs"], 1)
+        assert mill.count("logs") == len(load.acknowledged["logs"])
+    finally:
+        weather.server.shutdown()
+
+
+INQUEUE = "SELECT COALESCE(COUNT(*), 0) FROM inqueue WHERE telemetry_type = '{}' AND claimed_at IS NULL"
+WORK_QUEUE = "SELECT COALESCE(COUNT(*), 0) FROM work_queue WHERE needs_run = true AND runnable_at <= now() AND signal = '{}' AND action = '{}'"
+
+
+def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
+    url = fresh_database()
+    mill = Tidemill(tmp_path / "mill", metastore__url=url)
+    # The first start makes the organization and its key; the receiver alone then leaves everything waiting.
+    mill.start()
+    mill.stop()
+    log = tmp_path / "receiver.log"
+    (mill.data / "ports.json").unlink(missing_ok=True)
+    receiver = start([str(binary()), "receive"], log, env=mill.environment, cwd=mill.folder)
+    try:
+        wait_until(mill._read_ports, at_most_s=30, what="the receiver", alive=receiver, log=log)
+        with psycopg.connect(url, autocommit=True) as connection:
+            for number in range(3):
+                for name in SIGNALS:
+                    assert mill.push(name, otlp.ENCODE[name]([number])).status_code == 200
+                    entries = mill.cli_json("queue")
+                    for signal in SIGNALS:
+                        runnable = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == "ingest"]
+                        assert connection.execute(INQUEUE.format(signal)).fetchone() == (len(runnable),)
+                        for action in ("compact", "rollup"):
+                            due = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == action]
+                            assert connection.execute(WORK_QUEUE.format(signal, action)).fetchone() == (len(due),)
+            assert sum(connection.execute(INQUEUE.format(signal)).fetchone()[0] for signal in SIGNALS) == 9
+        stop(receiver)
+        mill.start()
+        mill.drain()
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert [connection.execute(INQUEUE.format(signal)).fetchone()[0] for signal in SIGNALS] == [0, 0, 0]
+    finally:
+        stop(receiver)
+        mill.kill()
