@@ -1,0 +1,151 @@
+"""The command line and the administration behind it, from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import pytest
+import requests
+
+from support import lake, otlp
+from support.processes import wait_until
+from support.server import Tidemill, binary
+
+
+def test_config_show_tells_where_values_come_from_and_hides_secrets(mill: Tidemill) -> None:
+    mill.configure(metastore__url="postgres://mill:hunter2@db.example/mill")
+    shown = mill.cli("config", "show", "--set", "listen.http_port=4444").stdout
+    assert "hunter2" not in shown
+    values = {line["key"]: line for line in json.loads(mill.cli("config", "show", "--set", "listen.http_port=4444", "--output", "json").stdout)}
+    assert values["listen.http_port"]["value"] == "4444" and "--set" in values["listen.http_port"]["origin"]
+    assert "TIDEMILL_METASTORE_URL" in values["metastore.url"]["origin"]
+    assert values["query.timeout"]["origin"] == "default"
+
+
+def test_all_problems_of_a_configuration_are_told_at_once(mill: Tidemill) -> None:
+    (mill.folder / "tidemill.toml").write_text("[listen]\nhttp_prot = 1\n\n[worker]\nlease = \"soon\"\n")
+    mill.environment["TIDEMILL_WORKRE_COUNT"] = "3"
+    done = mill.cli("config", "show", check=False)
+    assert done.returncode == 3, done.stderr
+    for word in ("http_prot", "soon", "TIDEMILL_WORKRE_COUNT"):
+        assert word in done.stderr
+
+
+def test_one_up_on_a_data_folder(mill: Tidemill) -> None:
+    mill.start()
+    second = subprocess.run([str(binary()), "up"], env=mill.environment, cwd=mill.folder, capture_output=True, text=True, timeout=30)
+    assert second.returncode == 5, second.stderr
+    assert mill.push("logs", otlp.logs([1])).status_code == 200
+
+
+def test_no_auth_is_for_loopback(mill: Tidemill) -> None:
+    done = mill.cli("up", "--no-auth", "--listen", "0.0.0.0", check=False)
+    assert done.returncode == 3 and "loopback" in done.stderr
+    mill.configure(auth__enabled=False)
+    mill.start(until_ready=False)
+    wait_until(mill._read_ports, at_most_s=30, what="tidemill up", alive=mill.process, log=mill.log)
+    headers = {"content-type": "application/x-protobuf"}
+    answer = requests.post(mill.url("http", "/v1/logs"), data=otlp.logs([1]), headers=headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+
+
+def test_keys_come_and_go_without_restart(mill: Tidemill) -> None:
+    mill.configure(auth__cache="100ms")
+    mill.start()
+    made = json.loads(mill.cli("key", "create", "--organization", "default", "--output", "json").stdout)
+    push = lambda: requests.post(
+        mill.url("http", "/v1/logs"), data=otlp.logs([1]), timeout=10, headers={"content-type": "application/x-protobuf", "x-api-key": made["key"]}
+    ).status_code
+    assert push() == 200
+    assert made["key"] not in mill.cli("key", "list", "--output", "json").stdout
+    mill.cli("key", "revoke", made["id"])
+    wait_until(lambda: push() == 401, at_most_s=5, what="the key to be refused")
+
+
+def test_organizations_see_nothing_of_each_other(mill: Tidemill) -> None:
+    mill.start()
+    mill.cli("org", "create", "other")
+    key = json.loads(mill.cli("key", "create", "--organization", "other", "--output", "json").stdout)["key"]
+    assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200
+    mill.drain()
+    stranger = {"x-api-key": key}
+    ask = lambda query, headers: requests.post(
+        mill.url("api", "/api/v1/sql"), json={"query": query}, headers={**headers, "accept": "application/x-ndjson"}, timeout=30
+    )
+    assert json.loads(ask("SELECT count(*) AS n FROM logs", stranger).text) == {"n": 0}
+    assert mill.count("logs") == 3
+    for query in (
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_parquet('/etc/passwd')",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY logs TO '/tmp/x.parquet'",
+        "INSERT INTO logs SELECT * FROM logs",
+        "SET datafusion.execution.batch_size = 1",
+        "SELECT 1; SELECT 2",
+        "DROP TABLE logs",
+    ):
+        answer = ask(query, mill.headers)
+        assert answer.status_code == 400, f"{query}: {answer.status_code} {answer.text}"
+
+
+@pytest.mark.slow
+def test_a_deleted_organization_leaves_nothing(mill: Tidemill) -> None:
+    mill.configure(sweep__interval="1s")
+    mill.start()
+    assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200
+    mill.drain()
+    organization = mill.organization
+    mill.cli("org", "delete", "default", "--yes")
+    assert lake.live_segments(mill, "logs") == []
+    wait_until(lambda: not [path for path in (mill.data / "objects").rglob("*") if path.is_file() and organization in str(path)],
+               at_most_s=60, what="its objects to be gone", alive=mill.process, log=mill.log, every_s=0.5)  # fmt: skip
+    assert mill.push("logs", otlp.logs([4])).status_code == 401
+
+
+def test_status_and_doctor_speak(mill: Tidemill) -> None:
+    mill.start()
+    assert mill.push("logs", otlp.logs([1])).status_code == 200
+    mill.drain()
+    status = mill.cli_json("status")
+    assert status
+    assert mill.cli("doctor").returncode == 0
+    assert mill.session.get(mill.url("api", "/healthz"), timeout=5).status_code == 200
+    assert mill.session.get(mill.url("api", "/readyz"), timeout=5).status_code == 200
+    metrics = mill.session.get(mill.url("api", "/metrics"), timeout=5).text
+    assert "tidemill_" in metrics
+
+
+def test_sql_from_the_command_line(mill: Tidemill) -> None:
+    mill.start()
+    assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200
+    mill.drain()
+    assert mill.cli_json("sql", "SELECT body FROM logs ORDER BY body") == [{"body": "1"}, {"body": "2"}, {"body": "3"}]
+    assert mill.cli("sql", "SELECT body FROM logs WHERE body = '2'", "--output", "csv").stdout.split() == ["body", "2"]
+    stats = mill.cli("sql", "SELECT count(*) FROM logs", "--stats")
+    assert "segments" in stats.stdout + stats.stderr
+    described = mill.cli_json("sql", "DESCRIBE logs")
+    assert {"time", "body", "service_name", "trace_id"} <= {next(iter(row.values())) for row in described}
+    keys = mill.cli_json("attributes")
+    assert "number" in json.dumps(keys)
+    wrong = mill.cli("sql", "SELECT nonsense FROM logs", check=False)
+    assert wrong.returncode == 3 and "nonsense" in wrong.stderr
+
+
+def test_a_query_is_cancelled_when_its_client_goes(mill: Tidemill) -> None:
+    mill.start()
+    assert mill.push("logs", otlp.logs(list(range(2000)))).status_code == 200
+    mill.drain()
+    product = "SELECT count(*) FROM logs a, logs b, logs c WHERE a.body <> b.body AND b.body <> c.body"
+    with pytest.raises(requests.RequestException):
+        mill.session.post(mill.url("api", "/api/v1/sql"), json={"query": product}, timeout=1)
+    # Afterwards the process comes to rest: its CPU time stands still.
+    ticks = lambda: sum(int(field) for field in open(f"/proc/{mill.process.pid}/stat").read().rsplit(")", 1)[1].split()[11:13])
+
+    def rests() -> bool:
+        before = ticks()
+        time.sleep(0.5)
+        return ticks() - before < 15
+
+    wait_until(rests, at_most_s=20, what="the query to end", alive=mill.process, log=mill.log)
