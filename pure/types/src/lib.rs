@@ -17,7 +17,7 @@ mod work;
 
 pub use error_kind::ErrorKind;
 pub use ids::{CatalogSeq, LeaseToken, OrganizationId, SegmentId, WorkId};
-pub use routing::{CloudProvider, PrefixMapping, Route, RouteError, Routing, StorageProfile};
+pub use routing::{CloudProvider, PrefixMapping, Route, RouteError, Routing, StorageProfile, is_own_object};
 pub use segment_meta::{ByteRange, SegmentMeta, ServiceSet};
 pub use signal::{Level, Signal, Tier};
 pub use time::{Day, Hour, TimeRange, TimestampNs, NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_SECOND};

@@ -142,7 +142,7 @@ impl Routing {
     /// # Errors
     /// A malformed `otel-raw/` key, a key that no mapping knows, or an owner without a profile in this bucket.
     pub fn route(&self, bucket: &str, key: &str) -> Result<Route, RouteError> {
-        if is_push_object(key) {
+        if is_own_object(key) {
             return Ok(Route::Ignored);
         }
         let parsed = parse_input_key(key).map_err(|error| RouteError {
@@ -222,12 +222,17 @@ impl Routing {
     }
 }
 
-/// Whether a key is one that [`crate::keys::push_object_key`] makes: such an object is in the inbox already.
-fn is_push_object(key: &str) -> bool {
+/// Whether a key is one of ours: a segment under `db/`, or a raw object of pushed requests, which is in the inbox already.
+pub fn is_own_object(key: &str) -> bool {
     let mut parts = key.split('/');
-    parts.next() == Some("raw")
-        && parts.next().is_some_and(|part| part.parse::<OrganizationId>().is_ok())
-        && parts.next().is_some_and(|part| part.parse::<Signal>().is_ok())
+    match parts.next() {
+        Some("db") => parts.next().is_some(),
+        Some("raw") => {
+            parts.next().is_some_and(|part| part.parse::<OrganizationId>().is_ok())
+                && parts.next().is_some_and(|part| part.parse::<Signal>().is_ok())
+        }
+        _ => false,
+    }
 }
 
 fn signal_of_name(key: &str) -> Signal {
