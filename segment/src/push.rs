@@ -6,6 +6,7 @@ use tidemill_types::Signal;
 use crate::error::Result;
 use crate::ingest::{Issue, REPORTED_ISSUES};
 use crate::otlp::fault::Fault;
+use crate::otlp::from_json::convert;
 use crate::otlp::logs::LogRow;
 use crate::otlp::metrics::{MetricRow, PointRow};
 use crate::otlp::spans::SpanRow;
@@ -49,7 +50,7 @@ pub fn check_push(signal: Signal, encoding: PushEncoding, body: &[u8]) -> std::r
     }
     match encoding {
         PushEncoding::Protobuf => check_protobuf(signal, body),
-        PushEncoding::Json => Err(Issue { path: String::new(), reason: "OTLP/JSON is not decoded yet".to_owned() }),
+        PushEncoding::Json => check_json(signal, body),
     }
 }
 
@@ -76,6 +77,16 @@ fn check_protobuf(signal: Signal, body: &[u8]) -> std::result::Result<PushCheck,
         index += 1;
     }
     Ok(PushCheck { records: counter.records, rejected: counter.rejected, issues: counter.issues, protobuf: None })
+}
+
+fn check_json(signal: Signal, body: &[u8]) -> std::result::Result<PushCheck, Issue> {
+    let converted = convert(signal, body)?;
+    let mut check = check_protobuf(signal, &converted.protobuf)?;
+    check.rejected += converted.rejected;
+    check.issues.splice(0..0, converted.issues);
+    check.issues.truncate(REPORTED_ISSUES);
+    check.protobuf = Some(Bytes::from(converted.protobuf));
+    Ok(check)
 }
 
 /// A sink that only counts.

@@ -4,6 +4,8 @@
 //! is what is stored. Start with [`stream::walk_requests`] and [`walk::walk_resource`].
 
 pub(crate) mod fault;
+pub(crate) mod from_json;
+mod json_schema;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod spans;
@@ -11,6 +13,7 @@ pub(crate) mod stream;
 pub(crate) mod value;
 pub(crate) mod walk;
 pub(crate) mod wire;
+pub(crate) mod writer;
 
 use fault::{Fault, InField};
 use value::{Attribute, decode_attribute};
