@@ -1,2 +1,53 @@
-//! The one binary.
-fn main() {}
+//! The one binary: reads the command line, runs the command, tells its outcome by message and exit code.
+
+mod admin;
+mod api_keys;
+mod auth;
+mod bootstrap;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod data_folder;
+mod error;
+mod http;
+mod intake;
+mod listener;
+mod metrics;
+mod output;
+mod present;
+mod profiles;
+mod progress;
+mod roles;
+mod serve;
+mod stack;
+mod telemetry;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+use error::Error;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn report(error: &Error) {
+    eprintln!("error: {}", error.full_message());
+    if let Some(hint) = error.hint() {
+        eprintln!("  how to go on: {hint}");
+    }
+}

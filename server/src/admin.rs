@@ -1,0 +1,369 @@
+//! What operators ask and change: one set of functions over the metastore, used by the HTTP API and, where the metastore is at
+//! hand, by the command line itself.
+//!
+//! Owns: the shapes of those answers ([`Status`] …) and who sees whose rows ([`Scope`]). Never: HTTP, printing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidemill_store::Metastore;
+use tidemill_store::metastore::{ApiKey, Backlog, InboxEntry, Organization, QueueEntry, SegmentFilter};
+use tidemill_types::{
+    Action, ErrorKind, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimestampNs, WorkId, WorkQueue,
+};
+use uuid::Uuid;
+
+use crate::auth::issue_key;
+use crate::error::{Error, Result};
+
+/// At most this many rows are listed at once.
+pub const MAX_ROWS: usize = 10_000;
+
+/// Whose rows are seen: one organization's, or everyone's.
+pub type Scope = Option<OrganizationId>;
+
+/// The administration of one installation.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where everything is kept.
+    pub metastore: Arc<dyn Metastore>,
+}
+
+/// The answer of `tidemill status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The binary's version.
+    pub version: String,
+    /// The metastore and its version.
+    pub metastore: String,
+    /// Each queue with its backlog.
+    pub queues: Vec<QueueStatus>,
+    /// Live segments by signal, tier and level.
+    pub segments: Vec<SegmentsStatus>,
+    /// How long the oldest input has been waiting to become queryable, in milliseconds; 0 when none waits.
+    pub ingest_lag_ms: i64,
+}
+
+/// One queue in [`Status`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// The backlog.
+    #[serde(flatten)]
+    pub backlog: Backlog,
+    /// The age of the oldest runnable item in milliseconds; 0 when there is none.
+    pub oldest_age_ms: i64,
+}
+
+/// Live segments of one kind in [`Status`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SegmentsStatus {
+    /// The signal.
+    pub signal: Signal,
+    /// Raw rows, or a rollup's window in seconds.
+    pub tier: Tier,
+    /// The compaction level.
+    pub level: Level,
+    /// How many segments.
+    pub segments: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// Which entries of the queue are listed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueRequest {
+    /// Only this signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
+    /// Only this action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// Only dead letters.
+    #[serde(default)]
+    pub dead: bool,
+    /// At most this many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Which entries of the inbox are listed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboxRequest {
+    /// Only those in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// At most this many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Which segments are listed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentsRequest {
+    /// Only this signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
+    /// Only this tier: 0 for raw rows, else the window in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<u32>,
+    /// At most this many, the newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// What may be changed of an organization; what is absent stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationChange {
+    /// Days kept by signal; 0 keeps for ever.
+    #[serde(default)]
+    pub retention_days: BTreeMap<Signal, u32>,
+    /// Accepted bytes a second; 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingest_bytes_per_second: Option<u64>,
+}
+
+/// A key that was just made: the only time its secret is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CreatedKey {
+    /// What its holder sends.
+    pub key: String,
+    /// What is listed of it.
+    #[serde(flatten)]
+    pub stored: ApiKey,
+}
+
+impl Admin {
+    /// Backlog, segments, lag.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn status(&self) -> Result<Status> {
+        let now = self.metastore.now().await?;
+        let age_ms = |since: Option<TimestampNs>| since.map_or(0, |since| (now.0 - since.0).max(0) / 1_000_000);
+        let backlog = self.metastore.backlog().await?;
+        let ingest = backlog.iter().filter(|it| it.queue.action == Action::Ingest);
+        let ingest_lag_ms = ingest.map(|it| age_ms(it.oldest)).max().unwrap_or(0);
+        let mut kinds: BTreeMap<(Signal, Tier, Level), (u64, u64, u64)> = BTreeMap::new();
+        for segment in self.metastore.segments(&SegmentFilter::default()).await? {
+            let sums = kinds.entry((segment.signal, segment.tier, segment.level)).or_default();
+            *sums = (sums.0 + 1, sums.1 + segment.rows, sums.2 + segment.bytes);
+        }
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            metastore: self.metastore.describe(),
+            queues: backlog
+                .into_iter()
+                .map(|it| QueueStatus { oldest_age_ms: age_ms(it.oldest), backlog: it })
+                .collect(),
+            segments: kinds
+                .into_iter()
+                .map(|((signal, tier, level), (segments, rows, bytes))| SegmentsStatus {
+                    signal,
+                    tier,
+                    level,
+                    segments,
+                    rows,
+                    bytes,
+                })
+                .collect(),
+            ingest_lag_ms,
+        })
+    }
+
+    /// The inbox, newest first.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn inbox(&self, scope: Scope, request: &InboxRequest) -> Result<Vec<InboxEntry>> {
+        let limit = limit(request.limit, 100)?;
+        // A state is looked for among more rows than are asked for.
+        let read = if request.state.is_some() { MAX_ROWS } else { limit };
+        let mut entries = self.metastore.inbox(scope, read).await?;
+        if let Some(state) = &request.state {
+            one_of("state", state, &["waiting", "leased", "dead", "refused"])?;
+            entries.retain(|entry| entry.state == *state);
+        }
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// The queue, oldest first.
+    ///
+    /// # Errors
+    /// Those of the metastore; `Invalid` when only one of signal and action is given.
+    pub async fn queue(&self, scope: Scope, request: &QueueRequest) -> Result<Vec<QueueEntry>> {
+        let limit = limit(request.limit, 100)?;
+        let queue = match (request.signal, request.action) {
+            (Some(signal), Some(action)) => Some(WorkQueue { signal, action }),
+            _ => None,
+        };
+        let is_narrowed =
+            scope.is_some() || (queue.is_none() && (request.signal.is_some() || request.action.is_some()));
+        let mut entries = self.metastore.queue(queue, request.dead, if is_narrowed { MAX_ROWS } else { limit }).await?;
+        entries.retain(|entry| {
+            scope.is_none_or(|scope| entry.organization == scope)
+                && request.signal.is_none_or(|signal| entry.queue.signal == signal)
+                && request.action.is_none_or(|action| entry.queue.action == action)
+        });
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// Makes dead letters runnable again: these, or all. Returns how many.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn redrive(&self, ids: Option<&[WorkId]>) -> Result<u64> {
+        Ok(self.metastore.redrive(ids).await?)
+    }
+
+    /// Live segments, the newest first.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn segments(&self, scope: Scope, request: &SegmentsRequest) -> Result<Vec<SegmentMeta>> {
+        let limit = limit(request.limit, 100)?;
+        let filter = SegmentFilter {
+            organization: scope,
+            signal: request.signal,
+            tier: request.tier.map(Tier),
+            ..SegmentFilter::default()
+        };
+        let mut segments = self.metastore.segments(&filter).await?;
+        segments.sort_by_key(|segment| (std::cmp::Reverse(segment.time.end), segment.id));
+        segments.truncate(limit);
+        Ok(segments)
+    }
+
+    /// One live segment.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the metastore.
+    pub async fn segment(&self, scope: Scope, id: SegmentId) -> Result<SegmentMeta> {
+        let filter = SegmentFilter { organization: scope, ..SegmentFilter::default() };
+        let found = self.metastore.segments(&filter).await?.into_iter().find(|segment| segment.id == id);
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no live segment {id}")))
+    }
+
+    /// Every organization.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn organizations(&self) -> Result<Vec<Organization>> {
+        Ok(self.metastore.organizations().await?)
+    }
+
+    /// The organization called `named`: its id or its name.
+    ///
+    /// # Errors
+    /// `NotFound`, with the names there are.
+    pub async fn organization(&self, named: &str) -> Result<Organization> {
+        let all = self.organizations().await?;
+        let id = named.parse::<OrganizationId>().ok();
+        let names: Vec<String> = all.iter().take(20).map(|it| it.name.clone()).collect();
+        all.into_iter().find(|it| Some(it.id) == id || it.name == named).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no organization {named:?}")).with_hint(format!(
+                "there are: {}",
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            ))
+        })
+    }
+
+    /// Creates an organization, with a given id or a new one.
+    ///
+    /// # Errors
+    /// `Conflict` when the name or id is taken; `Invalid` for a name that could be taken for an id or is unprintable.
+    pub async fn create_organization(&self, name: &str, id: Option<OrganizationId>) -> Result<Organization> {
+        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) || name.parse::<Uuid>().is_ok() {
+            return Err(Error::invalid(format!(
+                "{name:?} is no name for an organization: 1 to 100 printable bytes, not a UUID"
+            )));
+        }
+        let id = id.unwrap_or_else(|| OrganizationId(Uuid::new_v4()));
+        Ok(self.metastore.create_organization(id, name).await?)
+    }
+
+    /// Changes retention and limits.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the metastore.
+    pub async fn change_organization(&self, named: &str, change: &OrganizationChange) -> Result<Organization> {
+        let mut organization = self.organization(named).await?;
+        for (signal, days) in &change.retention_days {
+            let place = Signal::ALL.iter().position(|it| it == signal).expect("ALL holds every signal");
+            organization.retention_days[place] = Some(*days).filter(|days| *days > 0);
+        }
+        if let Some(rate) = change.ingest_bytes_per_second {
+            organization.ingest_bytes_per_second = Some(rate).filter(|rate| *rate > 0);
+        }
+        self.metastore.update_organization(&organization).await?;
+        Ok(organization)
+    }
+
+    /// Begins the deletion of an organization and all it has.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the metastore.
+    pub async fn delete_organization(&self, named: &str) -> Result<Organization> {
+        let organization = self.organization(named).await?;
+        self.metastore.delete_organization(organization.id).await?;
+        Ok(organization)
+    }
+
+    /// The keys of one organization, or all.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn keys(&self, organization: Option<&str>) -> Result<Vec<ApiKey>> {
+        let id = match organization {
+            Some(named) => Some(self.organization(named).await?.id),
+            None => None,
+        };
+        Ok(self.metastore.keys(id).await?)
+    }
+
+    /// Makes a key: of an organization, or (`None`) an operator's.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the metastore.
+    pub async fn create_key(&self, organization: Option<&str>, label: &str) -> Result<CreatedKey> {
+        let id = match organization {
+            Some(named) => Some(self.organization(named).await?.id),
+            None => None,
+        };
+        let key = issue_key(id, label, self.metastore.now().await?)?;
+        self.metastore.create_key(&key.stored).await?;
+        Ok(CreatedKey { key: key.secret, stored: key.stored })
+    }
+
+    /// Revokes a key by its public id.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the metastore.
+    pub async fn revoke_key(&self, id: &str) -> Result<()> {
+        Ok(self.metastore.revoke_key(id).await?)
+    }
+}
+
+fn limit(asked: Option<usize>, default: usize) -> Result<usize> {
+    match asked {
+        Some(0) => Err(Error::invalid("limit: must be at least 1")),
+        Some(asked) if asked > MAX_ROWS => Err(Error::invalid(format!("limit: {asked} is more than {MAX_ROWS}"))),
+        Some(asked) => Ok(asked),
+        None => Ok(default),
+    }
+}
+
+fn one_of(what: &str, text: &str, allowed: &[&str]) -> Result<()> {
+    if allowed.contains(&text) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{what}: {text:?} is none of {}", allowed.join(", "))))
+}

@@ -1,0 +1,182 @@
+//! Which stored key a request carries.
+//!
+//! Keys are read from the metastore as one snapshot and trusted for a short time, so that a rotated key works, and a revoked one
+//! stops working, without a restart. A key that the snapshot does not know makes it read again, but not more than a few times a
+//! second, so that guessing costs the database nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::HeaderMap;
+use subtle::ConstantTimeEq as _;
+use tidemill_lake::auth::{AuthError, Authenticator, Caller, api_key};
+use tidemill_store::Metastore;
+use tidemill_store::metastore::{ApiKey, KeyRole, Organization};
+use tidemill_types::OrganizationId;
+use tokio::sync::Mutex;
+
+use super::issue::hash_key;
+
+/// The header by which an operator says for which organization it acts: its id or its name.
+pub const ORGANIZATION_HEADER: &str = "x-tidemill-organization";
+
+/// After an unknown key the snapshot is read again, unless it is younger than this.
+const SHORTEST_AGE: Duration = Duration::from_millis(250);
+
+/// Whether callers must show a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Openness {
+    /// Every request needs a key.
+    KeyNeeded,
+    /// `--no-auth`, on loopback only: who sends no key acts for the only (or the default) organization.
+    Open,
+}
+
+/// The authenticator of every listener.
+pub struct KeyRing {
+    metastore: Arc<dyn Metastore>,
+    openness: Openness,
+    trust: Duration,
+    snapshot: ArcSwap<Snapshot>,
+    refresh: Mutex<()>,
+}
+
+struct Snapshot {
+    /// By the first 8 bytes of the hash; the rest is compared in constant time.
+    keys: HashMap<[u8; 8], Vec<ApiKey>>,
+    organizations: Vec<Organization>,
+    read_at: Option<Instant>,
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").field("openness", &self.openness).field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+impl KeyRing {
+    /// A ring over the metastore's keys, each snapshot trusted for `trust`.
+    pub fn new(metastore: Arc<dyn Metastore>, openness: Openness, trust: Duration) -> Self {
+        let empty = Snapshot { keys: HashMap::new(), organizations: Vec::new(), read_at: None };
+        Self { metastore, openness, trust, snapshot: ArcSwap::from_pointee(empty), refresh: Mutex::new(()) }
+    }
+
+    /// The organization that `named` (an id or a name) means.
+    ///
+    /// # Errors
+    /// `Forbidden` when there is none; `Unavailable`.
+    async fn organization(&self, named: &str) -> Result<OrganizationId, AuthError> {
+        for oldest in [self.trust, SHORTEST_AGE] {
+            let snapshot = self.snapshot(oldest).await?;
+            let id = named.parse::<OrganizationId>().ok();
+            let found =
+                snapshot.organizations.iter().find(|it| !it.deleting && (Some(it.id) == id || it.name == named));
+            if let Some(organization) = found {
+                return Ok(organization.id);
+            }
+        }
+        Err(AuthError::Forbidden(format!("there is no organization {named:?}")))
+    }
+
+    async fn caller_without_key(&self, named: Option<&str>) -> Result<Caller, AuthError> {
+        if self.openness == Openness::KeyNeeded {
+            return Err(AuthError::Missing);
+        }
+        let organization = match named {
+            Some(named) => Some(self.organization(named).await?),
+            None => {
+                let snapshot = self.snapshot(self.trust).await?;
+                let live: Vec<&Organization> = snapshot.organizations.iter().filter(|it| !it.deleting).collect();
+                match live.as_slice() {
+                    [only] => Some(only.id),
+                    several => several.iter().find(|it| it.name == "default").map(|it| it.id),
+                }
+            }
+        };
+        Ok(Caller { organization, role: KeyRole::Operator })
+    }
+
+    async fn find_key(&self, key: &str) -> Result<ApiKey, AuthError> {
+        let hash = hash_key(key);
+        for oldest in [self.trust, SHORTEST_AGE] {
+            if let Some(stored) = self.snapshot(oldest).await?.find(&hash) {
+                return Ok(stored);
+            }
+        }
+        Err(AuthError::Unknown)
+    }
+
+    async fn snapshot(&self, oldest: Duration) -> Result<Arc<Snapshot>, AuthError> {
+        let current = self.snapshot.load_full();
+        if current.is_younger_than(oldest) {
+            return Ok(current);
+        }
+        let _one_at_a_time = self.refresh.lock().await;
+        let current = self.snapshot.load_full();
+        if current.is_younger_than(oldest) {
+            return Ok(current);
+        }
+        match self.read().await {
+            Ok(read) => {
+                let read = Arc::new(read);
+                self.snapshot.store(Arc::clone(&read));
+                Ok(read)
+            }
+            Err(error) => Err(AuthError::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn read(&self) -> tidemill_store::Result<Snapshot> {
+        // Before the read: what changes during it is not taken for known.
+        let read_at = Some(Instant::now());
+        let mut keys: HashMap<[u8; 8], Vec<ApiKey>> = HashMap::new();
+        for key in self.metastore.keys(None).await? {
+            keys.entry(bucket_of(&key.hash)).or_default().push(key);
+        }
+        Ok(Snapshot { keys, organizations: self.metastore.organizations().await?, read_at })
+    }
+}
+
+impl Snapshot {
+    fn is_younger_than(&self, oldest: Duration) -> bool {
+        self.read_at.is_some_and(|read_at| read_at.elapsed() < oldest)
+    }
+
+    fn find(&self, hash: &[u8; 32]) -> Option<ApiKey> {
+        let candidates = self.keys.get(&bucket_of(hash))?;
+        candidates.iter().find(|key| bool::from(key.hash.ct_eq(hash))).cloned()
+    }
+}
+
+fn bucket_of(hash: &[u8; 32]) -> [u8; 8] {
+    let mut bucket = [0; 8];
+    bucket.copy_from_slice(&hash[..8]);
+    bucket
+}
+
+#[async_trait]
+impl Authenticator for KeyRing {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+        let named = headers.get(ORGANIZATION_HEADER).and_then(|value| value.to_str().ok());
+        let Some(key) = api_key(headers) else {
+            return self.caller_without_key(named).await;
+        };
+        let stored = self.find_key(&key).await?;
+        let organization = match (stored.role, stored.organization, named) {
+            (KeyRole::Operator, _, Some(named)) => Some(self.organization(named).await?),
+            (KeyRole::Operator, _, None) => None,
+            (KeyRole::Organization, own, None) => own,
+            (KeyRole::Organization, own, Some(named)) => {
+                if Some(self.organization(named).await?) != own {
+                    return Err(AuthError::Forbidden("the API key belongs to another organization".to_owned()));
+                }
+                own
+            }
+        };
+        Ok(Caller { organization, role: stored.role })
+    }
+}

@@ -1,0 +1,117 @@
+//! The command line: what can be typed, and what its help teaches.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::config::{Config, Sources};
+use crate::error::{Error, Result};
+use crate::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill demo                          everything here, real telemetry flowing in
+  tidemill up                            OTLP in on 4317 and 4318, SQL out on 8080
+  tidemill load app.json.gz --signal logs
+  tidemill sql 'SELECT service_name, count(*) FROM logs GROUP BY 1' --since 1h
+  tidemill status                        what waits, what is stored, how far behind
+
+Exit codes: 0 success, 2 wrong usage, 3 invalid, 4 not found, 5 conflict, 6 busy, 7 unavailable, 8 corrupt, 9 cancelled, 1 internal.";
+
+/// Telemetry in, a queryable lake out.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub struct GlobalOptions {
+    /// Configuration file (TOML); otherwise ./tidemill.toml, if there is one
+    #[arg(long, global = true, env = "TIDEMILL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of embedded data [default: ./tidemill-data]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Set any configuration key, as `listen.api_port=9000` (repeatable; `tidemill config show` lists them)
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// A running server's API, as http://127.0.0.1:8080; otherwise the one that runs on the data folder, else the metastore itself
+    #[arg(long, global = true, env = "TIDEMILL_URL")]
+    pub url: Option<String>,
+    /// API key for --url
+    #[arg(long, global = true, env = "TIDEMILL_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// Act for this organization (id or name)
+    #[arg(long, global = true, value_name = "ORGANIZATION")]
+    pub organization: Option<String>,
+    /// How tables are printed
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run every role in one place
+    Up(commands::up::UpOptions),
+    /// Run the receiver alone: OTLP over gRPC and HTTP
+    Receive(commands::role::ReceiveOptions),
+    /// Run notifications alone: webhooks, watched folders, SQS
+    Notify(commands::role::RoleOptions),
+    /// Run a worker alone: ingest, compaction, rollups
+    Worker(commands::role::WorkerOptions),
+    /// Run queries alone: SQL over HTTP
+    Query(commands::role::RoleOptions),
+    /// Run the sweeper alone: retention, replaced objects, orphans
+    Sweeper(commands::role::RoleOptions),
+    /// Load files: OTLP, JSON lines, CSV, Parquet; plain, gzip or zstd
+    Load(commands::load::LoadOptions),
+    /// Show and check the configuration
+    #[command(subcommand)]
+    Config(commands::config::ConfigCommand),
+    /// Organizations: whose data it is
+    #[command(subcommand)]
+    Org(commands::org::OrgCommand),
+    /// API keys
+    #[command(subcommand)]
+    Key(commands::key::KeyCommand),
+    /// What waits, what is stored, how far behind
+    Status,
+    /// Inputs: waiting, being read, refused
+    Inbox(commands::inbox::InboxOptions),
+    /// Work: runnable, delayed, leased, dead
+    Queue(commands::queue::QueueOptions),
+    /// Live segments
+    Segments(commands::segments::SegmentsOptions),
+    /// Check database, bucket, clock, disk and ports, and say how to fix each
+    Doctor,
+}
+
+impl GlobalOptions {
+    /// The configuration that these flags, with `more`, ask for.
+    ///
+    /// # Errors
+    /// `Invalid` with every problem at once.
+    pub fn load_config(&self, more: Vec<(String, String, String)>) -> Result<Config> {
+        let mut flags = Vec::new();
+        for assignment in &self.set {
+            let Some((key, value)) = assignment.split_once('=') else {
+                return Err(Error::invalid(format!("--set {assignment}: expected KEY=VALUE")));
+            };
+            flags.push((key.trim().to_owned(), "--set".to_owned(), value.trim().to_owned()));
+        }
+        if let Some(folder) = &self.data_dir {
+            flags.push(("data_dir".to_owned(), "--data-dir".to_owned(), folder.display().to_string()));
+        }
+        flags.extend(more);
+        Config::load(&Sources { file: self.config.clone(), flags })
+    }
+}

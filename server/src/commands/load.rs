@@ -1,0 +1,264 @@
+//! `tidemill load`: files into the lake, with progress until they are queryable.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+use serde_json::json;
+use tidemill_lake::clock::SystemClock;
+use tidemill_lake::worker::{self, WorkerDeps, WorkerOptions};
+use tidemill_store::metastore::{InboxEntry, queues_for};
+use tidemill_types::{Action, ErrorKind, OrganizationId, Signal, WorkId};
+use tokio_util::io::ReaderStream;
+
+use crate::admin::{Admin, InboxRequest, MAX_ROWS};
+use crate::cli::GlobalOptions;
+use crate::client::{Remote, Target, find_server};
+use crate::commands::server_runtime;
+use crate::config::{Config, format_bytes};
+use crate::data_folder::DataFolder;
+use crate::error::{Error, Result};
+use crate::intake::{FileDescription, Intake, Loaded, from_lake, signal_of_name};
+use crate::output::{Table, print};
+use crate::progress::Progress;
+use crate::stack::Stack;
+
+/// Files, and what they are.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Formats: OTLP protobuf, OTLP JSON (one request, or one a line), JSON lines, CSV, Parquet; each as it is, or gzip or zstd.
+A file that was loaded before is recognized by its content and not stored twice.
+
+Examples:
+  tidemill load logs_2024-05-01.json.gz
+  tidemill load app.csv --signal logs
+  tidemill load dump/*.binpb.zst --signal traces --organization shop"
+)]
+pub struct LoadOptions {
+    /// Files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Which signal the records are [default: from names that begin with logs, metrics, traces or spans]
+    #[arg(long)]
+    signal: Option<Signal>,
+    /// otlp_protobuf, otlp_json, json_lines, csv or parquet [default: recognized by name and content]
+    #[arg(long)]
+    format: Option<String>,
+    /// Return as soon as the files are stored durably, before they are queryable
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Where files go.
+enum Door {
+    Server(Remote),
+    Here(Box<Here>),
+}
+
+/// No server runs: this process is receiver and worker for as long as it loads.
+struct Here {
+    intake: Intake,
+    organization: OrganizationId,
+    stack: Stack,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// `Invalid` when a file was refused; those of the installation.
+pub fn run(global: &GlobalOptions, options: LoadOptions) -> Result<()> {
+    let config = global.load_config(Vec::new())?;
+    let files = describe(&options)?;
+    let runtime = server_runtime(&config)?;
+    let outcome = runtime.block_on(load(global, config, files, options.no_wait));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+fn describe(options: &LoadOptions) -> Result<Vec<(PathBuf, FileDescription)>> {
+    let mut problems = Vec::new();
+    let mut files = Vec::new();
+    for path in &options.files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !path.is_file() {
+            problems.push(format!("{}: there is no such file", path.display()));
+            continue;
+        }
+        match options.signal.or_else(|| signal_of_name(&name)) {
+            Some(signal) => {
+                files.push((path.clone(), FileDescription { name, signal, format: options.format.clone() }))
+            }
+            None => problems.push(format!("{}: its name does not begin with a signal; say --signal", path.display())),
+        }
+    }
+    if problems.is_empty() { Ok(files) } else { Err(Error::invalid(problems.join("\n  "))) }
+}
+
+async fn load(
+    global: &GlobalOptions,
+    config: Config,
+    files: Vec<(PathBuf, FileDescription)>,
+    no_wait: bool,
+) -> Result<()> {
+    let door = open_door(global, config).await?;
+    let total = files.iter().filter_map(|(path, _)| std::fs::metadata(path).ok()).map(|it| it.len()).sum();
+    let progress = Progress::bytes("storing", total);
+    let mut loaded = Vec::new();
+    for (path, file) in &files {
+        let stored = match &door {
+            Door::Server(remote) => send_file(remote, file, path, &progress).await,
+            Door::Here(here) => {
+                here.intake.admit_file(here.organization, file, path).await.inspect(|it| progress.add(it.bytes))
+            }
+        };
+        loaded.push((
+            path.clone(),
+            stored.map_err(|error| Error::caused(error.kind(), format!("{}", path.display()), error))?,
+        ));
+    }
+    progress.finish();
+    let entries = if no_wait { Vec::new() } else { wait(&door, &loaded).await? };
+    report(global, &loaded, &entries)
+}
+
+async fn open_door(global: &GlobalOptions, config: Config) -> Result<Door> {
+    if let Some(remote) = find_server(global, &config)? {
+        let remote = match remote.organization() {
+            Some(_) => remote,
+            None => acting_for_the_only_one(remote).await,
+        };
+        return Ok(Door::Server(remote));
+    }
+    // Asks first, so that a mistyped folder is not made.
+    Target::find(global, &config).await?;
+    let folder = DataFolder::new(config.data_dir());
+    folder.create()?;
+    let stack = Stack::open(config, folder.spool_of_process("load")).await?;
+    let admin = Admin { metastore: stack.metastore.clone() };
+    let named = global.organization.as_deref().unwrap_or(crate::bootstrap::FIRST_ORGANIZATION);
+    let organization = admin.organization(named).await?.id;
+    eprintln!("no server runs on {}: loading here", stack.folder.root().display());
+    let intake = Intake {
+        metastore: stack.metastore.clone(),
+        buckets: stack.buckets.clone(),
+        placement: stack.placement.clone(),
+    };
+    Ok(Door::Here(Box::new(Here { intake, organization, stack })))
+}
+
+/// An operator's key names no organization: take the default one where it is not said. A sender's key says it by itself.
+pub async fn acting_for_the_only_one(remote: Remote) -> Remote {
+    let Ok(all) = Target::Remote(remote.clone()).organizations().await else {
+        return remote;
+    };
+    let live: Vec<_> = all.iter().filter(|it| !it.deleting).collect();
+    let chosen = match live.as_slice() {
+        [only] => Some(only.id),
+        several => several.iter().find(|it| it.name == crate::bootstrap::FIRST_ORGANIZATION).map(|it| it.id),
+    };
+    match chosen {
+        Some(id) => remote.acting_for(id.to_string()),
+        None => remote,
+    }
+}
+
+async fn send_file(remote: &Remote, file: &FileDescription, path: &Path, progress: &Progress) -> Result<Loaded> {
+    let opened = tokio::fs::File::open(path).await.map_err(|error| Error::io("opening the file", error))?;
+    let counter = progress.clone();
+    let chunks = futures::StreamExt::inspect(ReaderStream::with_capacity(opened, 256 << 10), move |chunk| {
+        if let Ok(chunk) = chunk {
+            counter.add(chunk.len() as u64);
+        }
+    });
+    let mut call = remote.request(Method::POST, "load");
+    call.builder = call.builder.query(file).body(reqwest::Body::wrap_stream(chunks));
+    let response = call.send_checked().await?;
+    response.json().await.map_err(|error| Error::caused(ErrorKind::Unavailable, "reading the server's answer", error))
+}
+
+/// Waits until none of the files is in the inbox any more, and returns what the inbox says of those that were refused.
+async fn wait(door: &Door, loaded: &[(PathBuf, Loaded)]) -> Result<Vec<InboxEntry>> {
+    let ids: HashSet<WorkId> = loaded.iter().filter_map(|(_, it)| it.work).collect();
+    let keys: HashSet<&str> = loaded.iter().map(|(_, it)| it.object_key.as_str()).collect();
+    let target = match door {
+        Door::Server(remote) => Target::Remote(remote.clone()),
+        Door::Here(here) => Target::Local(Admin { metastore: here.stack.metastore.clone() }, Some(here.organization)),
+    };
+    let worker = match door {
+        Door::Here(here) => Some(start_worker(here)?),
+        Door::Server(_) => None,
+    };
+    let progress = Progress::items("making queryable", ids.len() as u64);
+    let request = InboxRequest { state: None, limit: Some(MAX_ROWS) };
+    let entries = loop {
+        let entries = target.inbox(&request).await?;
+        let is_open = |entry: &&InboxEntry| entry.state != "dead" && entry.work.is_some_and(|work| ids.contains(&work));
+        let open = entries.iter().filter(is_open).count() as u64;
+        progress.set(ids.len() as u64 - open);
+        if open == 0 {
+            break entries;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    progress.finish();
+    if let Some((handle, task)) = worker {
+        handle.stop();
+        task.await.map_err(|error| Error::caused(ErrorKind::Internal, "the worker", error))?;
+    }
+    Ok(entries.into_iter().filter(|entry| keys.contains(entry.object_key.as_str())).collect())
+}
+
+fn start_worker(here: &Here) -> Result<(worker::WorkerHandle, tokio::task::JoinHandle<()>)> {
+    let queues = queues_for(&Signal::ALL, &[Action::Ingest]);
+    let name = format!("load/{}", std::process::id());
+    let spool = here.stack.spool.clone();
+    let options = WorkerOptions::new(queues, name, spool.clone());
+    let deps = WorkerDeps {
+        metastore: here.stack.metastore.clone(),
+        buckets: here.stack.buckets.clone(),
+        placement: here.stack.placement.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    let (handle, task) = worker::build(options, deps).map_err(from_lake)?;
+    let running = tokio::spawn(async move {
+        task.run().await;
+        if let Err(error) = std::fs::remove_dir_all(&spool) {
+            tracing::debug!(%error, "the spool folder");
+        }
+    });
+    Ok((handle, running))
+}
+
+fn report(global: &GlobalOptions, loaded: &[(PathBuf, Loaded)], entries: &[InboxEntry]) -> Result<()> {
+    let reason = |it: &Loaded| {
+        entries.iter().find(|entry| entry.object_key == it.object_key).and_then(|entry| entry.reason.clone())
+    };
+    let rows: Vec<serde_json::Value> = loaded
+        .iter()
+        .map(|(path, it)| {
+            let is_known = it.work.is_none();
+            json!({ "file": path, "bytes": it.bytes, "work": it.work, "loaded_before": is_known, "refused": reason(it) })
+        })
+        .collect();
+    print(global.output, &rows, |_| {
+        let mut table = Table::new(&["FILE", "SIZE", "RESULT"]);
+        for (path, it) in loaded {
+            let result = match (it.work, reason(it)) {
+                (None, _) => "loaded before".to_owned(),
+                (Some(_), Some(reason)) => format!("refused: {}", reason.replace('\n', "; ")),
+                (Some(work), None) => format!("input {work}"),
+            };
+            table.row(vec![path.display().to_string(), format_bytes(it.bytes), result]);
+        }
+        table
+    })?;
+    let refused = loaded.iter().filter(|(_, it)| reason(it).is_some()).count();
+    if refused == 0 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{refused} of {} files were refused, wholly or in part", loaded.len()))
+        .with_hint("tidemill inbox --state refused"))
+}

@@ -1,0 +1,89 @@
+//! The commands, one file each. A command reads its options, asks or builds, prints; it decides nothing else.
+
+pub mod config;
+pub mod doctor;
+pub mod inbox;
+pub mod key;
+pub mod load;
+pub mod org;
+pub mod queue;
+pub mod role;
+pub mod segments;
+pub mod status;
+pub mod up;
+
+use std::future::Future;
+
+use tidemill_types::ErrorKind;
+
+use crate::cli::{Cli, Command, GlobalOptions};
+use crate::client::Target;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::roles::Roles;
+
+/// Runs what was typed.
+///
+/// # Errors
+/// The command's; its kind is the exit code.
+pub fn run(cli: Cli) -> Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Up(options) => up::run(&global, &options),
+        Command::Receive(options) => role::run_receive(&global, &options),
+        Command::Notify(options) => role::run_role(&global, &options, Roles { notify: true, ..Roles::default() }),
+        Command::Worker(options) => role::run_worker(&global, &options),
+        Command::Query(options) => role::run_role(&global, &options, Roles { query: true, ..Roles::default() }),
+        Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
+        Command::Load(options) => load::run(&global, options),
+        Command::Config(command) => config::run(&global, &command),
+        Command::Org(command) => ask(&global, async |target| org::run(&global, &target, command).await),
+        Command::Key(command) => ask(&global, async |target| key::run(&global, &target, command).await),
+        Command::Status => ask(&global, async |target| status::run(&global, &target).await),
+        Command::Inbox(options) => ask(&global, async |target| inbox::run(&global, &target, options).await),
+        Command::Queue(options) => ask(&global, async |target| queue::run(&global, &target, options).await),
+        Command::Segments(options) => ask(&global, async |target| segments::run(&global, &target, options).await),
+        Command::Doctor => doctor::run(&global),
+    }
+}
+
+/// Runs `command` against the installation that the flags name.
+fn ask(global: &GlobalOptions, command: impl AsyncFnOnce(Target) -> Result<()>) -> Result<()> {
+    let config = global.load_config(Vec::new())?;
+    block_on(async {
+        let target = Target::find(global, &config).await?;
+        command(target).await
+    })
+}
+
+/// Runs a short command to its end on this thread.
+///
+/// # Errors
+/// The command's.
+pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::caused(ErrorKind::Internal, "starting the runtime", error))?
+        .block_on(future)
+}
+
+/// The runtime of a role: threads for the network, few for blocking work, so that an idle process stays small.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn server_runtime(config: &Config) -> Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = match config.count("runtime.threads") {
+        0 => cores.min(8),
+        chosen => chosen,
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(4 * cores + 8)
+        .thread_keep_alive(std::time::Duration::from_secs(5))
+        .thread_name("tidemill")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::caused(ErrorKind::Internal, "starting the runtime", error))
+}

@@ -1,0 +1,139 @@
+//! `tidemill receive|notify|worker|query|sweeper`: one role, for a cluster over PostgreSQL, or beside an `up` on one host.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tidemill_types::{Action, Signal};
+
+use crate::cli::GlobalOptions;
+use crate::commands::server_runtime;
+use crate::data_folder::DataFolder;
+use crate::error::{Error, Result};
+use crate::roles::Roles;
+use crate::serve::{Outcome, serve};
+use crate::stack::Stack;
+use crate::telemetry;
+
+/// Flags of a single role.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RoleOptions {
+    /// Bind this address [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Health, metrics and this role's API [default: 8080; 0: any free port]
+    #[arg(long, value_name = "PORT")]
+    api_port: Option<String>,
+}
+
+/// Flags of the receiver.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ReceiveOptions {
+    #[command(flatten)]
+    role: RoleOptions,
+    /// OTLP over gRPC [default: 4317; 0: any free port]
+    #[arg(long, value_name = "PORT")]
+    grpc_port: Option<String>,
+    /// OTLP over HTTP [default: 4318; 0: any free port]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<String>,
+}
+
+/// Flags of a worker.
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "Examples:
+  tidemill worker
+  tidemill worker --signal logs --action ingest --action compact")]
+pub struct WorkerOptions {
+    #[command(flatten)]
+    role: RoleOptions,
+    /// Serve only this signal (repeatable)
+    #[arg(long)]
+    signal: Vec<Signal>,
+    /// Perform only this action (repeatable)
+    #[arg(long)]
+    action: Vec<Action>,
+    /// How long a claim lasts unless extended [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    worker_lease: Option<String>,
+}
+
+type Setting = (&'static str, &'static str, Option<String>);
+
+impl RoleOptions {
+    fn settings(&self) -> Vec<Setting> {
+        vec![
+            ("listen.address", "--listen", self.listen.clone()),
+            ("listen.api_port", "--api-port", self.api_port.clone()),
+        ]
+    }
+}
+
+/// Runs the receiver.
+///
+/// # Errors
+/// Those of starting; so for all below.
+pub fn run_receive(global: &GlobalOptions, options: &ReceiveOptions) -> Result<()> {
+    let mut settings = options.role.settings();
+    settings.push(("listen.grpc_port", "--grpc-port", options.grpc_port.clone()));
+    settings.push(("listen.http_port", "--http-port", options.http_port.clone()));
+    run(global, settings, Roles { receive: true, ..Roles::default() })
+}
+
+/// Runs a worker.
+pub fn run_worker(global: &GlobalOptions, options: &WorkerOptions) -> Result<()> {
+    let join = |items: Vec<&str>| Some(items.join(",")).filter(|text| !text.is_empty());
+    let mut settings = options.role.settings();
+    settings.push(("worker.signals", "--signal", join(options.signal.iter().map(|it| it.as_str()).collect())));
+    settings.push(("worker.actions", "--action", join(options.action.iter().map(|it| it.as_str()).collect())));
+    settings.push(("worker.lease", "--worker-lease", options.worker_lease.clone()));
+    run(global, settings, Roles { work: true, ..Roles::default() })
+}
+
+/// Runs another role.
+pub fn run_role(global: &GlobalOptions, options: &RoleOptions, roles: Roles) -> Result<()> {
+    run(global, options.settings(), roles)
+}
+
+fn run(global: &GlobalOptions, settings: Vec<Setting>, roles: Roles) -> Result<()> {
+    let started = Instant::now();
+    let flags = settings.into_iter().filter_map(|(key, flag, value)| Some((key.to_owned(), flag.to_owned(), value?)));
+    let config = global.load_config(flags.collect())?;
+    telemetry::start(&config)?;
+    let runtime = server_runtime(&config)?;
+    let outcome = runtime.block_on(async {
+        let folder = DataFolder::new(config.data_dir());
+        folder.create()?;
+        let spool = Spool::create(folder.spool_of_process(roles.name()))?;
+        let stack = Stack::open(config, spool.0.clone()).await?;
+        serve(stack, roles, async move |ports| {
+            eprintln!(
+                "tidemill is ready after {} ms; health and metrics at {}",
+                started.elapsed().as_millis(),
+                ports.url(ports.api)
+            );
+            Ok(Outcome::GoOn)
+        })
+        .await
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+/// The spool folder of this process, deleted with it.
+struct Spool(PathBuf);
+
+impl Spool {
+    fn create(path: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&path).map_err(|error| Error::io(format!("creating {}", path.display()), error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!(%error, "the spool folder");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `tidemill status`: what waits, what is stored, how far behind.
+
+use crate::admin::Status;
+use crate::cli::GlobalOptions;
+use crate::client::Target;
+use crate::config::format_bytes;
+use crate::error::Result;
+use crate::output::{Output, Table, print, print_text};
+use crate::present::age;
+
+/// Runs it.
+///
+/// # Errors
+/// Those of the installation.
+pub async fn run(global: &GlobalOptions, target: &Target) -> Result<()> {
+    let status = target.status().await?;
+    match global.output {
+        Output::Json => print(global.output, &status, |_| Table::default()),
+        Output::Csv => print(global.output, &status, queues),
+        Output::Table => {
+            let lag = match status.ingest_lag_ms {
+                0 => "everything that arrived is queryable".to_owned(),
+                ms => format!("the oldest input has been waiting for {}", age(ms)),
+            };
+            let head = format!("tidemill {} on {}; {lag}", status.version, status.metastore);
+            print_text(&format!("{head}\n\n{}\n{}", queues(&status).render(), segments(&status).render()))
+        }
+    }
+}
+
+fn queues(status: &Status) -> Table {
+    let mut table = Table::new(&["QUEUE", "RUNNABLE", "BYTES", "OLDEST", "DELAYED", "LEASED", "DEAD"]);
+    for it in &status.queues {
+        let backlog = &it.backlog;
+        table.row(vec![
+            format!("{} {}", backlog.queue.action, backlog.queue.signal),
+            backlog.runnable.to_string(),
+            format_bytes(backlog.runnable_bytes),
+            backlog.oldest.map_or("-".to_owned(), |_| age(it.oldest_age_ms)),
+            backlog.delayed.to_string(),
+            backlog.leased.to_string(),
+            backlog.dead.to_string(),
+        ]);
+    }
+    table
+}
+
+fn segments(status: &Status) -> Table {
+    let mut table = Table::new(&["SIGNAL", "TIER", "LEVEL", "SEGMENTS", "ROWS", "SIZE"]);
+    for it in &status.segments {
+        let tier = if it.tier.0 == 0 { "raw".to_owned() } else { format!("{} s", it.tier.0) };
+        let level = format!("L{}", it.level.0);
+        table.row(vec![
+            it.signal.to_string(),
+            tier,
+            level,
+            it.segments.to_string(),
+            it.rows.to_string(),
+            format_bytes(it.bytes),
+        ]);
+    }
+    table
+}

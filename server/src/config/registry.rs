@@ -1,0 +1,257 @@
+//! The one table of configuration keys. `docs/config.md` is written from it; a key that is not here does not exist.
+
+/// What a key's text must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text; empty means unset.
+    Text,
+    /// Text that is never shown.
+    Secret,
+    /// A URL that may hold a password, which is never shown.
+    SecretUrl,
+    /// A path on this machine; empty means unset.
+    Path,
+    /// 0 to 65535; 0 lets the system choose.
+    Port,
+    /// A whole number.
+    Count,
+    /// A size such as `64MiB`.
+    Bytes,
+    /// A duration such as `20ms`, `30s`, `7d`.
+    Duration,
+    /// `true` or `false`.
+    Flag,
+    /// A number from 0 to 1.
+    Ratio,
+    /// A comma-separated list of any texts.
+    List,
+    /// A comma-separated list out of these.
+    Choices(&'static [&'static str]),
+    /// One of these.
+    Choice(&'static [&'static str]),
+}
+
+impl Kind {
+    /// How the documentation and error messages name it.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Secret => "text (secret)".to_owned(),
+            Self::SecretUrl => "URL (secret)".to_owned(),
+            Self::Path => "path".to_owned(),
+            Self::Port => "port, 0 to 65535 (0: any free one)".to_owned(),
+            Self::Count => "whole number".to_owned(),
+            Self::Bytes => "size, as 64MiB or 2GB".to_owned(),
+            Self::Duration => "duration, as 20ms, 30s, 5m, 1h or 7d".to_owned(),
+            Self::Flag => "true or false".to_owned(),
+            Self::Ratio => "number from 0 to 1".to_owned(),
+            Self::List => "comma-separated list".to_owned(),
+            Self::Choices(choices) => format!("comma-separated list of {}", choices.join(", ")),
+            Self::Choice(choices) => format!("one of {}", choices.join(", ")),
+        }
+    }
+
+    /// Whether its value is masked wherever it is shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::SecretUrl)
+    }
+}
+
+/// One configuration key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Dotted name, as `listen.grpc_port`.
+    pub name: &'static str,
+    /// What its text must look like.
+    pub kind: Kind,
+    /// The text used when nothing sets it.
+    pub default: &'static str,
+    /// What it decides, one sentence.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The environment variable that sets it: `TIDEMILL_LISTEN_GRPC_PORT`.
+    pub fn environment(&self) -> String {
+        format!("TIDEMILL_{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+/// Environment variables that start with `TIDEMILL_` and are no configuration keys.
+pub const OTHER_ENVIRONMENT: &[&str] = &[
+    "TIDEMILL_CONFIG",
+    "TIDEMILL_URL",
+    "TIDEMILL_API_KEY",
+    "TIDEMILL_CRASH_AT",
+    "TIDEMILL_STOP_AT",
+    "TIDEMILL_CACHE",
+    "TIDEMILL_REWRITE",
+];
+
+/// Variables with this prefix belong to the tests.
+pub const TEST_ENVIRONMENT_PREFIX: &str = "TIDEMILL_TEST_";
+
+const SIGNALS: &[&str] = &["logs", "metrics", "traces"];
+const ACTIONS: &[&str] = &["ingest", "compact", "rollup"];
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { name, kind, default, help }
+}
+
+/// Every key, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    key(
+        "data_dir",
+        Kind::Path,
+        "./tidemill-data",
+        "The folder of the embedded metastore, the folder store, spool files and ports.json.",
+    ),
+    key(
+        "metastore.url",
+        Kind::SecretUrl,
+        "",
+        "A PostgreSQL DSN (`postgres://user:password@host/database`); unset: SQLite in the data folder.",
+    ),
+    key(
+        "metastore.listen_url",
+        Kind::SecretUrl,
+        "",
+        "A DSN for LISTEN where `metastore.url` goes through a pooler; unset: `metastore.url`.",
+    ),
+    key("metastore.connections", Kind::Count, "16", "At most this many connections to PostgreSQL."),
+    key(
+        "storage.url",
+        Kind::Text,
+        "",
+        "Where segments go: `s3://bucket`, `gs://bucket`, `az://account/container`; unset: the folder `objects` in the data folder.",
+    ),
+    key("storage.region", Kind::Text, "", "The bucket's region; unset: the environment's."),
+    key("storage.endpoint", Kind::Text, "", "An S3-compatible endpoint such as `http://127.0.0.1:9000`."),
+    key(
+        "storage.path_style",
+        Kind::Flag,
+        "false",
+        "Address buckets as `endpoint/bucket` instead of `bucket.endpoint`.",
+    ),
+    key("storage.insecure_tls", Kind::Flag, "false", "Accept any certificate from the endpoint."),
+    key("storage.role", Kind::Text, "", "An AWS role to assume for the bucket."),
+    key(
+        "storage.access_key_id",
+        Kind::Text,
+        "",
+        "Access key id or Azure account; unset: the environment's credentials.",
+    ),
+    key("storage.secret_access_key", Kind::Secret, "", "The secret that belongs to `storage.access_key_id`."),
+    key(
+        "storage.profiles",
+        Kind::Text,
+        "",
+        "Storage profiles YAML: a file, or `env:NAME`; unset: those imported into the metastore.",
+    ),
+    key(
+        "storage.disk_budget",
+        Kind::Bytes,
+        "0",
+        "Embedded storage refuses ingest (429) beyond this; 0: until the disk is nearly full.",
+    ),
+    key("listen.address", Kind::Text, "127.0.0.1", "The address that every listener binds."),
+    key("listen.grpc_port", Kind::Port, "4317", "OTLP over gRPC."),
+    key("listen.http_port", Kind::Port, "4318", "OTLP over HTTP."),
+    key("listen.api_port", Kind::Port, "8080", "SQL, administration, health, metrics and notifications."),
+    key("listen.max_connections", Kind::Count, "4096", "At most this many open connections on each listener."),
+    key("tls.cert", Kind::Path, "", "PEM certificate chain for every listener; reloaded when it changes."),
+    key("tls.key", Kind::Path, "", "PEM private key that belongs to `tls.cert`."),
+    key("auth.enabled", Kind::Flag, "true", "Ask for an API key. Off only on a loopback address."),
+    key("auth.keys", Kind::Text, "", "API keys YAML: a file, or `env:NAME`; unset: those in the metastore only."),
+    key("auth.cache", Kind::Duration, "2s", "How long a key is trusted before the metastore is asked again."),
+    key("receive.group_wait", Kind::Duration, "20ms", "Pushed requests gather at most this long into one raw object."),
+    key("receive.group_bytes", Kind::Bytes, "8MiB", "Pushed requests gather up to this size into one raw object."),
+    key("receive.max_request", Kind::Bytes, "64MiB", "A pushed request, decompressed, is refused beyond this size."),
+    key(
+        "receive.memory",
+        Kind::Bytes,
+        "256MiB",
+        "Requests in flight hold at most this much memory; beyond it senders are told to slow down.",
+    ),
+    key("notify.watch", Kind::List, "", "Folders to watch; files named like object keys are ingested."),
+    key("notify.sqs_queue_url", Kind::Text, "", "An SQS queue with S3 events to poll."),
+    key("notify.sqs_region", Kind::Text, "", "The queue's region; unset: from its URL."),
+    key("notify.sqs_role", Kind::Text, "", "An AWS role to assume for the queue."),
+    key(
+        "notify.pubsub_audience",
+        Kind::Text,
+        "",
+        "The audience that Pub/Sub push tokens must carry; unset: such envelopes need an API key.",
+    ),
+    key(
+        "notify.pubsub_service_account",
+        Kind::Text,
+        "",
+        "The service account e-mail that Pub/Sub push tokens must carry.",
+    ),
+    key("worker.signals", Kind::Choices(SIGNALS), "logs,metrics,traces", "Signals that workers serve."),
+    key("worker.actions", Kind::Choices(ACTIONS), "ingest,compact,rollup", "Actions that workers perform."),
+    key("worker.count", Kind::Count, "2", "Bundles worked on at the same time."),
+    key("worker.memory", Kind::Bytes, "128MiB", "Memory for encoding one bundle before it spills to the data folder."),
+    key("worker.bundle_bytes", Kind::Bytes, "64MiB", "An ingest bundle takes inputs up to this size together."),
+    key(
+        "worker.lease",
+        Kind::Duration,
+        "60s",
+        "A claim lasts this long unless extended; a worker that dies is noticed after it.",
+    ),
+    key(
+        "worker.promote",
+        Kind::List,
+        "",
+        "Attribute keys that always get a column of their own, before the frequent ones.",
+    ),
+    key("query.memory", Kind::Bytes, "512MiB", "Memory of all queries together."),
+    key(
+        "query.timeout",
+        Kind::Duration,
+        "2m",
+        "A query is stopped after this long. At most 25m, below the grace of replaced objects.",
+    ),
+    key("query.concurrency", Kind::Count, "8", "Queries that run at the same time; others are told to come again."),
+    key("query.cache", Kind::Bytes, "64MiB", "Memory for footers, indexes and hot ranges."),
+    key("sweep.interval", Kind::Duration, "30s", "How often retention, doomed objects and orphans are looked at."),
+    key(
+        "shutdown.grace",
+        Kind::Duration,
+        "20s",
+        "After SIGTERM, work in flight has this long before the process ends.",
+    ),
+    key(
+        "telemetry.otlp_export",
+        Kind::Text,
+        "",
+        "Send this process's own traces, logs and metrics to this OTLP/HTTP base URL.",
+    ),
+    key("telemetry.otlp_headers", Kind::Secret, "", "Headers for that export, as `authorization=Bearer …`."),
+    key("telemetry.sample", Kind::Ratio, "0.05", "The share of traces that is exported."),
+    key("log.level", Kind::Text, "info", "A level or a filter such as `info,tidemill_lake=debug`."),
+    key("log.format", Kind::Choice(&["text", "json"]), "text", "How log lines are written to stderr."),
+    key("runtime.threads", Kind::Count, "0", "Threads for network work; 0: one per core, at most 8."),
+];
+
+/// The key called `name`.
+pub fn find_key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_variables_are_unique() {
+        let names: HashSet<_> = KEYS.iter().map(|key| key.name).collect();
+        let variables: HashSet<_> = KEYS.iter().map(Key::environment).collect();
+        assert_eq!(names.len(), KEYS.len());
+        assert_eq!(variables.len(), KEYS.len());
+        assert!(OTHER_ENVIRONMENT.iter().all(|name| !variables.contains(*name)));
+    }
+}

@@ -1,0 +1,227 @@
+//! The data folder: what lies where, one `up` at a time, and how a command finds the server that runs on it.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+use serde::{Deserialize, Serialize};
+use tidemill_store::lock::DataFolderLock;
+use tidemill_types::ErrorKind;
+
+use crate::error::{Error, Result};
+
+/// A data folder.
+#[derive(Debug, Clone)]
+pub struct DataFolder {
+    root: PathBuf,
+}
+
+/// `ports.json`: where the running server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// The server's process.
+    pub pid: u32,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// The bound address.
+    pub address: IpAddr,
+    /// SQL, administration, health, metrics.
+    pub api: u16,
+    /// OTLP over gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<u16>,
+    /// OTLP over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<u16>,
+}
+
+impl Ports {
+    /// The URL at which this machine reaches `port`.
+    pub fn url(&self, port: u16) -> String {
+        let address = match self.address {
+            IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            address => address,
+        };
+        format!("{}://{}", self.scheme, SocketAddr::new(address, port))
+    }
+}
+
+impl DataFolder {
+    /// The folder at `root`, which need not exist yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Creates the folder and those in it.
+    ///
+    /// # Errors
+    /// The folder that could not be made.
+    pub fn create(&self) -> Result<()> {
+        for folder in [self.root.clone(), self.objects()] {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Error::io(format!("creating {}", folder.display()), error))?;
+        }
+        Ok(())
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The embedded metastore.
+    pub fn metastore(&self) -> PathBuf {
+        self.root.join("metastore.sqlite")
+    }
+
+    /// The embedded object store.
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    /// Files that the server of this folder works on; emptied at its start.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// Files that another process of this host works on: a single role, or a load.
+    pub fn spool_of_process(&self, name: &str) -> PathBuf {
+        self.root.join(format!("spool-{name}-{}", std::process::id()))
+    }
+
+    fn ports_file(&self) -> PathBuf {
+        self.root.join("ports.json")
+    }
+
+    fn operator_key_file(&self) -> PathBuf {
+        self.root.join("operator.key")
+    }
+
+    /// Locks the folder for one `up`.
+    ///
+    /// # Errors
+    /// `Conflict` while another runs on it.
+    pub fn lock(&self) -> Result<DataFolderLock> {
+        DataFolderLock::acquire(&self.root)
+            .map_err(|error| Error::from(error).with_hint("stop it, or choose another folder with --data-dir"))
+    }
+
+    /// Empties the server's spool folder, and deletes those of processes that are gone: what a killed process left there belongs
+    /// to nobody.
+    ///
+    /// # Errors
+    /// The folder that could not be emptied.
+    pub fn clear_spool(&self) -> Result<()> {
+        let fail = |error| Error::io(format!("emptying the spool folders of {}", self.root.display()), error);
+        for entry in std::fs::read_dir(&self.root).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(rest) = name.strip_prefix("spool") else { continue };
+            let is_alive =
+                rest.rsplit_once('-').and_then(|(_, process)| process.parse().ok()).is_some_and(is_process_alive);
+            if !is_alive {
+                std::fs::remove_dir_all(&path).map_err(fail)?;
+            }
+        }
+        std::fs::create_dir_all(self.spool()).map_err(fail)
+    }
+
+    /// Tells commands where the server listens. Written at once, so that no reader sees a part.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_ports(&self, ports: &Ports) -> Result<()> {
+        let text = serde_json::to_string_pretty(ports)
+            .map_err(|error| Error::caused(ErrorKind::Internal, "ports.json", error))?;
+        let part = self.root.join(format!("ports.json.{}", std::process::id()));
+        std::fs::write(&part, text + "\n")
+            .and_then(|()| std::fs::rename(&part, self.ports_file()))
+            .map_err(|error| Error::io(format!("writing {}", self.ports_file().display()), error))
+    }
+
+    /// Forgets where the server listened.
+    pub fn remove_ports(&self) {
+        if let Err(error) = std::fs::remove_file(self.ports_file()) {
+            tracing::debug!(%error, "ports.json");
+        }
+    }
+
+    /// Where the server that runs on this folder listens, if one does.
+    pub fn running_server(&self) -> Option<Ports> {
+        let text = std::fs::read_to_string(self.ports_file()).ok()?;
+        let ports: Ports = serde_json::from_str(&text).ok()?;
+        // A killed process leaves its file behind.
+        Some(ports).filter(|ports| is_process_alive(ports.pid))
+    }
+
+    /// The key by which commands on this machine call the server as an operator.
+    pub fn operator_key(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.operator_key_file()).ok()?;
+        Some(text.trim().to_owned()).filter(|key| !key.is_empty())
+    }
+
+    /// Keeps that key, readable by this user only.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_operator_key(&self, key: &str) -> Result<()> {
+        let path = self.operator_key_file();
+        OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{key}").and_then(|()| file.sync_all()))
+            .map_err(|error| Error::io(format!("writing {}", path.display()), error))
+    }
+}
+
+fn is_process_alive(process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    process.is_some_and(|process| !matches!(test_kill_process(process), Err(Errno::SRCH)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_a_server_that_is_gone_are_not_believed() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::new(temporary.path().join("data"));
+        folder.create().expect("is created");
+        let mut ports = Ports {
+            pid: std::process::id(),
+            scheme: "http".to_owned(),
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            api: 1,
+            grpc: Some(2),
+            http: None,
+        };
+        assert_eq!(ports.url(2), "http://127.0.0.1:2");
+        folder.write_ports(&ports).expect("is written");
+        assert_eq!(folder.running_server(), Some(ports.clone()));
+        // Beyond the largest process id that Linux gives.
+        ports.pid = (1 << 22) + 1;
+        folder.write_ports(&ports).expect("is written");
+        assert_eq!(folder.running_server(), None);
+    }
+
+    #[test]
+    fn the_operator_key_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temporary = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::new(temporary.path().to_owned());
+        assert_eq!(folder.operator_key(), None);
+        folder.write_operator_key("tmop_1").expect("is written");
+        assert_eq!(folder.operator_key().as_deref(), Some("tmop_1"));
+        let mode = std::fs::metadata(folder.operator_key_file()).expect("exists").permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+    }
+}

@@ -1,0 +1,126 @@
+//! What commands print: data on stdout as a table or JSON, talk on stderr.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// How tables are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// Aligned columns for people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// Comma-separated values with a head line.
+    Csv,
+}
+
+/// A table being printed.
+#[derive(Debug, Default)]
+pub struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these column names.
+    pub fn new(head: &[&'static str]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row; it has as many cells as the head.
+    pub fn row(&mut self, cells: Vec<String>) {
+        assert_eq!(cells.len(), self.head.len(), "a row has a cell for each column");
+        self.rows.push(cells);
+    }
+
+    /// The table as aligned text.
+    pub fn render(&self) -> String {
+        let mut widths: Vec<usize> = self.head.iter().map(|name| name.chars().count()).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut text = String::new();
+        let head: Vec<String> = self.head.iter().map(|name| (*name).to_owned()).collect();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+
+    fn render_csv(&self) -> String {
+        let head: Vec<String> = self.head.iter().map(|name| (*name).to_owned()).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            let cells: Vec<String> = row.iter().map(|cell| csv_cell(cell)).collect();
+            text.push_str(&cells.join(","));
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn csv_cell(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
+
+/// Prints `data` as JSON, or the table that `table` makes of it.
+///
+/// # Errors
+/// A closed stdout is no error; any other failure to write is.
+pub fn print<T: Serialize>(output: Output, data: &T, table: impl FnOnce(&T) -> Table) -> Result<()> {
+    match output {
+        Output::Json => {
+            let text = serde_json::to_string_pretty(data).map_err(|error| Error::invalid(error.to_string()))?;
+            print_text(&format!("{text}\n"))
+        }
+        Output::Table => print_text(&table(data).render()),
+        Output::Csv => print_text(&table(data).render_csv()),
+    }
+}
+
+/// Writes data to stdout.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_text(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes data to stdout as it is.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("writing to stdout", error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_csv_is_quoted() {
+        let mut table = Table::new(&["name", "state"]);
+        table.row(vec!["a, b".to_owned(), "ok".to_owned()]);
+        table.row(vec!["long name".to_owned(), "\"x\"".to_owned()]);
+        assert_eq!(table.render(), "name       state\na, b       ok\nlong name  \"x\"\n");
+        assert_eq!(table.render_csv(), "name,state\n\"a, b\",ok\nlong name,\"\"\"x\"\"\"\n");
+    }
+}

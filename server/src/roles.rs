@@ -1,0 +1,225 @@
+//! Which roles this process plays, and how each is put together from the engines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tidemill_lake::auth::Authenticator;
+use tidemill_lake::clock::SystemClock;
+use tidemill_lake::receive::{DiskLimits, DiskMonitor, Gate, Receiver, ReceiverDeps, ReceiverOptions};
+use tidemill_lake::worker::{WorkerDeps, WorkerHandle, WorkerOptions};
+use tidemill_lake::{otlp_grpc, otlp_http, receive, worker};
+use tidemill_store::metastore::queues_for;
+
+use crate::admin::Admin;
+use crate::auth::{KeyRing, Openness};
+use crate::config::Config;
+use crate::data_folder::Ports;
+use crate::error::Result;
+use crate::http::{ApiState, LoadState, Readiness, router};
+use crate::intake::{Intake, from_lake};
+use crate::listener::Listener;
+use crate::serve::{Tasks, worker_grace};
+use crate::stack::Stack;
+use crate::tls::ServerTls;
+
+/// Which roles this process plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// OTLP over gRPC and HTTP.
+    pub receive: bool,
+    /// Webhooks, watched folders, SQS.
+    pub notify: bool,
+    /// Ingest, compaction, rollups.
+    pub work: bool,
+    /// SQL.
+    pub query: bool,
+    /// Retention, doomed objects, orphans.
+    pub sweep: bool,
+}
+
+impl Roles {
+    /// Every role.
+    pub const ALL: Self = Self { receive: true, notify: true, work: true, query: true, sweep: true };
+
+    /// The word for them in names of files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ALL => "up",
+            Self { receive: true, .. } => "receive",
+            Self { notify: true, .. } => "notify",
+            Self { work: true, .. } => "worker",
+            Self { query: true, .. } => "query",
+            Self { .. } => "sweeper",
+        }
+    }
+}
+
+/// A process about to start.
+#[derive(Debug)]
+pub struct Assembly {
+    /// What its roles stand on.
+    pub stack: Stack,
+    /// Which roles.
+    pub roles: Roles,
+    /// Told by `/readyz`.
+    pub readiness: Readiness,
+}
+
+impl Assembly {
+    /// Binds every listener first, then starts every task, so that a taken port stops the start before anything runs.
+    ///
+    /// # Errors
+    /// A taken port, a broken certificate, a store that does not open.
+    pub async fn start(self, tasks: &mut Tasks) -> Result<Ports> {
+        let config = &self.stack.config;
+        let tls = load_tls(config)?;
+        let bind = |key: &'static str| {
+            Listener::bind(config.listen(key), key, config.count("listen.max_connections"), tls.clone())
+        };
+        let api = bind("listen.api_port").await?;
+        let push = if self.roles.receive {
+            Some((bind("listen.grpc_port").await?, bind("listen.http_port").await?))
+        } else {
+            None
+        };
+        let ports = Ports {
+            pid: std::process::id(),
+            scheme: api.scheme().to_owned(),
+            address: api.address().ip(),
+            api: api.address().port(),
+            grpc: push.as_ref().map(|(grpc, _)| grpc.address().port()),
+            http: push.as_ref().map(|(_, http)| http.address().port()),
+        };
+        if let Some(tls) = tls {
+            tasks.spawn("TLS reload", tls.run_reload(tasks.stop.clone()));
+        }
+        let authenticator = self.authenticator();
+        let receiver = match push {
+            Some((grpc, http)) => {
+                let receiver = self.start_receiver(tasks);
+                tasks.spawn(
+                    "OTLP over gRPC",
+                    grpc.serve(otlp_grpc::router(receiver.clone(), authenticator.clone()), tasks.stop.clone()),
+                );
+                tasks.spawn(
+                    "OTLP over HTTP",
+                    http.serve(otlp_http::router(receiver.clone(), authenticator.clone()), tasks.stop.clone()),
+                );
+                Some(receiver)
+            }
+            None => None,
+        };
+        let worker = if self.roles.work { Some(self.start_worker(tasks)?) } else { None };
+        let state = ApiState {
+            admin: Admin { metastore: self.stack.metastore.clone() },
+            authenticator,
+            readiness: self.readiness.clone(),
+            receiver,
+            worker,
+            load: LoadState {
+                intake: Intake {
+                    metastore: self.stack.metastore.clone(),
+                    buckets: self.stack.buckets.clone(),
+                    placement: self.stack.placement.clone(),
+                },
+                spool: self.stack.spool.clone(),
+            },
+        };
+        tasks.spawn("API", api.serve(self.api_router(state), tasks.stop.clone()));
+        Ok(ports)
+    }
+
+    fn authenticator(&self) -> Arc<dyn Authenticator> {
+        let config = &self.stack.config;
+        let openness = if config.flag("auth.enabled") { Openness::KeyNeeded } else { Openness::Open };
+        Arc::new(KeyRing::new(self.stack.metastore.clone(), openness, config.duration("auth.cache")))
+    }
+
+    fn api_router(&self, state: ApiState) -> Router {
+        router(state)
+    }
+
+    fn start_receiver(&self, tasks: &mut Tasks) -> Receiver {
+        let config = &self.stack.config;
+        let gate = Gate::default();
+        let options = ReceiverOptions {
+            gather: config.duration("receive.group_wait"),
+            group_bytes: usize_of(config.bytes("receive.group_bytes")),
+            max_request_bytes: usize_of(config.bytes("receive.max_request")),
+            memory_bytes: usize_of(config.bytes("receive.memory")),
+            ..ReceiverOptions::default()
+        };
+        let deps = ReceiverDeps {
+            metastore: self.stack.metastore.clone(),
+            buckets: self.stack.buckets.clone(),
+            placement: self.stack.placement.clone(),
+            clock: Arc::new(SystemClock),
+            gate: gate.clone(),
+        };
+        let (receiver, task) = receive::build(options, deps);
+        // It ends by itself once the listeners have dropped their handles: requests in flight are still answered.
+        tasks.spawn("receiver", task.run());
+        let limits = DiskLimits {
+            folder: self.stack.folder.root().to_owned(),
+            min_free_bytes: 256 << 20,
+            max_used_bytes: Some(config.bytes("storage.disk_budget")).filter(|bytes| *bytes > 0),
+            every: Duration::from_secs(5),
+        };
+        let monitor = DiskMonitor::new(limits, gate);
+        let stop = tasks.stop.clone();
+        tasks.spawn("disk budget", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = monitor.run() => {}
+            }
+        });
+        receiver
+    }
+
+    fn start_worker(&self, tasks: &mut Tasks) -> Result<WorkerHandle> {
+        let config = &self.stack.config;
+        let queues = queues_for(&config.worker_signals(), &config.worker_actions());
+        let mut options = WorkerOptions::new(queues, worker_name(), self.stack.spool.clone());
+        options.concurrency = config.count("worker.count");
+        options.lease = config.duration("worker.lease");
+        options.bundle_bytes = config.bytes("worker.bundle_bytes");
+        options.memory_bytes = usize_of(config.bytes("worker.memory"));
+        options.grace = worker_grace(config.duration("shutdown.grace"));
+        let deps = WorkerDeps {
+            metastore: self.stack.metastore.clone(),
+            buckets: self.stack.buckets.clone(),
+            placement: self.stack.placement.clone(),
+            clock: Arc::new(SystemClock),
+        };
+        let (handle, task) = worker::build(options, deps).map_err(from_lake)?;
+        let stop = tasks.stop.clone();
+        let stopper = handle.clone();
+        tasks.spawn("worker", async move {
+            let stopped = async {
+                stop.cancelled().await;
+                stopper.stop();
+            };
+            tokio::join!(task.run(), stopped);
+        });
+        Ok(handle)
+    }
+}
+
+fn load_tls(config: &Config) -> Result<Option<ServerTls>> {
+    match (config.path("tls.cert"), config.path("tls.key")) {
+        (Some(certificate), Some(key)) => ServerTls::load(certificate, key).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Host and process, for people who look at a lease.
+fn worker_name() -> String {
+    let host = sysinfo::System::host_name().unwrap_or_else(|_| "unknown".to_owned());
+    format!("{host}/{}", std::process::id())
+}
+
+/// A size in memory; beyond the address space it is as much as there can be.
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,101 @@
+//! What every role stands on: the metastore, the object stores, where an organization's data goes.
+//!
+//! Owns: which backend the configuration means. Never: runs anything. Start with [`Stack::open`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_lake::place::{OnePlace, Placement};
+use tidemill_store::Metastore;
+use tidemill_store::buckets::Buckets;
+use tidemill_store::folder::FolderStore;
+use tidemill_store::sqlite::SqliteMetastore;
+use tidemill_types::ErrorKind;
+
+use crate::config::Config;
+use crate::data_folder::DataFolder;
+use crate::error::{Error, Result};
+
+/// The bucket name of the embedded object store.
+pub const EMBEDDED_BUCKET: &str = "local";
+
+/// An open installation.
+#[derive(Debug, Clone)]
+pub struct Stack {
+    /// The merged configuration.
+    pub config: Config,
+    /// Embedded data and spool files.
+    pub folder: DataFolder,
+    /// Inbox, queue, catalog, configuration.
+    pub metastore: Arc<dyn Metastore>,
+    /// The open object stores by bucket name.
+    pub buckets: Arc<Buckets>,
+    /// Where an organization's objects go.
+    pub placement: Arc<dyn Placement>,
+    /// Where this process keeps files that it works on.
+    pub spool: PathBuf,
+}
+
+impl Stack {
+    /// Opens what the configuration names; the data folder exists already.
+    ///
+    /// # Errors
+    /// Those of the stores, each with what to check.
+    pub async fn open(config: Config, spool: PathBuf) -> Result<Self> {
+        let folder = DataFolder::new(config.data_dir());
+        let metastore = open_metastore(&config).await?;
+        let buckets = Arc::new(Buckets::new());
+        let bucket = open_default_bucket(&config, &buckets).await?;
+        let placement: Arc<dyn Placement> = Arc::new(OnePlace::new(bucket));
+        Ok(Self { config, folder, metastore, buckets, placement, spool })
+    }
+}
+
+/// Opens the metastore; an embedded one is created.
+///
+/// # Errors
+/// Those of the store, with what to check.
+pub async fn open_metastore(config: &Config) -> Result<Arc<dyn Metastore>> {
+    match config.optional("metastore.url") {
+        None => {
+            let path = DataFolder::new(config.data_dir()).metastore();
+            Ok(Arc::new(SqliteMetastore::open(&path).await?))
+        }
+        Some(_) => Err(Error::invalid("metastore.url: PostgreSQL is not in this build yet")),
+    }
+}
+
+/// Opens the metastore if there is one: a question must not create a data folder.
+///
+/// # Errors
+/// `NotFound` when there is no embedded one; those of the store.
+pub async fn open_existing_metastore(config: &Config) -> Result<Arc<dyn Metastore>> {
+    let path = DataFolder::new(config.data_dir()).metastore();
+    if config.optional("metastore.url").is_none() && !path.exists() {
+        let message = format!("there is no data folder at {}", config.data_dir().display());
+        return Err(Error::new(ErrorKind::NotFound, message)
+            .with_hint("start one with `tidemill up`, or say where it is with --data-dir or --url"));
+    }
+    open_metastore(config).await
+}
+
+/// Opens every bucket that the configuration names.
+///
+/// # Errors
+/// Those of the stores, with what to check.
+pub async fn open_buckets(config: &Config) -> Result<Buckets> {
+    let buckets = Buckets::new();
+    open_default_bucket(config, &buckets).await?;
+    Ok(buckets)
+}
+
+async fn open_default_bucket(config: &Config, buckets: &Buckets) -> Result<String> {
+    match config.optional("storage.url") {
+        None => {
+            let store = FolderStore::open(&DataFolder::new(config.data_dir()).objects())?;
+            buckets.set(EMBEDDED_BUCKET, Arc::new(store));
+            Ok(EMBEDDED_BUCKET.to_owned())
+        }
+        Some(_) => Err(Error::invalid("storage.url: cloud storage is not in this build yet")),
+    }
+}
