@@ -1,0 +1,58 @@
+//! Rows of the lake as record batches, for SQL and for evaluators with a language of their own.
+//!
+//! Owns: which segments, row groups and rows a request reads. Every index answers a superset; rows are always rechecked. Never
+//! answers partially: a live segment that cannot be read fails the scan. Start with [`RowRequest`] and
+//! [`QueryEngine::rows`](crate::QueryEngine::rows), the seam for evaluators; SQL comes through `provider`.
+
+mod convert;
+mod exec;
+mod open;
+mod overflow;
+mod provider;
+mod prune;
+mod request;
+mod rows;
+mod work;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
+use tidemill_types::SegmentMeta;
+
+use crate::tables::{LogicalColumn, TableColumns};
+
+pub(crate) use open::SegmentLoader;
+pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
+pub use request::{Matcher, MatcherTarget, RowRequest};
+pub(crate) use work::TimeOrder;
+
+/// What one scan reads.
+#[derive(Debug, Clone)]
+pub(crate) struct ScanRequest {
+    /// The table with all its columns.
+    pub(crate) table: Arc<TableColumns>,
+    /// The columns asked for, as places in the table.
+    pub(crate) projection: Vec<usize>,
+    /// Those columns.
+    pub(crate) schema: SchemaRef,
+    /// The segments that the catalog did not rule out.
+    pub(crate) segments: Arc<Vec<SegmentMeta>>,
+    /// What every row must match, over the table's columns.
+    pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
+    /// The predicate as pruning understands it.
+    pub(crate) pruning: Option<Arc<PruningPredicate>>,
+    /// Bounds that the plan above tightens while it runs, over the table's columns.
+    pub(crate) dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    /// Rows wanted, of those that match.
+    pub(crate) limit: Option<usize>,
+    /// Which end of time to begin with.
+    pub(crate) order: TimeOrder,
+}
+
+impl ScanRequest {
+    pub(crate) fn output_columns(&self) -> Vec<LogicalColumn> {
+        self.projection.iter().map(|place| self.table.columns[*place].clone()).collect()
+    }
+}

@@ -1,0 +1,317 @@
+//! Opening segments: the footer in one request, checked against the catalog's hash, kept in memory.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use moka::future::Cache;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, ParquetMetaDataReader};
+use parquet::DecodeResult;
+use parking_lot::Mutex;
+use tidemill_segment::read::{AttributeEntry, AttributeScope, AttributeType, SegmentFooter};
+use tidemill_store::ObjectStore;
+use tidemill_store::buckets::Buckets;
+use tidemill_types::{ErrorKind, SegmentId, SegmentMeta, TimeRange, TimestampNs};
+use tokio::sync::OnceCell;
+
+use crate::attributes::AttributeKey;
+use crate::stats::{Counter, StatsHandle};
+use crate::{Error, Result};
+
+/// Footers fetched at a time while planning.
+const FOOTERS_TOGETHER: usize = 16;
+/// A decoded footer takes about this many times its encoded size.
+const DECODED_FOOTER_FACTOR: u64 = 6;
+
+/// Reads segments' bytes for all queries of a process.
+#[derive(Debug)]
+pub(crate) struct SegmentLoader {
+    buckets: Arc<Buckets>,
+    footers: Cache<SegmentId, Arc<OpenSegment>>,
+    coalesce_gap_bytes: u64,
+}
+
+/// A segment whose footer is known.
+#[derive(Debug)]
+pub(crate) struct OpenSegment {
+    pub(crate) meta: SegmentMeta,
+    pub(crate) footer: SegmentFooter,
+    pub(crate) reader: ArrowReaderMetadata,
+    /// The times of each row group.
+    pub(crate) row_group_times: Vec<TimeRange>,
+    attributes: HashMap<AttributeKey, AttributePlace>,
+    with_pages: OnceCell<ArrowReaderMetadata>,
+}
+
+/// Where one segment's values of an attribute are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AttributePlace {
+    /// Its own column, and the type of its values there.
+    pub(crate) column: Option<(String, AttributeType)>,
+    /// Whether (further) values may be in the overflow column.
+    pub(crate) in_overflow: bool,
+}
+
+impl SegmentLoader {
+    pub(crate) fn new(buckets: Arc<Buckets>, footer_cache_bytes: u64, coalesce_gap_bytes: u64) -> Self {
+        let footers = Cache::builder()
+            .max_capacity(footer_cache_bytes)
+            .weigher(|_, open: &Arc<OpenSegment>| {
+                let bytes = open.meta.footer.len.saturating_mul(DECODED_FOOTER_FACTOR).saturating_add(1_024);
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self { buckets, footers, coalesce_gap_bytes }
+    }
+
+    /// The segment with its footer, from memory where it is there.
+    ///
+    /// # Errors
+    /// `SegmentMissing` when its object is gone, `SegmentCorrupt` when its footer is not the one in the catalog.
+    pub(crate) async fn open(&self, meta: &SegmentMeta, stats: &StatsHandle) -> Result<Arc<OpenSegment>> {
+        if let Some(open) = self.footers.get(&meta.id).await {
+            stats.add(Counter::CacheHits, 1);
+            return Ok(open);
+        }
+        self.footers
+            .try_get_with(meta.id, async {
+                let range = meta.footer.offset..meta.footer.offset.saturating_add(meta.footer.len);
+                let mut parts = self.fetch(meta, &[range], stats).await?;
+                let bytes = parts.pop().ok_or_else(|| Error::corrupt(&meta.object_key, "the store returned no bytes"))?;
+                OpenSegment::decode(meta, &bytes).map(Arc::new)
+            })
+            .await
+            .map_err(|error: Arc<Error>| Error::clone(&error))
+    }
+
+    /// Opens segments, some at a time, in any order.
+    pub(crate) fn open_all(
+        self: &Arc<Self>,
+        segments: Vec<SegmentMeta>,
+        stats: &StatsHandle,
+    ) -> BoxStream<'static, Result<Arc<OpenSegment>>> {
+        let (loader, stats) = (Arc::clone(self), stats.clone());
+        let open_one = move |meta: SegmentMeta| {
+            let (loader, stats) = (Arc::clone(&loader), stats.clone());
+            async move { loader.open(&meta, &stats).await }
+        };
+        futures::stream::iter(segments).map(open_one).buffer_unordered(FOOTERS_TOGETHER).boxed()
+    }
+
+    /// Reads ranges of a segment; near ones in one request.
+    pub(crate) async fn fetch(&self, meta: &SegmentMeta, ranges: &[Range<u64>], stats: &StatsHandle) -> Result<Vec<Bytes>> {
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store: Arc<dyn ObjectStore> = self.buckets.get(&meta.bucket)?;
+        let merged = merge_ranges(ranges, self.coalesce_gap_bytes);
+        stats.add(Counter::Requests, merged.len() as u64);
+        stats.add(Counter::BytesRead, merged.iter().map(|range| range.end - range.start).sum());
+        let parts = store.get_ranges(&meta.object_key, &merged).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Error::SegmentMissing { bucket: meta.bucket.clone(), object_key: meta.object_key.clone() }
+            }
+            _ => Error::from(error),
+        })?;
+        ranges.iter().map(|range| slice_of(range, &merged, &parts, &meta.object_key)).collect()
+    }
+
+    /// The reader's metadata with page locations, fetched once a segment.
+    pub(crate) async fn with_pages(&self, open: &OpenSegment, stats: &StatsHandle) -> Result<ArrowReaderMetadata> {
+        open.with_pages
+            .get_or_try_init(|| async {
+                let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
+                let metadata = ParquetMetaData::clone(open.reader.metadata());
+                let mut decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(open.meta.bytes, metadata)
+                    .map_err(corrupt)?
+                    .with_page_index_policy(PageIndexPolicy::Optional);
+                loop {
+                    match decoder.try_decode().map_err(corrupt)? {
+                        DecodeResult::NeedsData(ranges) => {
+                            let parts = self.fetch(&open.meta, &ranges, stats).await?;
+                            decoder.push_ranges(ranges, parts).map_err(corrupt)?;
+                        }
+                        DecodeResult::Data(metadata) => return reader_metadata(&open.meta, Arc::new(metadata)),
+                        DecodeResult::Finished => {
+                            return Err(Error::corrupt(&open.meta.object_key, "the page index ended early"));
+                        }
+                    }
+                }
+            })
+            .await
+            .cloned()
+    }
+}
+
+impl OpenSegment {
+    fn decode(meta: &SegmentMeta, bytes: &[u8]) -> Result<Self> {
+        let corrupt = |problem: String| Error::corrupt(&meta.object_key, problem);
+        if blake3::hash(bytes).as_bytes() != &meta.footer_hash {
+            return Err(corrupt("its footer is not the one that the catalog knows (the hash differs)".to_owned()));
+        }
+        let metadata = ParquetMetaDataReader::decode_metadata(bytes).map_err(|error| corrupt(error.to_string()))?;
+        let footer = SegmentFooter::from_metadata(&metadata).map_err(|error| corrupt(error.to_string()))?;
+        let reader = reader_metadata(meta, Arc::new(metadata))?;
+        let row_group_times = row_group_times(meta, &reader)?;
+        let place = |entry: &AttributeEntry| AttributePlace {
+            column: entry.column.clone().zip(entry.kind),
+            in_overflow: entry.overflows,
+        };
+        let attributes = footer
+            .attributes
+            .iter()
+            .map(|entry| (AttributeKey { scope: entry.scope, key: entry.key.clone() }, place(entry)))
+            .collect();
+        Ok(Self { meta: meta.clone(), footer, reader, row_group_times, attributes, with_pages: OnceCell::new() })
+    }
+
+    /// Where the values of an attribute are.
+    pub(crate) fn place(&self, key: &AttributeKey) -> AttributePlace {
+        let unlisted = AttributePlace { column: None, in_overflow: self.footer.attributes_truncated };
+        self.attributes.get(key).cloned().unwrap_or(unlisted)
+    }
+
+    /// The attributes of a scope that have columns, by key.
+    pub(crate) fn promoted_of(&self, scope: AttributeScope) -> Vec<(&str, &str, AttributeType)> {
+        let mut columns: Vec<(&str, &str, AttributeType)> = self
+            .footer
+            .attributes
+            .iter()
+            .filter(|entry| entry.scope == scope)
+            .filter_map(|entry| Some((entry.key.as_str(), entry.column.as_deref()?, entry.kind?)))
+            .collect();
+        columns.sort_unstable();
+        columns
+    }
+
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.reader.schema().index_of(name).is_ok()
+    }
+
+    pub(crate) fn row_group_rows(&self, group: usize) -> usize {
+        usize::try_from(self.reader.metadata().row_group(group).num_rows()).unwrap_or(0)
+    }
+}
+
+/// Reads text as views: dictionary pages are then shared and not copied.
+fn reader_metadata(meta: &SegmentMeta, metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
+    let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&meta.object_key, error);
+    let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None).map_err(corrupt)?;
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| match field.data_type() {
+            DataType::Utf8 => field.as_ref().clone().with_data_type(DataType::Utf8View),
+            _ => field.as_ref().clone(),
+        })
+        .collect();
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
+    ArrowReaderMetadata::try_new(metadata, options).map_err(corrupt)
+}
+
+fn row_group_times(meta: &SegmentMeta, reader: &ArrowReaderMetadata) -> Result<Vec<TimeRange>> {
+    let groups = reader.metadata().row_groups();
+    let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&meta.object_key, error);
+    let Ok(converter) = StatisticsConverter::try_new("time", reader.schema(), reader.parquet_schema()) else {
+        return Ok(vec![meta.time; groups.len()]);
+    };
+    let first = converter.row_group_mins(groups).map_err(corrupt)?;
+    let last = converter.row_group_maxes(groups).map_err(corrupt)?;
+    let (Some(first), Some(last)) =
+        (first.as_primitive_opt::<TimestampNanosecondType>(), last.as_primitive_opt::<TimestampNanosecondType>())
+    else {
+        return Err(Error::corrupt(&meta.object_key, "column time is not timestamp(ns)"));
+    };
+    let times = (0..groups.len()).map(|group| {
+        if first.is_null(group) || last.is_null(group) {
+            return meta.time;
+        }
+        TimeRange { start: TimestampNs(first.value(group)), end: TimestampNs(last.value(group).saturating_add(1)) }
+    });
+    Ok(times.collect())
+}
+
+/// The fewest ranges that cover `ranges`, joining those at most `gap` bytes apart.
+fn merge_ranges(ranges: &[Range<u64>], gap: u64) -> Vec<Range<u64>> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(gap) => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn slice_of(range: &Range<u64>, merged: &[Range<u64>], parts: &[Bytes], object_key: &str) -> Result<Bytes> {
+    let place = merged.partition_point(|whole| whole.start <= range.start).saturating_sub(1);
+    let short = || Error::corrupt(object_key, "the store returned fewer bytes than asked for");
+    let (whole, part) = merged.get(place).zip(parts.get(place)).ok_or_else(short)?;
+    let bounds = usize::try_from(range.start - whole.start).ok().zip(usize::try_from(range.end - whole.start).ok());
+    let (start, end) = bounds.filter(|(_, end)| *end <= part.len()).ok_or_else(short)?;
+    Ok(part.slice(start..end))
+}
+
+/// One query's way to a segment's bytes, for the Parquet reader.
+pub(crate) struct SegmentReader {
+    pub(crate) loader: Arc<SegmentLoader>,
+    pub(crate) open: Arc<OpenSegment>,
+    pub(crate) stats: StatsHandle,
+    /// The first failure in our own words, which Parquet's error type would flatten.
+    pub(crate) failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl parquet::arrow::async_reader::AsyncFileReader for SegmentReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> futures::future::BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        Box::pin(async move {
+            let mut parts = self.get_byte_ranges(vec![range]).await?;
+            parts.pop().ok_or_else(|| parquet::errors::ParquetError::General("no bytes".to_owned()))
+        })
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> futures::future::BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        Box::pin(async move {
+            self.loader.fetch(&self.open.meta, &ranges, &self.stats).await.map_err(|error| {
+                let text = error.to_string();
+                self.failure.lock().get_or_insert(error);
+                parquet::errors::ParquetError::General(text)
+            })
+        })
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> futures::future::BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        Box::pin(async move { Ok(Arc::clone(self.open.reader.metadata())) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_ranges_are_one_request_and_are_cut_apart_again() {
+        let ranges = [100..110, 0..10, 15..20, 105..130];
+        let merged = merge_ranges(&ranges, 5);
+        assert_eq!(merged, [0..20, 100..130]);
+        let object: Vec<u8> = (0..=255).collect();
+        let parts: Vec<Bytes> =
+            merged.iter().map(|range| Bytes::copy_from_slice(&object[range.start as usize..range.end as usize])).collect();
+        for range in &ranges {
+            let slice = slice_of(range, &merged, &parts, "key").expect("it is inside");
+            assert_eq!(slice, object[range.start as usize..range.end as usize]);
+        }
+        assert!(slice_of(&(100..130), &merged, &[parts[0].clone(), parts[1].slice(0..3)], "key").is_err());
+    }
+}

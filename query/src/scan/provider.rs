@@ -1,0 +1,182 @@
+//! A table of one organization, as DataFusion sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::utils::conjunction_opt;
+use datafusion::physical_plan::ExecutionPlan;
+use futures::stream::TryStreamExt;
+use parking_lot::Mutex;
+use tidemill_plan::prune::SegmentQuery;
+use tidemill_segment::read::AttributeType;
+use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier};
+
+use super::exec::SegmentScan;
+use super::open::SegmentLoader;
+use super::prune::{TimeStatistics, kept, pruning_predicate, services, time_range};
+use super::work::TimeOrder;
+use super::ScanRequest;
+use crate::Error;
+use crate::attributes::{AttributeKey, KnownAttributes};
+use crate::catalog::LiveCatalog;
+use crate::stats::{Counter, StatsHandle};
+use crate::tables::{LogicalColumn, TableColumns};
+
+/// Footers read to learn the types of attributes before a query starts; older segments are checked as they are read.
+const TYPED_SEGMENTS: usize = 1_024;
+
+/// What the tables of one query share.
+#[derive(Debug, Clone)]
+pub(crate) struct TableContext {
+    pub(crate) organization: OrganizationId,
+    pub(crate) catalog: Arc<LiveCatalog>,
+    pub(crate) loader: Arc<SegmentLoader>,
+    pub(crate) stats: StatsHandle,
+    /// What earlier plans of this query found out; types only widen, so replanning ends.
+    pub(crate) settled: Arc<Mutex<SettledTypes>>,
+}
+
+/// Types of attributes that segments have confirmed for this query.
+pub(crate) type SettledTypes = BTreeMap<(Signal, AttributeKey), AttributeType>;
+
+/// One table of one organization, with the attribute columns of one query.
+#[derive(Debug)]
+pub(crate) struct SegmentTable {
+    context: TableContext,
+    columns: Arc<TableColumns>,
+}
+
+impl SegmentTable {
+    pub(crate) fn new(context: TableContext, signal: Signal, attributes: &[(AttributeKey, AttributeType)]) -> Self {
+        Self { context, columns: Arc::new(TableColumns::new(signal, attributes)) }
+    }
+
+    /// Plans a scan whose filters are already physical.
+    pub(crate) async fn plan(
+        &self,
+        projection: Option<&Vec<usize>>,
+        predicate: Option<Arc<dyn datafusion::physical_expr::PhysicalExpr>>,
+        limit: Option<usize>,
+    ) -> crate::Result<ScanRequest> {
+        let pruning = predicate.as_ref().and_then(|predicate| pruning_predicate(predicate, &self.columns.schema));
+        let query = SegmentQuery {
+            signal: self.columns.signal,
+            tier: Tier::RAW,
+            time: predicate.as_ref().map_or(tidemill_types::TimeRange::ALL, time_range),
+            services: pruning.as_ref().and_then(|pruning| services(pruning)),
+        };
+        let plan = self.context.catalog.plan(self.context.organization, &query);
+        let mut segments = plan.segments;
+        if let Some(pruning) = &pruning {
+            let keep = pruning.prune(&TimeStatistics::of_segments(&segments));
+            segments = kept(segments, keep);
+        }
+        self.context.stats.add(Counter::SegmentsConsidered, plan.considered as u64);
+        self.context.stats.add(Counter::SegmentsPruned, (plan.considered - segments.len()) as u64);
+        self.context.stats.add(Counter::BytesConsidered, plan.considered_bytes);
+        self.settle_types(&segments).await?;
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.columns.columns.len()).collect());
+        let schema: SchemaRef = Arc::new(self.columns.schema.project(&projection).map_err(datafusion::error::DataFusionError::from)?);
+        Ok(ScanRequest {
+            table: Arc::clone(&self.columns),
+            projection,
+            schema,
+            segments: Arc::new(segments),
+            predicate,
+            pruning,
+            dynamic: Vec::new(),
+            limit,
+            order: TimeOrder::NewestFirst,
+        })
+    }
+
+    /// Checks that the attribute columns have the types that the segments' footers tell.
+    async fn settle_types(&self, segments: &[SegmentMeta]) -> crate::Result<()> {
+        let wanted: Vec<(&AttributeKey, AttributeType)> = self
+            .columns
+            .columns
+            .iter()
+            .filter_map(|column| match column {
+                LogicalColumn::Attribute(key, kind) => Some((key, *kind)),
+                _ => None,
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut known = KnownAttributes::default();
+        let looked_at = segments[..segments.len().min(TYPED_SEGMENTS)].to_vec();
+        let is_complete = looked_at.len() == segments.len();
+        let mut footers = self.context.loader.open_all(looked_at, &self.context.stats);
+        while let Some(open) = footers.try_next().await? {
+            known.add(&open.footer);
+        }
+        let signal = self.columns.signal;
+        self.context.catalog.learn(self.context.organization, signal, &known);
+        let is_complete = is_complete && !known.is_partial;
+        let mut settled = self.context.settled.lock();
+        let mut changed = Vec::new();
+        for (key, planned) in wanted {
+            let found = known.get(key);
+            if found.is_none() && is_complete {
+                self.context.stats.warn(unknown_attribute(signal, key, &known));
+            }
+            let Some(kind) = found.and_then(|found| found.kind) else { continue };
+            let entry = settled.entry((signal, key.clone())).or_insert(kind);
+            *entry = crate::attributes::join_types(*entry, kind);
+            if *entry != planned {
+                changed.push((key.clone(), *entry));
+            }
+        }
+        if changed.is_empty() { Ok(()) } else { Err(Error::AttributeTypes { signal, types: changed }) }
+    }
+}
+
+fn unknown_attribute(signal: Signal, key: &AttributeKey, known: &KnownAttributes) -> String {
+    let name = key.column_name();
+    let table = signal.table();
+    let nearest: Vec<String> = known.nearest(key).into_iter().map(AttributeKey::column_name).collect();
+    let hint = if nearest.is_empty() { String::new() } else { format!("; did you mean {}?", nearest.join(" or ")) };
+    format!("{name} does not occur in the {table} of this time range, so it is null everywhere{hint}")
+}
+
+#[async_trait]
+impl TableProvider for SegmentTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // Every row is checked against every filter while it is read.
+        Ok(filters
+            .iter()
+            .map(|filter| if filter.is_volatile() { TableProviderFilterPushDown::Unsupported } else { TableProviderFilterPushDown::Exact })
+            .collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = DFSchema::try_from(Arc::clone(&self.columns.schema))?;
+        let filters = filters.iter().map(|filter| state.create_physical_expr(filter.clone(), &schema));
+        let predicate = conjunction_opt(filters.collect::<Result<Vec<_>>>()?);
+        let request = self.plan(projection, predicate, limit).await?;
+        let partitions = state.config().target_partitions();
+        let scan = SegmentScan::new(request, Arc::clone(&self.context.loader), self.context.stats.clone(), partitions);
+        Ok(Arc::new(scan))
+    }
+}

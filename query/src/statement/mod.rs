@@ -1,0 +1,94 @@
+//! From text to one allowed statement.
+//!
+//! Owns: what may be said at all (T-1, [`check`]) and how attribute calls become columns ([`rewrite`]). Never plans or runs.
+//! Start with [`parse_statement`].
+
+mod check;
+mod rewrite;
+
+use std::collections::BTreeSet;
+
+use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as ParsedStatement};
+use datafusion::sql::sqlparser::ast;
+use tidemill_types::Signal;
+
+use crate::attributes::AttributeKey;
+use crate::{Error, Result};
+
+/// Longer statements are refused unread.
+const LONGEST_STATEMENT_BYTES: usize = 1 << 20;
+
+/// One allowed statement.
+#[derive(Debug, Clone)]
+pub(crate) enum Statement {
+    /// A query, or an explanation of one.
+    Query(QueryStatement),
+    /// `SHOW TABLES`.
+    ShowTables,
+    /// `DESCRIBE <table>`.
+    Describe(Signal),
+}
+
+/// A checked query whose attribute calls are columns now.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryStatement {
+    /// What DataFusion plans.
+    pub(crate) parsed: ParsedStatement,
+    /// The tables that it reads.
+    pub(crate) tables: BTreeSet<Signal>,
+    /// The attributes that it names.
+    pub(crate) attributes: BTreeSet<AttributeKey>,
+}
+
+/// Reads one statement.
+///
+/// # Errors
+/// What is wrong with it, where, and what is allowed.
+pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
+    if text.len() > LONGEST_STATEMENT_BYTES {
+        return Err(Error::statement(format!("the statement has {} bytes; at most {LONGEST_STATEMENT_BYTES}", text.len())));
+    }
+    let invalid = |error: datafusion::error::DataFusionError| Error::statement(error.strip_backtrace());
+    let mut parser = DFParserBuilder::new(text).build().map_err(invalid)?;
+    let mut statements = parser.parse_statements().map_err(invalid)?;
+    let parsed = match (statements.pop_front(), statements.len()) {
+        (None, _) => return Err(Error::statement("the statement is empty")),
+        (Some(parsed), 0) => parsed,
+        (Some(_), more) => return Err(Error::statement(format!("{} statements; one at a time", more + 1))),
+    };
+    match parsed {
+        ParsedStatement::Statement(statement) => read_sql(*statement),
+        ParsedStatement::Explain(explain) => read_explain(explain),
+        other => Err(check::refused(&other.to_string())),
+    }
+}
+
+fn read_sql(statement: ast::Statement) -> Result<Statement> {
+    match statement {
+        ast::Statement::Query(query) => {
+            let mut query = *query;
+            let (tables, attributes) = rewrite::check_and_rewrite(&mut query)?;
+            let parsed = ParsedStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+            Ok(Statement::Query(QueryStatement { parsed, tables, attributes }))
+        }
+        ast::Statement::ShowTables { .. } => Ok(Statement::ShowTables),
+        ast::Statement::ExplainTable { table_name, .. } => Ok(Statement::Describe(check::table(&table_name)?)),
+        other => Err(check::refused(&other.to_string())),
+    }
+}
+
+fn read_explain(explain: ExplainStatement) -> Result<Statement> {
+    let ParsedStatement::Statement(inner) = *explain.statement else {
+        return Err(Error::statement("EXPLAIN takes a SELECT"));
+    };
+    match read_sql(*inner)? {
+        Statement::Query(query) => {
+            let parsed = ParsedStatement::Explain(ExplainStatement { statement: Box::new(query.parsed), ..explain });
+            Ok(Statement::Query(QueryStatement { parsed, ..query }))
+        }
+        _ => Err(Error::statement("EXPLAIN takes a SELECT")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What is allowed, what is refused, and what attribute calls become.
+
+use super::*;
+
+fn query(text: &str) -> QueryStatement {
+    match parse_statement(text) {
+        Ok(Statement::Query(query)) => query,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn problem(text: &str) -> String {
+    parse_statement(text).expect_err(text).to_string()
+}
+
+#[test]
+fn reading_statements_are_allowed() {
+    for text in [
+        "SELECT 1",
+        "select * from logs;",
+        "WITH x AS (SELECT * FROM logs) SELECT count(*) FROM x UNION ALL SELECT count(*) FROM spans",
+        "SELECT * FROM (SELECT time FROM metrics) m JOIN spans s ON s.time = m.time",
+        "EXPLAIN SELECT * FROM logs",
+        "EXPLAIN ANALYZE SELECT * FROM logs",
+        "SELECT * FROM generate_series(1, 3)",
+        "SELECT body FROM logs WHERE time > now() - interval '1 hour' ORDER BY time DESC LIMIT 5",
+        "SELECT (SELECT max(time) FROM logs), EXISTS (SELECT 1 FROM spans)",
+        "VALUES (1), (2)",
+    ] {
+        query(text);
+    }
+    assert!(matches!(parse_statement("SHOW TABLES"), Ok(Statement::ShowTables)));
+    assert!(matches!(parse_statement("DESCRIBE spans"), Ok(Statement::Describe(Signal::Traces))));
+}
+
+#[test]
+fn everything_else_is_refused() {
+    for text in [
+        "INSERT INTO logs VALUES (1)",
+        "DELETE FROM logs",
+        "UPDATE logs SET body = ''",
+        "DROP TABLE logs",
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE VIEW x AS SELECT 1",
+        "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE FUNCTION f() RETURNS INT RETURN 1",
+        "COPY logs TO '/tmp/x.csv'",
+        "COPY (SELECT 1) TO 's3://b/x.parquet'",
+        "SET datafusion.execution.batch_size = 1",
+        "RESET datafusion.execution.batch_size",
+        "SHOW ALL",
+        "BEGIN",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "EXPLAIN DROP TABLE logs",
+        "EXPLAIN COPY logs TO '/tmp/x'",
+        "SELECT 1 INTO x FROM logs",
+        "SELECT * FROM logs FOR UPDATE",
+        "WITH x AS (DELETE FROM logs RETURNING 1) SELECT * FROM x",
+        "WITH RECURSIVE x AS (SELECT 1 UNION ALL SELECT * FROM x) SELECT * FROM x",
+        "SELECT 1; SELECT 2",
+        "",
+    ] {
+        assert!(!problem(text).is_empty());
+    }
+}
+
+#[test]
+fn files_urls_and_other_catalogs_are_no_tables() {
+    for text in [
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM \"file:///etc/passwd\"",
+        "SELECT * FROM \"s3://bucket/other.parquet\"",
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM datafusion.public.logs",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_parquet('x')",
+        "SELECT * FROM parquet_metadata('x')",
+        "SELECT * FROM TABLE(read_csv('/etc/passwd'))",
+        "SELECT (SELECT max(a) FROM \"/etc/passwd\")",
+        "SELECT * FROM logs WHERE body IN (SELECT a FROM \"x.csv\")",
+        "SELECT * FROM logs UNION ALL SELECT * FROM \"x.csv\"",
+        "DESCRIBE \"x.csv\"",
+        "TABLE \"x.csv\"",
+    ] {
+        let problem = problem(text);
+        assert!(problem.contains("does not exist") || problem.contains("refused") || problem.contains("not supported"), "{problem}");
+    }
+}
+
+#[test]
+fn attribute_calls_become_columns() {
+    let query = query("SELECT attr('http.method'), l.resource('it''s'), count(*) FROM logs l WHERE scope('x') = 'y'");
+    let text = query.parsed.to_string();
+    assert!(text.contains("\"attr('http.method')\""), "{text}");
+    assert!(text.contains("l.\"resource('it''s')\""), "{text}");
+    assert!(text.contains("\"scope('x')\" = 'y'"), "{text}");
+    assert_eq!(query.attributes.len(), 3);
+    assert_eq!(query.tables, BTreeSet::from([Signal::Logs]));
+}
+
+#[test]
+fn a_star_leaves_attribute_columns_out() {
+    let text = query("SELECT * FROM logs WHERE attr('a') = 1").parsed.to_string();
+    assert!(text.contains("* EXCLUDE (\"attr('a')\")"), "{text}");
+    let text = query("SELECT * FROM logs l JOIN spans s ON l.trace_id = s.trace_id WHERE l.attr('a') = 1").parsed.to_string();
+    assert!(text.contains("l.* EXCLUDE (\"attr('a')\"), s.* EXCLUDE"), "{text}");
+    assert!(!query("SELECT * FROM logs").parsed.to_string().contains("EXCLUDE"));
+}
+
+#[test]
+fn attribute_calls_take_one_literal() {
+    for text in ["SELECT attr(body) FROM logs", "SELECT attr() FROM logs", "SELECT attr('a', 'b') FROM logs", "SELECT attr(1) FROM logs"] {
+        assert!(problem(text).contains("one key in single quotes"));
+    }
+}
+
+#[test]
+fn a_subquery_may_not_hide_a_table() {
+    assert!(problem("WITH logs AS (SELECT 1) SELECT * FROM logs").contains("named like a table"));
+}
