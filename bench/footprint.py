@@ -54,7 +54,7 @@ def main() -> None:
             mill.start()
             bench("push", "--url", mill.url("http", f"/v1/{signal}"), "--header", header(mill), "--file", folder / f"data/{signal}.otlp")
             wait_until_idle(mill)
-            raw = [row for row in mill.cli_json("segments", "list") if row["signal"] == signal and row["tier"] in (0, "0", "raw")]
+            raw = [row for row in mill.rows("segments") if row["signal"] == signal and row["tier"] in (0, "0", "raw")]
             stored, peak = sum(row["bytes"] for row in raw), memory_mib(mill, "VmHWM")
             mill.stop()
             with open(folder / f"data/{signal}.otlp", "rb") as source:

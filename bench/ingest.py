@@ -27,7 +27,7 @@ def ours(folder: Path, data: Path, signal: str, actions: str) -> tuple[dict, lis
         else:
             wait_until_idle(mill)
         result = {"cpu_s": cpu_s(mill) - before, "wall_s": time.monotonic() - began, "push_s": sent["seconds"], "rss_mib": memory_mib(mill, "VmHWM")}
-        segments = [row for row in mill.cli_json("segments", "list") if row["signal"] == signal]
+        segments = [row for row in mill.rows("segments") if row["signal"] == signal]
         result["segments"], result["bytes"] = len(segments), sum(row["bytes"] for row in segments)
         answer = mill.sql(f"SELECT service_name, count(*) AS n FROM {TABLES[signal]} GROUP BY 1 ORDER BY 1")
         return result, [[row["service_name"], row["n"]] for row in answer]

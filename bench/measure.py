@@ -82,7 +82,7 @@ def wait_until_idle(mill: Tidemill, at_most_s: float = 3600) -> None:
     deadline = time.monotonic() + at_most_s
     quiet = 0
     while quiet < 3:
-        busy = [entry for entry in mill.cli_json("queue") if entry["state"] in ("runnable", "leased", "delayed")]
+        busy = [entry for entry in mill.rows("queue") if entry["state"] in ("runnable", "leased", "delayed")]
         quiet = 0 if busy else quiet + 1
         if time.monotonic() > deadline:
             sys.exit(f"still busy after {at_most_s} s: {busy[:3]}")

@@ -40,7 +40,7 @@ def main() -> None:
         bench("push", "--url", mill.url("http", "/v1/logs"), "--header", header(mill), "--file", folder / "data/logs.otlp")
         (folder / "data/logs.otlp").unlink()
         wait_until_idle(mill)
-        segments = [row for row in mill.cli_json("segments", "list") if row["signal"] == "logs"]
+        segments = [row for row in mill.rows("segments") if row["signal"] == "logs"]
         levels = sorted({row["level"] for row in segments})
         report.say(f"{options.records:,} logs in {len(segments)} segments of levels {levels}, {sum(row['bytes'] for row in segments):,} bytes\n")
 

@@ -86,7 +86,7 @@ def run_python(count: Count, scratch: Path, arguments: list[str], is_quick: bool
         count.check("cargo build (the Python tests need the binary)", False)
         return
     report = scratch / "pytest.xml"
-    command = [sys.executable, "-m", "pytest", "tests", f"--junitxml={report}", f"--basetemp={scratch / 'pytest'}", *arguments]
+    command = [sys.executable, "-m", "pytest", "tests", "-p", "no:cacheprovider", f"--junitxml={report}", f"--basetemp={scratch / 'pytest'}", *arguments]
     if is_quick:
         command += ["-m", "not slow"]
     title("pytest " + " ".join(command[3:]))

@@ -69,7 +69,7 @@ def test_kills_at_every_step_lose_and_double_nothing(tmp_path: Path, metastore: 
         mill.drain(at_most_s=180)
         print(f"{metastore}: killed {killed}, resent {load.resent} requests")
         assert not load.refused, load.refused[:5]
-        dead = [entry for entry in mill.cli_json("queue") if entry["state"] == "dead"]
+        dead = [entry for entry in mill.rows("queue") if entry["state"] == "dead"]
         assert not dead, f"innocent work was given up: {dead[:3]}"
         for name in SIGNALS:
             lake.assert_each_once(mill, name, load.acknowledged[name])
@@ -151,7 +151,7 @@ def test_the_database_restarts_under_load(own_postgres, tmp_path: Path) -> None:
         mill.drain(at_most_s=120)
         for name in SIGNALS:
             lake.assert_each_once(mill, name, load.acknowledged[name])
-        assert [entry for entry in mill.cli_json("queue") if entry["state"] == "dead"] == []
+        assert [entry for entry in mill.rows("queue") if entry["state"] == "dead"] == []
     finally:
         mill.kill()
 

@@ -40,7 +40,7 @@ def reason_of(mill: Tidemill, name: str) -> dict:
     """The inbox entry that tells why an input was refused."""
 
     def refused():
-        found = [entry for entry in mill.cli_json("inbox") if name in entry["object_key"] and entry["state"] in ("refused", "dead")]
+        found = [entry for entry in mill.rows("inbox") if name in entry["object_key"] and entry["state"] in ("refused", "dead")]
         return found[0] if found else None
 
     return wait_until(refused, at_most_s=30, what=f"a reason for {name}", alive=mill.process, log=mill.log, every_s=0.2)
@@ -66,7 +66,7 @@ def test_bad_files_get_reasons_and_good_ones_go_on(watching) -> None:
     bodies = {row["body"] for row in mill.sql("SELECT body FROM logs WHERE body IN ('1', '2', '3')")}
     assert bodies == {"1", "2", "3"}
     # Nothing is retried for ever: the queue holds no ingest that waits for another attempt.
-    assert [entry for entry in mill.cli_json("inbox") if entry["state"] in ("waiting", "leased")] == []
+    assert [entry for entry in mill.rows("inbox") if entry["state"] in ("waiting", "leased")] == []
 
 
 def test_absurd_times_are_replaced_and_counted(watching) -> None:
@@ -142,6 +142,6 @@ def test_files_of_the_older_system_load(mill: Tidemill) -> None:
     mill.drain()
     for table, files in (("logs", logs), ("metrics", points)):
         expected = duckdb.sql(f"SELECT count(*) FROM read_parquet({[str(path) for path in files]!r}, union_by_name=true)").fetchone()[0]
-        refused = sum(entry.get("records_refused", 0) for entry in mill.cli_json("inbox") if entry["state"] == "refused")
+        refused = sum(entry.get("records_refused", 0) for entry in mill.rows("inbox") if entry["state"] == "refused")
         assert mill.count(table) + refused >= expected
         assert mill.count(table) > 0

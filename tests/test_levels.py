@@ -74,7 +74,7 @@ def test_rollups_count_and_add_up_as_duckdb_does(mill: Tidemill) -> None:
             body = otlp.metrics(list(range(part, part + 20)), time_ns=start + part * 1_000_000_000)
             assert mill.push("metrics", body).status_code == 200
     mill.drain()
-    tiers = lambda: {row["tier"] for row in mill.cli_json("segments", "list") if row["signal"] == "metrics"} - {0}
+    tiers = lambda: {row["tier"] for row in mill.rows("segments") if row["signal"] == "metrics"} - {0}
     wait_until(lambda: len(tiers()) == 5, at_most_s=300, what="five tiers of rollups", alive=mill.process, log=mill.log, every_s=1)
     raw = duckdb.sql(f"SELECT count(*), sum(value), min(value), max(value) FROM {lake.scan(mill, 'metrics')}").fetchone()
     for tier in sorted(tiers()):

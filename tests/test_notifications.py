@@ -62,7 +62,7 @@ def test_objects_announced_by_sqs_arrive_once(mill: Tidemill, bucket: str) -> No
     wait_for(mill, 3)
     # A key outside of any profile leaves a reason, and the queue is emptied all the same.
     sqs_client().send_message(QueueUrl=queue, MessageBody=json.dumps(s3_event(bucket, "nowhere/file.json", 1)))
-    wait_until(lambda: [entry for entry in mill.cli_json("inbox") if entry["object_key"] == "nowhere/file.json"],
+    wait_until(lambda: [entry for entry in mill.rows("inbox") if entry["object_key"] == "nowhere/file.json"],
                at_most_s=30, what="a reason", alive=mill.process, log=mill.log, every_s=0.2)  # fmt: skip
     attributes = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     wait_until(lambda: set(sqs_client().get_queue_attributes(QueueUrl=queue, AttributeNames=attributes)["Attributes"].values()) == {"0"},

@@ -45,7 +45,7 @@ def on_s3(mill: Tidemill, bucket: str, endpoint: str | None = None) -> Tidemill:
 def numbers_in_bucket(mill: Tidemill, bucket: str, folder: Path) -> dict[int, int]:
     """How often each log's number is stored, read by DuckDB from copies of the live segments."""
     paths = []
-    for segment in mill.cli_json("segments", "list"):
+    for segment in mill.rows("segments"):
         if segment["signal"] == "logs":
             assert segment["bucket"] == bucket
             paths.append(str(folder / f"{len(paths)}.parquet"))
@@ -157,7 +157,7 @@ def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp
         weather.share = 0.0
         mill.drain(at_most_s=120)
         assert not load.refused, load.refused[:3]
-        assert [entry for entry in mill.cli_json("queue") if entry["state"] == "dead"] == []
+        assert [entry for entry in mill.rows("queue") if entry["state"] == "dead"] == []
         assert numbers_in_bucket(mill, bucket, tmp_path) == dict.fromkeys(load.acknowledged["logs"], 1)
         assert mill.count("logs") == len(load.acknowledged["logs"])
     finally:
@@ -183,7 +183,7 @@ def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
             for number in range(3):
                 for name in SIGNALS:
                     assert mill.push(name, otlp.ENCODE[name]([number])).status_code == 200
-                    entries = mill.cli_json("queue")
+                    entries = mill.rows("queue")
                     for signal in SIGNALS:
                         runnable = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == "ingest"]
                         assert connection.execute(INQUEUE.format(signal)).fetchone() == (len(runnable),)

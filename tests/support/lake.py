@@ -14,7 +14,7 @@ NUMBER = {"logs": "body::BIGINT", "metrics": "value::BIGINT", "traces": "name::B
 def live_segments(mill: Tidemill, signal: str, *, tier: str | int | None = None) -> list[dict]:
     """The live segments of one signal; raw records only unless a tier is named."""
     wanted = 0 if tier is None else tier
-    return [row for row in mill.cli_json("segments", "list") if row["signal"] == signal and row["tier"] in (wanted, str(wanted), "raw")]
+    return [row for row in mill.rows("segments") if row["signal"] == signal and row["tier"] in (wanted, str(wanted), "raw")]
 
 
 def local_path(mill: Tidemill, segment: dict) -> Path:

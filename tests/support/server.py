@@ -114,6 +114,13 @@ class Tidemill:
         """What a command prints with `--output json`."""
         return json.loads(self.cli(*arguments, "--output", "json").stdout)
 
+    def rows(self, table: str) -> list[dict]:
+        """All rows of `tidemill inbox|queue|segments list`, which lists the newest hundred unless told otherwise."""
+        most = 10_000
+        found = self.cli_json(table, "list", "--limit", str(most))
+        assert len(found) < most, f"more {table} than a list holds"
+        return found
+
     def sql(self, query: str) -> list[dict]:
         """The rows of `POST /api/v1/sql`, as JSON lines."""
         answer = self.session.post(
@@ -129,7 +136,7 @@ class Tidemill:
 
     def waiting(self) -> list[dict]:
         """Inputs that are admitted and not yet published, refused or dead."""
-        return [entry for entry in self.cli_json("inbox") if entry["state"] in ("waiting", "leased")]
+        return [entry for entry in self.rows("inbox") if entry["state"] in ("waiting", "leased")]
 
     def drain(self, *, at_most_s: float = 120) -> None:
         """Waits until every admitted input is in a segment, refused or dead."""
