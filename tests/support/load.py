@@ -15,10 +15,14 @@ from .server import Tidemill
 class Load:
     """Threads that push numbered records of each signal until told to end."""
 
-    def __init__(self, mill: Tidemill, *, signals=("logs", "metrics", "traces"), records: int = 20, pause_s: float = 0.01):
+    def __init__(
+        self, mill: Tidemill, *, signals=("logs", "metrics", "traces"), records: int = 20, pause_s: float = 0.01, times_ns: dict[str, int] | None = None
+    ):
+        """`times_ns` sets the event time of a signal's first record; it is now where it is not set."""
         self.mill = mill
         self.records = records
         self.pause_s = pause_s
+        self.times_ns = times_ns or {}
         self.counter = itertools.count()
         self.acknowledged: dict[str, set[int]] = {signal: set() for signal in signals}
         self.refused: list[str] = []
@@ -46,7 +50,7 @@ class Load:
         session.trust_env = False
         while not self.ending.is_set():
             numbers = [next(self.counter) for _ in range(self.records)]
-            body = ENCODE[signal](numbers)
+            body = ENCODE[signal](numbers, time_ns=self.times_ns.get(signal))
             while not self._send(session, signal, body):
                 self.resent += 1
                 time.sleep(0.02)
