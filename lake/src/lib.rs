@@ -5,11 +5,16 @@
 //! `tidemill_plan`'s. Start with [`receive`] (the way in) and [`worker`] (the way to a segment).
 
 pub mod auth;
+pub mod catalog;
 pub mod clock;
+pub mod notify;
 pub mod otlp_grpc;
 pub mod otlp_http;
 pub mod place;
 pub mod receive;
+pub mod sqs;
+pub mod sweep;
+pub mod watch;
 pub mod worker;
 
 mod error;

@@ -35,8 +35,11 @@ pub trait Placement: Send + Sync + Debug + 'static {
         Vec::new()
     }
 
-    /// Every bucket that may hold objects of ours, for sweeping and rebuilding.
-    fn buckets(&self) -> Vec<String>;
+    /// The storage profile instance that a bucket is to an organization; 1 where no profile tells.
+    fn instance_of(&self, organization: OrganizationId, bucket: &str) -> i32 {
+        let _ = (organization, bucket);
+        1
+    }
 }
 
 /// One bucket for everything: the embedded default.
@@ -57,9 +60,5 @@ impl Placement for OnePlace {
 
     fn for_segments(&self, _: OrganizationId, instance_num: i32) -> Result<Place> {
         Ok(Place { instance_num, ..self.0.clone() })
-    }
-
-    fn buckets(&self) -> Vec<String> {
-        vec![self.0.bucket.clone()]
     }
 }

@@ -27,7 +27,7 @@ use tidemill_types::{OrganizationId, Signal, TimestampNs};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::intake::Compression;
+pub use crate::intake::Compression;
 use crate::place::Placement;
 use crate::{Error, Result};
 

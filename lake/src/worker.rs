@@ -5,6 +5,7 @@
 //! another worker has it and whatever was uploaded here is an orphan that the sweeper finds by its key.
 //! Start with [`WorkerTask::run`]; what each action does is in its own module.
 
+mod compact;
 mod download;
 mod ingest;
 mod lease;
@@ -13,13 +14,14 @@ mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
-use tidemill_store::metastore::{Bundle, ClaimRequest};
+use tidemill_store::metastore::{Bundle, ClaimRequest, WorkItem};
 use tidemill_types::{Action, ErrorKind, OrganizationId, WorkQueue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -30,6 +32,10 @@ use crate::place::Placement;
 use crate::{Error, Result};
 
 pub use trigger::Triggers;
+pub(crate) use trigger::{CompactPayload, RollupPayload};
+
+/// A slot pauses at most this long after a failure of the world, so that other organizations' stores are still served.
+const WORLD_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a worker serves and what it bounds.
 #[derive(Debug, Clone)]
@@ -119,6 +125,9 @@ pub(crate) struct Shared {
     /// Bundles that are still worked on are handed back.
     abandon: CancellationToken,
     last_served: Mutex<Option<OrganizationId>>,
+    claims: AtomicU64,
+    /// Failures in a row of what we stand on, over all slots.
+    world_failures: AtomicU32,
 }
 
 /// Stops a worker and tells its counts.
@@ -158,6 +167,8 @@ pub fn build(options: WorkerOptions, deps: WorkerDeps) -> Result<(WorkerHandle, 
         stopping: CancellationToken::new(),
         abandon: CancellationToken::new(),
         last_served: Mutex::new(None),
+        claims: AtomicU64::new(0),
+        world_failures: AtomicU32::new(0),
     });
     Ok((WorkerHandle(shared.clone()), WorkerTask(shared)))
 }
@@ -217,7 +228,7 @@ async fn claim(shared: &Shared) -> Result<Option<Bundle>> {
     let options = &shared.options;
     let after = *shared.last_served.lock();
     let request = ClaimRequest {
-        queues: options.queues.clone(),
+        queues: in_turn(&options.queues, shared.claims.fetch_add(1, Ordering::Relaxed)),
         max_items: options.bundle_items,
         max_bytes: options.bundle_bytes,
         lease: options.lease,
@@ -229,6 +240,17 @@ async fn claim(shared: &Shared) -> Result<Option<Bundle>> {
         *shared.last_served.lock() = Some(bundle.organization);
     }
     Ok(bundle)
+}
+
+/// The queues in the order of one claim: as wanted, but every fourth claim looks at the others first, so that compaction goes on
+/// while more arrives than can be ingested.
+fn in_turn(queues: &[WorkQueue], claim: u64) -> Vec<WorkQueue> {
+    let mut turned = queues.to_vec();
+    if claim % 4 == 3 {
+        let by = (claim / 4) as usize % queues.len().max(1);
+        turned.rotate_left(by);
+    }
+    turned
 }
 
 /// How work on a bundle ended, other than by an error.
@@ -252,7 +274,10 @@ async fn run_bundle(shared: Arc<Shared>, bundle: Bundle, slot: OwnedSemaphorePer
     drop(keeper);
     let counters = &shared.counters;
     match ending {
-        Ok(Ending::Published) => drop(counters.published.fetch_add(1, Ordering::Relaxed)),
+        Ok(Ending::Published) => {
+            counters.published.fetch_add(1, Ordering::Relaxed);
+            shared.world_failures.store(0, Ordering::Relaxed);
+        }
         Ok(Ending::Lost) => {
             counters.lost.fetch_add(1, Ordering::Relaxed);
             tracing::info!(token = %bundle.token, "the lease was lost; another worker has the bundle");
@@ -273,19 +298,45 @@ async fn run_bundle(shared: Arc<Shared>, bundle: Bundle, slot: OwnedSemaphorePer
 async fn perform(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Ending> {
     match bundle.queue.action {
         Action::Ingest => ingest::ingest(shared, bundle).await,
-        Action::Compact | Action::Rollup | Action::Job => Err(Error::Invalid {
-            operation: "work",
-            reason: format!("this worker does not perform {} work", bundle.queue.action),
-        }),
+        Action::Compact => compact::compact(shared, bundle).await,
+        Action::Rollup => {
+            shared.deps.metastore.complete(&[bundle.token]).await?;
+            Ok(Ending::Published)
+        }
+        Action::Job => {
+            Err(Error::Invalid { operation: "work", reason: "jobs are performed by whoever submitted them".to_owned() })
+        }
     }
 }
 
+/// What a work item asks for.
+pub(crate) fn payload<T: DeserializeOwned>(item: &WorkItem) -> Result<T> {
+    serde_json::from_value(item.payload.clone()).map_err(|error| Error::Invalid {
+        operation: "read the payload of work",
+        reason: format!("item {}: {error}: {}", item.id, item.payload),
+    })
+}
+
+/// Reports a failure. What is the world's (a store that does not answer, a full disk) is no fault of the inputs: the bundle is
+/// handed back and this slot pauses. Wrong input stays wrong and corrupt bytes stay corrupt, so those are permanent.
 async fn report_failure(shared: &Shared, bundle: &Bundle, error: &Error) {
-    // Wrong input stays wrong, and corrupt bytes stay corrupt; everything else may pass.
-    let is_permanent = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Corrupt);
+    let kind = error.kind();
     let items = bundle.items.len();
-    tracing::warn!(token = %bundle.token, queue = ?bundle.queue, items, is_permanent, %error, "a bundle failed");
-    if let Err(error) = shared.deps.metastore.fail(bundle.token, &error.to_string(), is_permanent).await {
+    tracing::warn!(token = %bundle.token, queue = ?bundle.queue, items, %kind, %error, "a bundle failed");
+    let metastore = &shared.deps.metastore;
+    if kind.is_retryable() {
+        let failures = shared.world_failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Err(error) = metastore.hand_back(bundle.token).await {
+            tracing::info!(token = %bundle.token, %error, "a bundle could not be handed back; its lease will expire");
+        }
+        tokio::select! {
+            () = shared.stopping.cancelled() => {}
+            () = tokio::time::sleep(backoff(failures).min(WORLD_PAUSE)) => {}
+        }
+        return;
+    }
+    let is_permanent = matches!(kind, ErrorKind::Invalid | ErrorKind::Corrupt);
+    if let Err(error) = metastore.fail(bundle.token, &error.to_string(), is_permanent).await {
         tracing::info!(token = %bundle.token, %error, "the failure could not be reported; the lease will expire");
     }
 }

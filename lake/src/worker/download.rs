@@ -50,14 +50,33 @@ pub(crate) struct Wanted<'a> {
     pub size_bytes: Option<u64>,
 }
 
+/// Downloads an object into a file of the spool folder.
+///
+/// # Errors
+/// As [`download`].
+pub(crate) async fn download_to_file(
+    store: &dyn ObjectStore,
+    wanted: Wanted<'_>,
+    spool: &Path,
+) -> Result<SpoolDownload> {
+    match repeat(store, wanted, spool, 0).await? {
+        Downloaded::File(file) => Ok(file),
+        Downloaded::Memory(_) => Err(Error::Internal("a download for a file stayed in memory".to_owned())),
+    }
+}
+
 /// Downloads an object, into memory when it is small.
 ///
 /// # Errors
 /// `NotFound`; `Conflict` when the object is not the wanted version; `Unavailable` after the last attempt.
 pub(crate) async fn download(store: &dyn ObjectStore, wanted: Wanted<'_>, spool: &Path) -> Result<Downloaded> {
+    repeat(store, wanted, spool, IN_MEMORY_BYTES).await
+}
+
+async fn repeat(store: &dyn ObjectStore, wanted: Wanted<'_>, spool: &Path, in_memory_bytes: u64) -> Result<Downloaded> {
     let mut attempt = 1;
     loop {
-        match download_once(store, wanted, spool).await {
+        match download_once(store, wanted, spool, in_memory_bytes).await {
             Err(error) if error.kind().is_retryable() && attempt < ATTEMPTS => {
                 tracing::debug!(key = wanted.key, attempt, %error, "a download is repeated");
                 tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
@@ -68,14 +87,19 @@ pub(crate) async fn download(store: &dyn ObjectStore, wanted: Wanted<'_>, spool:
     }
 }
 
-async fn download_once(store: &dyn ObjectStore, wanted: Wanted<'_>, spool: &Path) -> Result<Downloaded> {
+async fn download_once(
+    store: &dyn ObjectStore,
+    wanted: Wanted<'_>,
+    spool: &Path,
+    in_memory_bytes: u64,
+) -> Result<Downloaded> {
     let read = store.get(wanted.key, wanted.etag).await?;
     let size = read.info.size;
     if wanted.size_bytes.is_some_and(|expected| expected != size) {
         let reason = format!("expected {} bytes, the object has {size}", wanted.size_bytes.unwrap_or_default());
         return Err(tidemill_store::Error::new("get", wanted.key, ErrorKind::Conflict, reason).into());
     }
-    if size <= IN_MEMORY_BYTES { into_memory(read, wanted.key).await } else { into_file(read, wanted.key, spool).await }
+    if size <= in_memory_bytes { into_memory(read, wanted.key).await } else { into_file(read, wanted.key, spool).await }
 }
 
 async fn into_memory(mut read: ObjectRead, key: &str) -> Result<Downloaded> {

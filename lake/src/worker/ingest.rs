@@ -99,9 +99,8 @@ async fn encode(shared: &Arc<Shared>, bundle: &Bundle) -> Result<(Encoded, Vec<R
 
 async fn feed_inputs(shared: &Shared, bundle: &Bundle, feed: &mpsc::Sender<Feed>) -> Result<Vec<Refusal>> {
     let mut refusals = Vec::new();
-    let mut downloads = stream::iter(bundle.items.iter().enumerate())
-        .map(|(index, item)| async move { (index, fetch_input(shared, item).await) })
-        .buffered(DOWNLOADS_AHEAD);
+    let fetches: Vec<_> = bundle.items.iter().map(|item| fetch_input(shared, item)).collect();
+    let mut downloads = stream::iter(fetches).buffered(DOWNLOADS_AHEAD).enumerate();
     while let Some((index, fetched)) = downloads.next().await {
         match fetched? {
             Ok((description, downloaded)) => {
@@ -136,7 +135,9 @@ async fn fetch_input(
         return Ok(Err(format!("the object has {} bytes; at most {MAX_OBJECT_BYTES} are read", input.size_bytes)));
     }
     let store = shared.deps.buckets.get(&input.bucket)?;
-    let wanted = Wanted { key: &input.object_key, etag: input.etag.as_deref(), size_bytes: Some(input.size_bytes) };
+    // The key of our own raw object is never written twice; its ETag would change when a folder is restored from a backup.
+    let etag = if input.owned { None } else { input.etag.as_deref() };
+    let wanted = Wanted { key: &input.object_key, etag, size_bytes: Some(input.size_bytes) };
     match download(store.as_ref(), wanted, &shared.options.spool).await {
         Ok(downloaded) => {
             let description = InputDescription { label: input.object_key.clone(), format, arrival: input.arrived_at };

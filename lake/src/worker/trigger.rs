@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tidemill_plan::rollup::rollup_due_at;
 use tidemill_store::metastore::{Bundle, NewWork};
-use tidemill_types::{
-    Action, Day, Hour, NANOS_PER_SECOND, OrganizationId, SegmentMeta, Signal, Tier, TimestampNs, WorkQueue,
-};
+use tidemill_types::{Action, Day, Hour, OrganizationId, SegmentMeta, Signal, Tier, TimestampNs, WorkQueue};
 
 /// L0 waits at most this long for company.
 const L0_AGE: Duration = Duration::from_secs(60);
@@ -18,8 +17,6 @@ const L0_AGE: Duration = Duration::from_secs(60);
 const L0_FILES: u64 = 32;
 /// … or this many bytes.
 const L0_BYTES: u64 = 64 << 20;
-/// A rollup of an hour that is still open would be stale at once, so it waits for the hour's end and this much more.
-const HOUR_GRACE_NS: i64 = 120 * NANOS_PER_SECOND;
 
 /// The payload of a compaction work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +68,7 @@ impl Triggers {
             work.push(compaction(bundle, day, delay));
         }
         if bundle.queue.signal == Signal::Metrics {
-            work.extend(hours.iter().map(|hour| rollup(bundle, *hour, now)));
+            work.extend(hours.iter().map(|hour| rollup(bundle, *hour, rollup_delay(*hour, now))));
         }
         work
     }
@@ -109,20 +106,24 @@ pub(crate) fn compaction(bundle: &Bundle, day: Day, delay: Duration) -> NewWork 
     }
 }
 
-fn rollup(bundle: &Bundle, hour: Hour, now: TimestampNs) -> NewWork {
-    let settled = hour.range().end.0.saturating_add(HOUR_GRACE_NS);
-    let wait_ns = settled.saturating_sub(now.0).max(0);
-    let delay = Duration::from_nanos(wait_ns.unsigned_abs()).max(L0_AGE);
+/// A request to roll an hour up once `delay` has passed. One for all storage profile instances of the organization.
+pub(crate) fn rollup(bundle: &Bundle, hour: Hour, delay: Duration) -> NewWork {
     NewWork {
         queue: WorkQueue { signal: Signal::Metrics, action: Action::Rollup },
         organization: bundle.organization,
         instance_num: bundle.instance_num,
         priority: 0,
         delay,
-        dedupe_key: Some(format!("hour/{}/{}", hour.0, bundle.instance_num)),
+        dedupe_key: Some(format!("hour/{}", hour.0)),
         range: Some(hour.range()),
         tier: Tier::ROLLUPS[0],
         size_bytes: 0,
         payload: serde_json::to_value(RollupPayload { hour }).expect("a plain struct is JSON"),
     }
+}
+
+/// How long a rollup of an hour with new rows waits: for the hour's end, and for company.
+fn rollup_delay(hour: Hour, now: TimestampNs) -> Duration {
+    let wait_ns = rollup_due_at(hour, now).0.saturating_sub(now.0).max(0);
+    Duration::from_nanos(wait_ns.unsigned_abs()).max(L0_AGE)
 }

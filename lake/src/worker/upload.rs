@@ -93,6 +93,16 @@ impl<'a> Uploads<'a> {
         std::mem::take(&mut self.unpublished)
     }
 
+    /// Whether the lease is still ours, after a publication was refused: then it was a replaced segment that is not live.
+    pub(crate) async fn lease_is_ours(&self) -> Result<bool> {
+        let lease = self.shared.options.lease;
+        match self.shared.deps.metastore.extend_lease(self.bundle.token, lease).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Commits the bundle's result.
     ///
     /// A broken connection may hide a commit, so the call is repeated; a `Conflict` then means that it was committed or that

@@ -1,0 +1,134 @@
+//! What happens to segments afterwards: merges, sweeping, retention, and a catalog made anew from the bucket.
+
+use std::time::Duration;
+
+use crate::support::{BUCKET, Lake, log_bodies};
+use tidemill_lake::catalog::{self, CatalogDeps};
+use tidemill_lake::place::OnePlace;
+use tidemill_lake::receive::ReceiverOptions;
+use tidemill_lake::sweep::{self, SweeperDeps, SweeperHandle, SweeperOptions};
+use tidemill_store::object::{PutBody, PutMode};
+use tidemill_store::sqlite::SqliteMetastore;
+use tidemill_store::{MetastoreOptions, ObjectStore};
+use tidemill_types::Level;
+
+fn one_object_a_request() -> ReceiverOptions {
+    ReceiverOptions { gather: Duration::ZERO, group_bytes: 1, ..ReceiverOptions::default() }
+}
+
+fn without_grace() -> MetastoreOptions {
+    MetastoreOptions { replaced_grace: Duration::ZERO, raw_grace: Duration::ZERO, ..MetastoreOptions::default() }
+}
+
+fn sweeper(lake: &Lake) -> SweeperHandle {
+    let options = SweeperOptions { orphan_age: Duration::ZERO, ..SweeperOptions::default() };
+    let deps = SweeperDeps { metastore: lake.metastore.clone(), buckets: lake.buckets.clone() };
+    sweep::build(options, deps).0
+}
+
+fn catalog_deps(lake: &Lake) -> CatalogDeps {
+    CatalogDeps {
+        metastore: lake.metastore.clone(),
+        buckets: lake.buckets.clone(),
+        placement: std::sync::Arc::new(OnePlace::new(BUCKET)),
+    }
+}
+
+/// Forty requests, each ingested alone; the thirty-second L0 segment asks for compaction at once.
+async fn compacted(options: MetastoreOptions) -> Lake {
+    let lake = Lake::with(options).await;
+    let receiver = lake.receiver(one_object_a_request());
+    for batch in 0..40 {
+        lake.push_logs(&receiver, batch * 10..batch * 10 + 10).await.expect("is acknowledged");
+    }
+    let one_by_one = tidemill_lake::worker::WorkerOptions { bundle_items: 1, ..lake.worker_options("one by one") };
+    let (handle, task) = lake.worker(one_by_one);
+    lake.until_drained().await;
+    handle.stop();
+    task.await.expect("ends");
+    lake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_keeps_every_row() {
+    let lake = compacted(MetastoreOptions::default()).await;
+    let segments = lake.segments().await;
+    assert!(segments.iter().any(|meta| meta.level == Level(1)), "{segments:?}");
+    assert!(segments.len() < 40);
+    let bodies = log_bodies(&lake, &segments);
+    assert_eq!(bodies.len(), 400);
+    assert!(bodies.values().all(|count| *count == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweeper_deletes_what_is_replaced_or_orphaned_and_nothing_else() {
+    let lake = compacted(without_grace()).await;
+    let orphan = format!("db/{}/logs/20260101/t0/l0/1-{}-0.parquet", lake.organization, uuid::Uuid::new_v4().simple());
+    let body = PutBody::Chunks(vec![bytes::Bytes::from_static(b"an upload whose lease was lost")]);
+    lake.store.put(&orphan, body, PutMode::IfAbsent).await.expect("is stored");
+    let sweeper = sweeper(&lake);
+    sweeper.sweep_doomed().await.expect("sweeps");
+    sweeper.sweep_fully().await.expect("sweeps");
+    let mut live: Vec<String> = lake.segments().await.into_iter().map(|meta| meta.object_key).collect();
+    live.sort();
+    let left: Vec<String> = lake.keys("db/").await.into_iter().filter(|key| key.ends_with(".parquet")).collect();
+    assert_eq!(left, live);
+    assert_eq!(lake.keys("raw/").await, Vec::<String>::new());
+    assert_eq!(log_bodies(&lake, &lake.segments().await).len(), 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_rebuilt_from_the_bucket() {
+    // Graces are long, so the bucket still holds what was replaced.
+    let mut lake = compacted(MetastoreOptions::default()).await;
+    let receiver = lake.receiver(one_object_a_request());
+    lake.push_logs(&receiver, 1000..1010).await.expect("is acknowledged and not ingested");
+    let before = lake.segments().await;
+    let fresh = SqliteMetastore::open(&lake.folder.path().join("second.db")).await.expect("opens");
+    lake.metastore = std::sync::Arc::new(fresh);
+    let refused = sweeper(&lake);
+    refused.sweep_fully().await.expect("sweeps nothing of what it does not know");
+    let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
+    assert!(report.unreadable.is_empty(), "{report:?}");
+    assert_eq!(lake.segments().await, before, "{report:?}");
+    assert_eq!(report.readmitted, 1, "{report:?}");
+    lake.drain().await;
+    let bodies = log_bodies(&lake, &lake.segments().await);
+    assert_eq!(bodies.len(), 410);
+    assert!(bodies.values().all(|count| *count == 1));
+    let again = catalog::rebuild(&catalog_deps(&lake)).await.expect("may be repeated");
+    assert_eq!((again.adopted, again.readmitted, again.retired), (0, 0, 0), "{again:?}");
+    assert!(catalog::verify(&catalog_deps(&lake)).await.expect("is verified").is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_missing_and_changed_objects() {
+    let lake = compacted(MetastoreOptions::default()).await;
+    let segments = lake.segments().await;
+    let objects = lake.folder.path().join("objects");
+    let sound = catalog::verify(&catalog_deps(&lake)).await.expect("is verified");
+    assert!(sound.is_sound() && sound.unknown.is_empty(), "{sound:?}");
+    std::fs::remove_file(objects.join(&segments[0].object_key)).expect("is removed");
+    let path = objects.join(&segments[1].object_key);
+    let mut bytes = std::fs::read(&path).expect("is read");
+    let place = segments[1].footer.offset as usize + 10;
+    bytes[place] ^= 0xff;
+    std::fs::write(&path, bytes).expect("is written");
+    let report = catalog::verify(&catalog_deps(&lake)).await.expect("is verified");
+    assert_eq!(report.missing, [format!("{BUCKET}/{}", segments[0].object_key)]);
+    assert_eq!(report.different.len(), 1, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_retires_what_is_past_its_days() {
+    let lake = Lake::with(without_grace()).await;
+    let receiver = lake.receiver(one_object_a_request());
+    lake.push_logs(&receiver, 0..10).await.expect("is acknowledged");
+    lake.drain().await;
+    let mut organization = lake.metastore.organizations().await.expect("is read").remove(0);
+    organization.retention_days = [Some(7), None, None];
+    lake.metastore.update_organization(&organization).await.expect("is changed");
+    let sweeper = sweeper(&lake);
+    sweeper.sweep_fully().await.expect("sweeps");
+    assert_eq!(lake.rows().await, 10, "today's rows are kept");
+}
