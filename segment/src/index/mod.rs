@@ -24,5 +24,7 @@ pub use directory::{IndexDirectory, IndexMode, IndexedColumn, INDEX_VERSION};
 pub use lookup::{Condition, IndexBytes, TokenIndex};
 pub use row_blocks::RowBlocks;
 
+pub(crate) use wire::{corrupt, put_varint, Reader};
+
 /// Rows of a block, and of a Parquet page: what the reader of one matching row must decode.
 pub const BLOCK_ROWS: usize = 4096;
