@@ -58,7 +58,7 @@ def test_keys_come_and_go_without_restart(mill: Tidemill) -> None:
     push = lambda: requests.post(
         mill.url("http", "/v1/logs"), data=otlp.logs([1]), timeout=10, headers={"content-type": "application/x-protobuf", "x-api-key": made["key"]}
     ).status_code
-    assert push() == 200
+    wait_until(lambda: push() == 200, at_most_s=5, what="the new key to be known")
     assert made["key"] not in mill.cli("key", "list", "--output", "json").stdout
     mill.cli("key", "revoke", made["id"])
     wait_until(lambda: push() == 401, at_most_s=5, what="the key to be refused")

@@ -12,12 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
-import duckdb
 import psycopg
 import pytest
 
 from conftest import fresh_database
-from support import otlp
+from support import lake, otlp
 from support.load import Load
 from support.processes import start, stop, wait_until
 from support.server import Tidemill, binary
@@ -50,7 +49,7 @@ def numbers_in_bucket(mill: Tidemill, bucket: str, folder: Path) -> dict[int, in
             assert segment["bucket"] == bucket
             paths.append(str(folder / f"{len(paths)}.parquet"))
             s3_client().download_file(bucket, segment["object_key"], paths[-1])
-    return dict(duckdb.sql(f"SELECT body::BIGINT, count(*) FROM read_parquet({paths!r}, union_by_name=true) GROUP BY 1").fetchall())
+    return dict(lake.ask(f"SELECT body::BIGINT, count(*) FROM read_parquet({paths!r}, union_by_name=true) GROUP BY 1"))
 
 
 def test_a_cluster_on_postgresql_and_s3(mill: Tidemill, bucket: str, tmp_path: Path) -> None:

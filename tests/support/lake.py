@@ -11,6 +11,12 @@ from .server import Tidemill
 NUMBER = {"logs": "body::BIGINT", "metrics": "value::BIGINT", "traces": "name::BIGINT"}
 
 
+def ask(query: str) -> list[tuple]:
+    """The rows that DuckDB answers."""
+    with duckdb.connect() as connection:
+        return connection.execute(query).fetchall()
+
+
 def live_segments(mill: Tidemill, signal: str, *, tier: str | int | None = None) -> list[dict]:
     """The live segments of one signal; raw records only unless a tier is named."""
     wanted = 0 if tier is None else tier
@@ -35,8 +41,7 @@ def numbers(mill: Tidemill, signal: str) -> dict[int, int]:
     """How often each number is stored."""
     if not live_segments(mill, signal):
         return {}
-    rows = duckdb.sql(f"SELECT {NUMBER[signal]} AS number, count(*) FROM {scan(mill, signal)} GROUP BY 1").fetchall()
-    return dict(rows)
+    return dict(ask(f"SELECT {NUMBER[signal]} AS number, count(*) FROM {scan(mill, signal)} GROUP BY 1"))
 
 
 def assert_each_once(mill: Tidemill, signal: str, expected: set[int]) -> None:
