@@ -92,7 +92,7 @@ def test_organizations_see_nothing_of_each_other(mill: Tidemill) -> None:
 
 @pytest.mark.slow
 def test_a_deleted_organization_leaves_nothing(mill: Tidemill) -> None:
-    mill.configure(sweep__interval="1s")
+    mill.configure(sweep__interval="1s", sweep__raw_grace="1s", sweep__replaced_grace="1s")
     mill.start()
     assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200
     mill.drain()
