@@ -12,6 +12,7 @@ mod hash_pages;
 mod lookup;
 mod postings;
 mod row_blocks;
+mod series_table;
 mod wire;
 
 pub mod trace_day;
@@ -23,6 +24,7 @@ pub use build::{EncodedIndex, IndexBuilder};
 pub use directory::{IndexDirectory, IndexMode, IndexedColumn, INDEX_VERSION};
 pub use lookup::{Condition, IndexBytes, TokenIndex};
 pub use row_blocks::RowBlocks;
+pub use series_table::{LabelPostings, SeriesFrame, SeriesRows, SeriesTable, SeriesTableBuilder, SERIES_TABLE_VERSION};
 
 pub(crate) use wire::{corrupt, put_varint, Reader};
 

@@ -12,6 +12,7 @@ mod output;
 mod properties;
 mod rest;
 mod runs;
+mod series;
 mod sorted;
 
 #[cfg(test)]

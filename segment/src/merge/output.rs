@@ -13,7 +13,7 @@ use super::properties::compacted_properties;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::{IndexPart, SegmentFooter};
-use crate::index::{IndexBuilder, IndexMode, IndexedColumn, BLOCK_ROWS};
+use crate::index::{IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder, BLOCK_ROWS};
 use crate::schema::SERVICE_NAME_COLUMN;
 use crate::write::{SegmentWriter, ROW_GROUP_ROWS};
 
@@ -22,6 +22,8 @@ const NAMED_SERVICES: usize = 32;
 const NAMED_SERVICES_BYTES: usize = 512;
 /// The footer's name for the index directory.
 pub(crate) const DIRECTORY_PART: &str = "directory";
+/// The footer's name for the series table.
+pub(crate) const SERIES_PART: &str = "series";
 
 /// A segment being written.
 pub(crate) struct Output<'a> {
@@ -39,6 +41,8 @@ pub(crate) struct Output<'a> {
     hours: BTreeSet<Hour>,
     services: BTreeSet<String>,
     pub(crate) duplicate_rows: Option<u64>,
+    /// Metrics: the series so far.
+    pub(crate) series: Option<SeriesTableBuilder>,
 }
 
 impl<'a> Output<'a> {
@@ -65,6 +69,7 @@ impl<'a> Output<'a> {
             hours: BTreeSet::new(),
             services: BTreeSet::new(),
             duplicate_rows: None,
+            series: None,
         }
     }
 
@@ -111,7 +116,13 @@ impl<'a> Output<'a> {
         let encoded = self.index.finish()?;
         let directory = writer.append(&encoded.directory)?;
         let sections = writer.append(&encoded.sections)?;
-        let index = ByteRange { offset: directory.offset, len: directory.len + sections.len };
+        let mut index = ByteRange { offset: directory.offset, len: directory.len + sections.len };
+        let mut parts = vec![IndexPart { name: DIRECTORY_PART.to_owned(), range: directory }];
+        if let Some(series) = &self.series {
+            let range = writer.append(&series.encode()?)?;
+            index.len += range.len;
+            parts.push(IndexPart { name: SERIES_PART.to_owned(), range });
+        }
         let inputs = &self.plan.inputs;
         let share = |rows: u64| match self.outputs {
             1 => rows,
@@ -133,7 +144,7 @@ impl<'a> Output<'a> {
             attributes_truncated: self.plan.attributes_truncated,
             duplicate_rows: self.duplicate_rows,
             index,
-            sections: vec![IndexPart { name: DIRECTORY_PART.to_owned(), range: directory }],
+            sections: parts,
             replaces: inputs.iter().map(|input| input.input.meta.id).collect(),
             outputs: self.outputs,
             ordinal: self.ordinal,

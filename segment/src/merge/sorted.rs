@@ -8,10 +8,12 @@ use tidemill_types::{Level, Signal};
 
 use super::attributes::MergePlan;
 use super::output::Output;
+use super::series::note_series;
 use super::runs::{merge_runs, sort_run, Run, RunSpiller, SortKey, RUN_BATCH_ROWS};
 use super::RUN_MEMORY_BYTES;
 use crate::draft::DraftSegment;
 use crate::error::Result;
+use crate::index::SeriesTableBuilder;
 use crate::write::ROW_GROUP_ROWS;
 
 /// Unsorted rows are sorted together up to this size.
@@ -25,13 +27,16 @@ pub(crate) fn merge_sorted(plan: &MergePlan) -> Result<Vec<DraftSegment>> {
     let mut drafts = Vec::new();
     let mut ordinal = 0;
     let mut output = Output::new(plan, ordinal, outputs);
-    output.duplicate_rows = (plan.signal == Signal::Metrics).then_some(0);
+    let is_metrics = plan.signal == Signal::Metrics;
+    output.duplicate_rows = is_metrics.then_some(0);
+    output.series = is_metrics.then(SeriesTableBuilder::default);
     let mut last: Option<SortKey> = None;
     each_sorted(plan, &mut |batch, keys| {
         if output.rows() >= share {
             ordinal += 1;
             let mut next = Output::new(plan, ordinal, outputs);
-            next.duplicate_rows = output.duplicate_rows.map(|_| 0);
+            next.duplicate_rows = is_metrics.then_some(0);
+            next.series = is_metrics.then(SeriesTableBuilder::default);
             drafts.extend(std::mem::replace(&mut output, next).finish()?);
             last = None;
         }
@@ -41,6 +46,9 @@ pub(crate) fn merge_sorted(plan: &MergePlan) -> Result<Vec<DraftSegment>> {
                 *duplicates += u64::from(last.is_some_and(is_same));
                 last = Some(*key);
             }
+        }
+        if let Some(table) = &mut output.series {
+            note_series(table, plan, &batch, keys)?;
         }
         output.write(&batch)
     })?;

@@ -1,9 +1,5 @@
 //! Merging real and made segments: no row is lost or changed, outputs are sorted and indexed, and the index prunes.
 
-#[path = "support/requests.rs"]
-mod requests;
-mod support;
-
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,44 +9,21 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::SeedableRng;
-use requests::Maker;
 use serde_json::Value;
-use support::{file_rows, sorted_rows, ARRIVAL};
+
+use crate::support::requests::Maker;
+use crate::support::stored::{draft_bytes, store};
+use crate::support::{encode, file_rows, sorted_rows, ARRIVAL};
 use tidemill_segment::index::{Condition, TokenIndex};
 use tidemill_segment::ingest::{BundleEncoder, IngestOptions, InputDescription};
 use tidemill_segment::merge::{merge_segments, MergeInput, MergeOptions};
 use tidemill_segment::read::SegmentFooter;
-use tidemill_segment::{DraftBody, DraftSegment};
-use tidemill_types::keys::SegmentKey;
-use tidemill_types::{LeaseToken, Level, OrganizationId, Signal, WorkId};
+use tidemill_segment::DraftSegment;
+use tidemill_types::{Level, Signal};
 
 fn samples() -> PathBuf {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
     std::env::var_os("TIDEMILL_SHARED").map_or_else(beside, PathBuf::from).join("samples/nezha-otlp")
-}
-
-fn draft_bytes(draft: &DraftSegment) -> Bytes {
-    match &draft.body {
-        DraftBody::Memory(bytes) => bytes.clone(),
-        DraftBody::File(file) => std::fs::read(file.path()).expect("the spool file is there").into(),
-    }
-}
-
-/// Stores a draft in `folder` under a key of its own.
-fn store(folder: &Path, draft: &DraftSegment, work: i64) -> MergeInput {
-    let key = SegmentKey {
-        organization: OrganizationId("dddddddd-aaaa-4ff9-ae8f-365873c552f0".parse().expect("a UUID")),
-        signal: draft.signal,
-        day: draft.day,
-        tier: draft.tier,
-        level: draft.level,
-        work: WorkId(work),
-        token: LeaseToken("dddddddd-aaaa-4ff9-ae8f-365873c552f1".parse().expect("a UUID")),
-        ordinal: 0,
-    };
-    let file = folder.join(format!("{}-{}-{work}.parquet", draft.signal, draft.day));
-    std::fs::write(&file, draft_bytes(draft)).expect("writes");
-    MergeInput { meta: draft.meta(&key, "lake", 1, None), file }
 }
 
 fn merge(folder: &Path, inputs: Vec<MergeInput>, level: u8, target_bytes: u64) -> Vec<DraftSegment> {
@@ -122,7 +95,7 @@ fn made_rows_survive_two_merges() {
                 Signal::Metrics => Maker(&mut random).metrics().encode_to_vec(),
                 Signal::Traces => Maker(&mut random).traces().encode_to_vec(),
             };
-            drafts.extend(support::encode(signal, signal.as_str(), &body).1);
+            drafts.extend(encode(signal, signal.as_str(), &body).1);
         }
         let mut before = sorted_rows(&drafts);
         before.iter_mut().for_each(name_odd_service);
