@@ -3,7 +3,7 @@
 //! Owns: the bytes of a service set, the JSON of an inbox row, the limits of a row. Never: SQL.
 
 use serde::{Deserialize, Serialize};
-use tidemill_types::{ErrorKind, LeaseToken, SegmentMeta, ServiceSet, TimestampNs};
+use tidemill_types::{ErrorKind, Hour, LeaseToken, SegmentMeta, ServiceSet, Tier, TimestampNs};
 
 use crate::metastore::{NewInput, NewWork};
 use crate::{Error, Result};
@@ -111,6 +111,17 @@ pub(crate) fn bounded_reason(reason: &str) -> &str {
     &reason[..end]
 }
 
+/// The hours whose rollups a segment found in a bucket may feed: those that its rows touch, and the one before, because a rollup's
+/// windows are (start, end]. None for a rollup itself.
+pub(crate) fn touched_hours(segment: &SegmentMeta) -> Vec<Hour> {
+    if segment.tier != Tier::RAW {
+        return Vec::new();
+    }
+    let (first, last) = (segment.time.start.plus_ns(-1).hour(), segment.time.end.plus_ns(-1).hour());
+    // A segment never crosses a day; the bound holds for a row that claims otherwise.
+    (first.0..=last.0).take(26).map(Hour).collect()
+}
+
 /// The lease token in a segment's object key (`…/<work>-<token>-<ordinal>.parquet`), `None` for any other key.
 pub(crate) fn token_of_key(object_key: &str) -> Option<LeaseToken> {
     let name = object_key.rsplit('/').next()?;
@@ -119,7 +130,7 @@ pub(crate) fn token_of_key(object_key: &str) -> Option<LeaseToken> {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_types::{Day, Level, Signal, Tier, WorkId, keys::SegmentKey};
+    use tidemill_types::{Day, Level, Signal, WorkId, keys::SegmentKey};
 
     use super::*;
 

@@ -10,9 +10,11 @@ pub mod folder;
 pub mod lock;
 pub mod metastore;
 pub mod object;
+pub mod postgres;
 pub mod sqlite;
 pub mod step;
 
+mod bells;
 mod encoding;
 mod error;
 mod migrations;

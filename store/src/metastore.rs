@@ -99,6 +99,13 @@ pub struct NewInput {
     pub format: Option<String>,
 }
 
+impl NewInput {
+    /// The queue in which it waits.
+    pub fn queue(&self) -> WorkQueue {
+        WorkQueue { signal: self.signal, action: Action::Ingest }
+    }
+}
+
 /// What became of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
@@ -406,7 +413,9 @@ pub trait Metastore: Send + Sync + std::fmt::Debug + 'static {
 
     // Catalog.
 
-    /// Changes after `since`, at most `limit` segments a call. `CatalogSeq(0)` starts from nothing.
+    /// Changes after `since`, at most `limit` segments a call. `CatalogSeq(0)` starts from nothing. While a page says `more` it is
+    /// no snapshot: a segment that was replaced after the page's end is already missing. `Conflict` when the change log no longer
+    /// reaches back to `since`: start from nothing.
     async fn catalog_changes(&self, since: CatalogSeq, limit: usize) -> Result<CatalogDelta>;
     /// Live segments.
     async fn segments(&self, filter: &SegmentFilter) -> Result<Vec<SegmentMeta>>;
@@ -414,7 +423,8 @@ pub trait Metastore: Send + Sync + std::fmt::Debug + 'static {
     async fn ingest_seqs(&self, organization: OrganizationId, signal: Signal, hours: &[Hour]) -> Result<Vec<i64>>;
     /// Retires live segments (retention, deletion); their objects are doomed. Returns how many were live.
     async fn retire_segments(&self, ids: &[SegmentId]) -> Result<u64>;
-    /// Inserts rows found in a bucket (`catalog rebuild`); known ones are left alone. Returns how many were new.
+    /// Inserts rows found in a bucket (`catalog rebuild`); live and doomed ones are left alone. The hours that new raw rows touch are
+    /// raised, so that their rollups are computed. Returns how many were new.
     async fn adopt_segments(&self, segments: &[SegmentMeta]) -> Result<u64>;
 
     // Sweeping.

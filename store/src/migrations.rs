@@ -25,7 +25,6 @@ impl Migration {
 pub(crate) const SQLITE: &[Migration] =
     &[Migration { version: 1, name: "initial", sql: include_str!("../migrations/sqlite/0001_initial.sql") }];
 
-#[cfg_attr(not(test), expect(dead_code, reason = "its backend follows"))]
 pub(crate) const POSTGRES: &[Migration] =
     &[Migration { version: 1, name: "initial", sql: include_str!("../migrations/postgres/0001_initial.sql") }];
 

@@ -8,7 +8,7 @@ use tidemill_types::{
 use uuid::Uuid;
 
 use super::connection::{failed, now_ns, unreadable};
-use crate::encoding::{check_segment, decode_services, encode_services};
+use crate::encoding::{check_segment, decode_services, encode_services, touched_hours};
 use crate::metastore::{CatalogDelta, SegmentFilter};
 use crate::{Error, MetastoreOptions, Result};
 
@@ -165,6 +165,8 @@ pub(super) fn adopt_segments(connection: &Connection, segments: &[SegmentMeta]) 
             .map_err(&fail)?;
         if !is_known {
             insert(connection, "adopt segments", std::slice::from_ref(segment), seq)?;
+            let organization = segment.organization.0.into_bytes();
+            raise_hours(connection, organization, segment.signal, &touched_hours(segment), seq)?;
             adopted += 1;
         }
     }

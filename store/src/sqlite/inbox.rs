@@ -1,7 +1,7 @@
 //! Admission: identities, inbox rows, refusals.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tidemill_types::{Action, OrganizationId, Signal, TimestampNs, WorkId, WorkQueue};
+use tidemill_types::{OrganizationId, Signal, TimestampNs, WorkId};
 use uuid::Uuid;
 
 use super::connection::{failed, now_ns};
@@ -51,7 +51,7 @@ fn admit_one(connection: &Connection, input: &NewInput, options: &MetastoreOptio
     for identity in &input.identities {
         remember.execute(params![identity.0, forget_at]).map_err(&fail)?;
     }
-    let queue = WorkQueue { signal: input.signal, action: Action::Ingest };
+    let queue = input.queue();
     connection
         .prepare_cached(
             "INSERT INTO work (queue, organization, instance_num, priority, runnable_at, size_bytes, created_at, object_key, \

@@ -27,6 +27,7 @@ use tidemill_types::{
     CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId, WorkQueue,
 };
 
+use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput, NewWork,
     Organization, Publication, QueueEntry, Refusal, SegmentFilter,
@@ -36,7 +37,6 @@ use crate::{Error, Metastore, MetastoreOptions, Result};
 use connection::{failed, now_ns, open_writer, refuse_network_file_system};
 use holders::Holder;
 use readers::Readers;
-use wakeup::Wakeup;
 use writer::Writer;
 
 /// A metastore in one SQLite file.
@@ -44,7 +44,7 @@ use writer::Writer;
 pub struct SqliteMetastore {
     writer: Writer,
     readers: Arc<Readers>,
-    wakeup: Wakeup,
+    bells: Arc<Bells>,
     holder: Arc<Holder>,
     options: Arc<MetastoreOptions>,
 }
@@ -74,10 +74,12 @@ impl SqliteMetastore {
         let connection = open_writer(path)?;
         let holder = Holder::enter(path)?;
         holder.end_leases_of_gone(&connection)?;
+        let bells = Arc::new(Bells::new());
+        wakeup::start_watch(path, &bells)?;
         Ok(Self {
             writer: Writer::start(connection)?,
             readers: Readers::new(path.to_owned()),
-            wakeup: Wakeup::start(path)?,
+            bells,
             holder: Arc::new(holder),
             options: Arc::new(options),
         })
@@ -200,9 +202,10 @@ impl Metastore for SqliteMetastore {
     }
 
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {
+        let queues: Vec<WorkQueue> = inputs.iter().map(NewInput::queue).collect();
         let inputs = inputs.to_vec();
         let admitted = self.write("admit", move |connection, options| inbox::admit(connection, &inputs, options)).await?;
-        self.wakeup.ring();
+        self.bells.ring(queues);
         Ok(admitted)
     }
 
@@ -216,9 +219,10 @@ impl Metastore for SqliteMetastore {
     }
 
     async fn enqueue(&self, work: &[NewWork]) -> Result<()> {
+        let queues: Vec<WorkQueue> = work.iter().map(|item| item.queue).collect();
         let work = work.to_vec();
         self.write("enqueue", move |connection, _| claim::enqueue(connection, &work)).await?;
-        self.wakeup.ring();
+        self.bells.ring(queues);
         Ok(())
     }
 
@@ -241,7 +245,7 @@ impl Metastore for SqliteMetastore {
 
     async fn hand_back(&self, token: LeaseToken) -> Result<()> {
         self.write("hand back", move |connection, _| finish::hand_back(connection, token)).await?;
-        self.wakeup.ring();
+        self.bells.ring_all();
         Ok(())
     }
 
@@ -249,17 +253,18 @@ impl Metastore for SqliteMetastore {
         let reason = reason.to_owned();
         let nature = if is_permanent { FailureNature::Permanent } else { FailureNature::Transient };
         self.write("fail", move |connection, options| finish::fail(connection, token, &reason, nature, options)).await?;
-        self.wakeup.ring();
+        self.bells.ring_all();
         Ok(())
     }
 
     async fn publish(&self, token: LeaseToken, publication: &Publication) -> Result<CatalogSeq> {
+        let queues: Vec<WorkQueue> = publication.enqueue.iter().map(|item| item.queue).collect();
         let publication = publication.clone();
         let seq = self
             .write("publish", move |connection, options| finish::publish(connection, token, &publication, options))
             .await?;
         reach(Step::PublishCommitted);
-        self.wakeup.ring();
+        self.bells.ring(queues);
         Ok(seq)
     }
 
@@ -279,12 +284,12 @@ impl Metastore for SqliteMetastore {
     async fn redrive(&self, ids: Option<&[WorkId]>) -> Result<u64> {
         let ids = ids.map(<[WorkId]>::to_vec);
         let redriven = self.write("redrive", move |connection, _| finish::redrive(connection, ids.as_deref())).await?;
-        self.wakeup.ring();
+        self.bells.ring_all();
         Ok(redriven)
     }
 
     async fn wait_for_work(&self, queues: &[WorkQueue], at_most: Duration) {
-        let mut bell = self.wakeup.listen();
+        let mut listening = self.bells.listen(queues);
         let queues = queues.to_vec();
         let due = self.read("wait for work", move |connection| views::due_in_ns(connection, &queues)).await;
         let pause = match due {
@@ -293,7 +298,7 @@ impl Metastore for SqliteMetastore {
         };
         if !pause.is_zero() {
             // Either something changed, or the time has come.
-            let _ = tokio::time::timeout(pause, bell.changed()).await;
+            let _ = tokio::time::timeout(pause, listening.rung()).await;
         }
     }
 

@@ -1,0 +1,400 @@
+//! The metastore in PostgreSQL 16 or later, for any number of machines.
+//!
+//! Owns: a pool of connections, the schema, NOTIFY and LISTEN. Commits are synchronous as the server is configured; locks are
+//! taken in one order everywhere, and a transaction that PostgreSQL undoes because of others is run again.
+//! Never: a decision about retries or blame (`tidemill_scaling`), a transaction held open over an await of anything else.
+//! Start with [`PostgresMetastore`]; then `claim` and `finish` (the queue), `catalog`.
+
+mod catalog;
+mod claim;
+mod connection;
+mod finish;
+mod inbox;
+mod notify;
+mod options;
+mod organizations;
+mod outcomes;
+mod sweep;
+mod views;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::{Client, Pool, PoolError};
+use tidemill_scaling::retry::FailureNature;
+use tidemill_types::{
+    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId, WorkQueue,
+};
+use tokio::task::JoinHandle;
+use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
+use uuid::Uuid;
+
+use crate::bells::Bells;
+use crate::metastore::{
+    Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput, NewWork,
+    Organization, Publication, QueueEntry, Refusal, SegmentFilter,
+};
+use crate::step::{Step, reach};
+use crate::{Error, Metastore, MetastoreOptions, Result};
+use connection::{Address, failed, is_worth_repeating, query};
+use notify::Notifier;
+use outcomes::Outcomes;
+
+pub use options::PostgresOptions;
+
+/// How often a transaction is run that is undone because of others.
+const ATTEMPTS: usize = 5;
+/// How often a claim chooses anew when others took what it had chosen.
+const CHOICES: usize = 4;
+
+/// A metastore in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresMetastore {
+    pool: Pool,
+    version: String,
+    /// Stored with every lease: this process, until the metastore is dropped.
+    holder: Uuid,
+    bells: Arc<Bells>,
+    notifier: Arc<Notifier>,
+    outcomes: Outcomes,
+    options: MetastoreOptions,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for PostgresMetastore {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Runs `$body` in a transaction `$transaction` and commits it; again when PostgreSQL undid it because of others.
+macro_rules! in_transaction {
+    ($store:expr, $operation:literal, |$transaction:ident| $body:expr) => {
+        in_transaction!($store, $operation, |$transaction| $body, ())
+    };
+    ($store:expr, $operation:literal, |$transaction:ident| $body:expr, $before_commit:expr) => {{
+        let mut attempt = 1;
+        loop {
+            let mut client = $store.client($operation).await?;
+            let $transaction = client.transaction().await.map_err(failed($operation))?;
+            let result = match $body {
+                Ok(value) => {
+                    $before_commit;
+                    $transaction.commit().await.map(|()| value).map_err(failed($operation))
+                }
+                // Dropping the transaction rolls it back.
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if attempt < ATTEMPTS && is_worth_repeating(&error) => attempt += 1,
+                result => break result,
+            }
+        }
+    }};
+}
+
+impl PostgresMetastore {
+    /// Connects and brings the schema up to date.
+    ///
+    /// # Errors
+    /// `Invalid` for a server older than 16, a newer schema or a bad DSN; `Unavailable`.
+    pub async fn connect(options: &PostgresOptions) -> Result<Self> {
+        let address = Address::new(&options.dsn, options)?;
+        let pool = address.pool(options.connections)?;
+        let mut client = take(&pool, "open").await?;
+        let version = connection::check_version(&client).await?;
+        connection::migrate(&mut client).await?;
+        drop(client);
+        let listen = match &options.listen_dsn {
+            Some(dsn) => Address::new(dsn, options)?,
+            None => address,
+        };
+        let (bells, notifier) = (Arc::new(Bells::new()), Arc::new(Notifier::default()));
+        let tasks = [
+            tokio::spawn(notify::run_notify(Arc::clone(&notifier), pool.clone())),
+            tokio::spawn(notify::run_listen(listen, Arc::clone(&bells))),
+        ];
+        let (holder, outcomes, options) = (Uuid::new_v4(), Outcomes::default(), options.metastore.clone());
+        Ok(Self { pool, version, holder, bells, notifier, outcomes, options, tasks })
+    }
+
+    /// Runs a read-only query and returns its first value as a number: what a scaler's trigger does.
+    ///
+    /// # Errors
+    /// `Invalid` for an answer that is no number; what the server answers.
+    pub async fn query_number(&self, query: &str) -> Result<f64> {
+        let mut client = self.client("query").await?;
+        let transaction = client.build_transaction().read_only(true).start().await.map_err(failed("query"))?;
+        let messages = transaction.simple_query(query).await.map_err(failed("query"))?;
+        let value = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let number = value.and_then(|value| value.parse().ok());
+        number.ok_or_else(|| Error::new("query", query, ErrorKind::Invalid, format!("{value:?} is no number")))
+    }
+
+    async fn client(&self, operation: &'static str) -> Result<Client> {
+        take(&self.pool, operation).await
+    }
+
+    /// Wakes the workers of this process now, those of others by NOTIFY.
+    fn announce(&self, queues: Vec<WorkQueue>) {
+        self.notifier.notify(&queues);
+        self.bells.ring(queues);
+    }
+
+    async fn count_reported(&self, queues: impl IntoIterator<Item = i16>) {
+        let Some(counts) = self.outcomes.count(queues) else { return };
+        for (queue, reported) in counts {
+            let written = async {
+                let client = self.client("count outcomes").await?;
+                claim::count_outcomes(&client, queue, reported, 0).await
+            };
+            if let Err(error) = written.await {
+                tracing::debug!(%error, "how leases ended was not counted");
+            }
+        }
+    }
+
+    /// A lease ended and its items are claimable again.
+    async fn lease_ended(&self, ended: &finish::Ended) {
+        self.announce(WorkQueue::from_code(ended.queue).into_iter().collect());
+        self.count_reported([ended.queue]).await;
+    }
+}
+
+async fn take(pool: &Pool, operation: &'static str) -> Result<Client> {
+    pool.get().await.map_err(|source| match source {
+        PoolError::Backend(source) => failed(operation)(source),
+        PoolError::Timeout(_) => Error::new(operation, "the metastore", ErrorKind::Busy, "no connection became free"),
+        other => Error::new(operation, "the metastore", ErrorKind::Unavailable, other),
+    })
+}
+
+#[async_trait]
+impl Metastore for PostgresMetastore {
+    fn describe(&self) -> String {
+        format!("postgresql {}", self.version)
+    }
+
+    async fn now(&self) -> Result<TimestampNs> {
+        let client = self.client("read clock").await?;
+        Ok(TimestampNs(query(&client, "read clock", "SELECT now_ns()", &[]).await?[0].get(0)))
+    }
+
+    async fn create_organization(&self, id: OrganizationId, name: &str) -> Result<Organization> {
+        organizations::create(&self.client("create organization").await?, id, name).await
+    }
+
+    async fn organizations(&self) -> Result<Vec<Organization>> {
+        organizations::list(&self.client("list organizations").await?).await
+    }
+
+    async fn update_organization(&self, organization: &Organization) -> Result<()> {
+        organizations::update(&self.client("update organization").await?, organization).await
+    }
+
+    async fn delete_organization(&self, id: OrganizationId) -> Result<()> {
+        in_transaction!(self, "delete organization", |transaction| organizations::delete(&transaction, id).await)
+    }
+
+    async fn create_key(&self, key: &ApiKey) -> Result<()> {
+        in_transaction!(self, "create key", |transaction| organizations::create_key(&transaction, key).await)
+    }
+
+    async fn keys(&self, organization: Option<OrganizationId>) -> Result<Vec<ApiKey>> {
+        organizations::keys(&self.client("list keys").await?, organization).await
+    }
+
+    async fn revoke_key(&self, id: &str) -> Result<()> {
+        organizations::revoke_key(&self.client("revoke key").await?, id).await
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<String>> {
+        organizations::document(&self.client("read document").await?, name).await
+    }
+
+    async fn store_document(&self, name: &str, body: &str) -> Result<()> {
+        organizations::store_document(&self.client("store document").await?, name, body).await
+    }
+
+    async fn known_identities(&self, identities: &[InputIdentity]) -> Result<Vec<bool>> {
+        inbox::known_identities(&self.client("look up identity").await?, identities).await
+    }
+
+    async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {
+        let admitted =
+            in_transaction!(self, "admit", |transaction| inbox::admit(&transaction, inputs, &self.options).await)?;
+        self.announce(inputs.iter().map(NewInput::queue).collect());
+        Ok(admitted)
+    }
+
+    async fn record_refusals(&self, refusals: &[Refusal]) -> Result<()> {
+        in_transaction!(self, "record refusals", |transaction| inbox::record_refusals(&transaction, refusals).await)
+    }
+
+    async fn inbox(&self, organization: Option<OrganizationId>, limit: usize) -> Result<Vec<InboxEntry>> {
+        inbox::inbox(&self.client("list inbox").await?, organization, limit).await
+    }
+
+    async fn enqueue(&self, work: &[NewWork]) -> Result<()> {
+        in_transaction!(self, "enqueue", |transaction| claim::enqueue(&transaction, work).await)?;
+        let mut queues: Vec<WorkQueue> = work.iter().map(|item| item.queue).collect();
+        queues.dedup();
+        self.announce(queues);
+        Ok(())
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Option<Bundle>> {
+        let client = self.client("claim").await?;
+        // Sent together, answered together.
+        let (has_expired, mut choice) = tokio::try_join!(claim::has_expired(&client), claim::choose(&client, request))?;
+        if has_expired {
+            in_transaction!(self, "claim", |transaction| {
+                claim::settle_crashes(&transaction, self.holder, &self.options).await
+            })?;
+            choice = claim::choose(&client, request).await?;
+        }
+        for _ in 0..CHOICES {
+            let Some(chosen) = &choice else { return Ok(None) };
+            if let Some(bundle) = claim::lease(&client, request, chosen, self.holder).await? {
+                return Ok(Some(bundle));
+            }
+            choice = claim::choose(&client, request).await?;
+        }
+        Ok(None)
+    }
+
+    async fn extend_lease(&self, token: LeaseToken, lease: Duration) -> Result<()> {
+        finish::extend_lease(&self.client("extend lease").await?, token, lease).await
+    }
+
+    async fn hand_back(&self, token: LeaseToken) -> Result<()> {
+        let ended = in_transaction!(self, "hand back", |transaction| finish::hand_back(&transaction, token).await)?;
+        self.lease_ended(&ended).await;
+        Ok(())
+    }
+
+    async fn fail(&self, token: LeaseToken, reason: &str, is_permanent: bool) -> Result<()> {
+        let nature = if is_permanent { FailureNature::Permanent } else { FailureNature::Transient };
+        let ended = in_transaction!(self, "fail", |transaction| {
+            finish::fail(&transaction, token, reason, nature, &self.options).await
+        })?;
+        self.lease_ended(&ended).await;
+        Ok(())
+    }
+
+    async fn publish(&self, token: LeaseToken, publication: &Publication) -> Result<CatalogSeq> {
+        let (seq, ended) = in_transaction!(
+            self,
+            "publish",
+            |transaction| finish::publish(&transaction, token, publication, &self.options).await,
+            reach(Step::PublishBeforeCommit)
+        )?;
+        reach(Step::PublishCommitted);
+        self.announce(publication.enqueue.iter().map(|item| item.queue).collect());
+        self.lease_ended(&ended).await;
+        Ok(seq)
+    }
+
+    async fn complete(&self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>> {
+        let all: Vec<Uuid> = tokens.iter().map(|token| token.0).collect();
+        let client = self.client("complete").await?;
+        let ended = finish::complete_unkeyed(&client, &all, &self.options).await?;
+        drop(client);
+        let mut queues: Vec<i16> = ended.iter().map(|(_, queue)| *queue).collect();
+        let mut lost = Vec::new();
+        for &token in tokens {
+            if ended.iter().any(|(done, _)| *done == token.0) {
+                continue;
+            }
+            let ended = in_transaction!(self, "complete", |transaction| {
+                finish::complete_one(&transaction, token, &self.options).await
+            })?;
+            match ended {
+                Some(ended) => {
+                    self.announce(WorkQueue::from_code(ended.queue).into_iter().collect());
+                    queues.push(ended.queue);
+                }
+                None => lost.push(token),
+            }
+        }
+        self.count_reported(queues).await;
+        Ok(lost)
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>> {
+        views::backlog(&self.client("read backlog").await?).await
+    }
+
+    async fn queue(&self, queue: Option<WorkQueue>, dead_only: bool, limit: usize) -> Result<Vec<QueueEntry>> {
+        views::queue(&self.client("list queue").await?, queue, dead_only, limit).await
+    }
+
+    async fn redrive(&self, ids: Option<&[WorkId]>) -> Result<u64> {
+        let redriven = finish::redrive(&self.client("redrive").await?, ids).await?;
+        self.announce(WorkQueue::all());
+        Ok(redriven)
+    }
+
+    async fn wait_for_work(&self, queues: &[WorkQueue], at_most: Duration) {
+        let mut listening = self.bells.listen(queues);
+        let due = async { views::due_in_ns(&self.client("wait for work").await?, queues).await };
+        let pause = match due.await {
+            Ok(Some(due_ns)) => at_most.min(Duration::from_nanos(due_ns.cast_unsigned())),
+            _ => at_most,
+        };
+        if !pause.is_zero() {
+            // Either something changed, or the time has come.
+            let _ = tokio::time::timeout(pause, listening.rung()).await;
+        }
+    }
+
+    async fn catalog_changes(&self, since: CatalogSeq, limit: usize) -> Result<CatalogDelta> {
+        let mut client = self.client("read catalog changes").await?;
+        let snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        let transaction = snapshot.start().await.map_err(failed("read catalog changes"))?;
+        let delta = catalog::changes(&transaction, since, limit).await?;
+        transaction.commit().await.map_err(failed("read catalog changes"))?;
+        Ok(delta)
+    }
+
+    async fn segments(&self, filter: &SegmentFilter) -> Result<Vec<SegmentMeta>> {
+        catalog::segments(&self.client("list segments").await?, filter).await
+    }
+
+    async fn ingest_seqs(&self, organization: OrganizationId, signal: Signal, hours: &[Hour]) -> Result<Vec<i64>> {
+        catalog::ingest_seqs(&self.client("read hours").await?, organization, signal, hours).await
+    }
+
+    async fn retire_segments(&self, ids: &[SegmentId]) -> Result<u64> {
+        let grace = i64::try_from(self.options.replaced_grace.as_nanos()).unwrap_or(i64::MAX / 4);
+        in_transaction!(self, "retire segments", |transaction| catalog::retire_segments(&transaction, ids, grace).await)
+    }
+
+    async fn adopt_segments(&self, segments: &[SegmentMeta]) -> Result<u64> {
+        in_transaction!(self, "adopt segments", |transaction| catalog::adopt_segments(&transaction, segments).await)
+    }
+
+    async fn doomed_objects(&self, limit: usize) -> Result<Vec<DoomedObject>> {
+        sweep::doomed_objects(&self.client("list doomed objects").await?, limit).await
+    }
+
+    async fn forget_doomed(&self, objects: &[DoomedObject]) -> Result<()> {
+        sweep::forget_doomed(&self.client("forget doomed objects").await?, objects).await
+    }
+
+    async fn referenced(&self, object_keys: &[String]) -> Result<Vec<bool>> {
+        sweep::referenced(&self.client("look up references").await?, object_keys).await
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let client = self.client("prune").await?;
+        while sweep::prune(&client, &self.options).await? {}
+        Ok(())
+    }
+}
