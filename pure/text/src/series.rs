@@ -4,7 +4,7 @@
 //! temporality, monotonicity, and the point's attributes. Descriptions and schema URLs are not part of it. The hash is kept after each
 //! step, so that a point costs only its own attributes.
 
-use crate::labels::{encode_labels, push_text, LabelValue};
+use crate::labels::{LabelValue, encode_labels, push_text};
 
 /// The first bytes hashed; a change of what is hashed takes another number.
 const DOMAIN: &[u8] = b"tidemill series 1\0";

@@ -112,6 +112,15 @@ impl AttributeColumns {
         }
     }
 
+    /// Adds one attribute of `row` to the overflow column, whatever its type.
+    pub(crate) fn push_unpromoted(&mut self, row: u32, id: Option<KeyId>, key: &str, value: AnyRef<'_>) {
+        if let Some(id) = id {
+            self.note_elsewhere(row, id, value);
+            self.seen[id as usize].overflows = true;
+        }
+        self.push_rest(key, value);
+    }
+
     /// Counts that key number `id` stands in a column outside of this set, once for each of `rows`.
     pub(crate) fn note_elsewhere(&mut self, row: u32, id: KeyId, value: AnyRef<'_>) {
         let place = id as usize;

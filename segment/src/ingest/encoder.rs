@@ -12,11 +12,11 @@ use super::time::{ChosenTime, choose_time};
 use super::{IngestOptions, InputDescription, InputReport, Issue, REPORTED_ISSUES};
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
-use crate::input::StoredInput;
+use crate::input::{StoredInput, walk_input};
 use crate::otlp::logs::LogRow;
 use crate::otlp::metrics::{MetricRow, PointRow, temporality_name};
 use crate::otlp::spans::SpanRow;
-use crate::otlp::stream::{End, walk_requests};
+use crate::otlp::stream::End;
 use crate::otlp::{Frame, ResourceRow, Sink};
 use crate::write::ROW_GROUP_ROWS;
 
@@ -97,7 +97,8 @@ impl BundleEncoder {
         let fail = |source| Error::ReadInput { label: input.label.clone(), source };
         let stored = StoredInput::open(reader).map_err(fail)?;
         let meter = stored.meter();
-        let end = walk_requests(self.options.signal, &mut stored.buffered(), self)?;
+        let options = self.options.clone();
+        let end = walk_input(&options, input, stored, self)?;
         if let Some(error) = meter.take_error() {
             return Err(fail(error));
         }

@@ -65,7 +65,6 @@ pub(crate) fn attribute_entries(
             let column = promotion.columns.iter().find(|column| column.scope == scope && column.key == key);
             let is_service = scope == AttributeScope::Resource && key == SERVICE_NAME_KEY;
             let (column, kind) = match column {
-                // `service.name` is text wherever it is sane; a promoted column of another type holds the others.
                 _ if is_service => (Some(SERVICE_NAME_COLUMN.to_owned()), Some(AttributeType::String)),
                 Some(column) => (Some(column.column.clone()), Some(column.kind)),
                 None => (None, None),

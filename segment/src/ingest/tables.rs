@@ -77,12 +77,14 @@ impl ResourceTable {
         for (position, (key, value)) in resource.attributes.iter().enumerate() {
             let id = keys.number(position, key);
             match (value, id) {
-                (AnyRef::String(name), Some(id)) if *key == SERVICE_NAME_KEY && service.is_none() => {
+                _ if *key != SERVICE_NAME_KEY => self.attributes.push(entry, id, key, *value),
+                (AnyRef::String(name), Some(id)) if service.is_none() => {
                     service = Some(*name);
                     self.service.push(entry, name);
                     self.attributes.note_elsewhere(entry, id, *value);
                 }
-                _ => self.attributes.push(entry, id, key, *value),
+                // Its column is `service_name`; what that cannot hold must not get another one.
+                _ => self.attributes.push_unpromoted(entry, id, key, *value),
             }
         }
         self.attributes.end_row(entry);

@@ -13,12 +13,17 @@ const FREE_BYTES: u64 = 1 << 20;
 /// Decompressed bytes allowed beyond for each stored byte.
 const RATIO_LIMIT: u64 = 200;
 const BUFFER_BYTES: usize = 128 << 10;
+/// How much is looked at to recognize a format.
+const HEAD_BYTES: usize = 4 << 10;
 
 /// The decompressed bytes of an input.
 pub(crate) struct StoredInput<'r> {
     decoder: Decoder<'r>,
     meter: Rc<RefCell<Meter>>,
     produced: u64,
+    /// Decompressed bytes that were looked at already, the place of the next one, and how looking ended.
+    head: (Vec<u8>, usize),
+    head_error: Option<io::Error>,
 }
 
 /// What went through the reader below the decoder.
@@ -62,7 +67,15 @@ impl<'r> StoredInput<'r> {
         } else {
             Decoder::Plain(source)
         };
-        Ok(Self { decoder, meter, produced: 0 })
+        Ok(Self { decoder, meter, produced: 0, head: (Vec::new(), 0), head_error: None })
+    }
+
+    /// The first decompressed bytes, some thousands if there are so many; they will be read again.
+    pub(crate) fn look_ahead(&mut self) -> &[u8] {
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        self.head_error = (&mut *self).take(HEAD_BYTES as u64).read_to_end(&mut head).err();
+        self.head = (head, 0);
+        &self.head.0
     }
 
     /// A handle that still knows the reader's error after this was consumed.
@@ -93,6 +106,16 @@ impl StoredMeter {
 
 impl Read for StoredInput<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (head, place) = &mut self.head;
+        if *place < head.len() {
+            let length = buffer.len().min(head.len() - *place);
+            buffer[..length].copy_from_slice(&head[*place..*place + length]);
+            *place += length;
+            return Ok(length);
+        }
+        if let Some(error) = self.head_error.take() {
+            return Err(error);
+        }
         let read = match &mut self.decoder {
             Decoder::Plain(source) => source.read(buffer)?,
             Decoder::Gzip(decoder) => decoder.read(buffer)?,

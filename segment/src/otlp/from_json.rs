@@ -4,16 +4,16 @@
 
 use std::fmt;
 
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
-use base64::{alphabet, Engine};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tidemill_types::Signal;
 
-use super::json_schema::{request, Field, Kind, Message};
+use super::json_schema::{Field, Kind, Message, request};
 use super::writer::{
-    close_message, open_message, put_bytes_field, put_fixed32_field, put_fixed64_field, put_message_field, put_varint,
+    close_message, open_message, put_bytes_field, put_fixed32_field, put_fixed64_field, put_message_field,
     put_varint_field,
 };
 use crate::ingest::{Issue, REPORTED_ISSUES};
@@ -213,7 +213,8 @@ impl Member<'_, '_> {
                 put_bytes_field(self.out, field, &bytes);
             }
             Kind::Id(length) => {
-                let id = hex::decode(text).map_err(|error| E::custom(format!("{text:?} is no hexadecimal id: {error}")))?;
+                let id =
+                    hex::decode(text).map_err(|error| E::custom(format!("{text:?} is no hexadecimal id: {error}")))?;
                 if !id.is_empty() && id.len() != length {
                     return Err(E::custom(format!("{} bytes, expected {length}", id.len())));
                 }
@@ -316,7 +317,9 @@ impl<'de> Visitor<'de> for Member<'_, '_> {
         loop {
             self.state.path.push(Step::Item(place));
             let more = match self.field.kind {
-                Kind::Message(message) if message.is_record => read_record(&mut list, self.field.number, message, self.out, self.state)?,
+                Kind::Message(message) if message.is_record => {
+                    read_record(&mut list, self.field.number, message, self.out, self.state)?
+                }
                 _ => list
                     .next_element_seed(Member { field: self.field, out: self.out, state: self.state, in_list: true })?
                     .is_some(),
@@ -351,47 +354,4 @@ fn read_record<'de, A: SeqAccess<'de>>(
         }
     }
     Ok(true)
-}
-
-/// Appends a string attribute to a message whose attributes are field `number`.
-pub(crate) fn put_text_attribute(out: &mut Vec<u8>, number: u32, key: &str, value: &str) {
-    put_message_field(out, number, |out| {
-        put_bytes_field(out, 1, key.as_bytes());
-        put_message_field(out, 2, |out| put_bytes_field(out, 1, value.as_bytes()));
-    });
-}
-
-/// Appends an attribute whose `AnyValue` fields `write` appends.
-pub(crate) fn put_attribute(out: &mut Vec<u8>, number: u32, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
-    put_message_field(out, number, |out| {
-        put_bytes_field(out, 1, key.as_bytes());
-        put_message_field(out, 2, write);
-    });
-}
-
-/// Appends the fields of an `AnyValue` that says what `value` says.
-pub(crate) fn put_json_value(out: &mut Vec<u8>, value: &serde_json::Value) {
-    use serde_json::Value;
-    match value {
-        Value::Null => {}
-        Value::Bool(flag) => put_varint_field(out, 2, u64::from(*flag)),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => {
-                put_varint(out, 3 << 3);
-                put_varint(out, integer as u64);
-            }
-            (None, double) => put_fixed64_field(out, 4, double.unwrap_or(f64::NAN).to_bits()),
-        },
-        Value::String(text) => put_bytes_field(out, 1, text.as_bytes()),
-        Value::Array(values) => put_message_field(out, 5, |out| {
-            for value in values {
-                put_message_field(out, 1, |out| put_json_value(out, value));
-            }
-        }),
-        Value::Object(members) => put_message_field(out, 6, |out| {
-            for (key, value) in members {
-                put_attribute(out, 1, key, |out| put_json_value(out, value));
-            }
-        }),
-    }
 }

@@ -102,7 +102,9 @@ pub(crate) fn walk_resource<S: Sink>(
     }
     if let Some(fault) = fault {
         let records = scopes.iter().map(|(scope, _)| count_records(signal, scope)).sum();
-        sink.refuse(records, issue(&base, fault));
+        if records > 0 {
+            sink.refuse(records, issue(&base, fault));
+        }
         return Ok(walked);
     }
     sink.enter_resource(&resource);
@@ -124,7 +126,10 @@ fn walk_scope<S: Sink>(
     let names = frame_names(signal);
     let mut scope = ScopeRow::default();
     if let Err(fault) = find_scope(message, &mut scope) {
-        sink.refuse(count_records(signal, message), issue(&path(), fault));
+        let records = count_records(signal, message);
+        if records > 0 {
+            sink.refuse(records, issue(&path(), fault));
+        }
         return Ok(());
     }
     let frame = Frame { resource, scope: &scope };

@@ -63,6 +63,41 @@ pub(crate) fn close_message(out: &mut Vec<u8>, start: usize) {
     }
 }
 
+/// Appends an attribute whose `AnyValue` fields `write` appends.
+pub(crate) fn put_attribute(out: &mut Vec<u8>, number: u32, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
+    put_message_field(out, number, |out| {
+        put_bytes_field(out, 1, key.as_bytes());
+        put_message_field(out, 2, write);
+    });
+}
+
+/// Appends the fields of an `AnyValue` that says what `value` says.
+pub(crate) fn put_json_value(out: &mut Vec<u8>, value: &serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Null => {}
+        Value::Bool(flag) => put_varint_field(out, 2, u64::from(*flag)),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => {
+                put_varint(out, 3 << 3);
+                put_varint(out, integer as u64);
+            }
+            (None, double) => put_fixed64_field(out, 4, double.unwrap_or(f64::NAN).to_bits()),
+        },
+        Value::String(text) => put_bytes_field(out, 1, text.as_bytes()),
+        Value::Array(values) => put_message_field(out, 5, |out| {
+            for value in values {
+                put_message_field(out, 1, |out| put_json_value(out, value));
+            }
+        }),
+        Value::Object(members) => put_message_field(out, 6, |out| {
+            for (key, value) in members {
+                put_attribute(out, 1, key, |out| put_json_value(out, value));
+            }
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,14 +7,7 @@ use tidemill_segment::DraftSegment;
 use tidemill_segment::ingest::{BundleEncoder, IngestOptions, InputDescription};
 use tidemill_types::{Signal, TimestampNs};
 
-/// The folder of shared samples: `TIDEMILL_SHARED`, or `shared` beside the repository.
-fn samples() -> PathBuf {
-    let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let shared = std::env::var_os("TIDEMILL_SHARED").map_or_else(beside, PathBuf::from);
-    let folder = shared.join("samples/nezha-otlp");
-    assert!(folder.is_dir(), "{} is missing: set TIDEMILL_SHARED to the folder of shared samples", folder.display());
-    folder
-}
+use crate::support::samples;
 
 fn load(signal: Signal) -> (u64, Vec<DraftSegment>) {
     let spool = tempfile::tempdir().expect("a folder");
@@ -22,8 +15,10 @@ fn load(signal: Signal) -> (u64, Vec<DraftSegment>) {
         IngestOptions { signal, promote: Vec::new(), spool: spool.path().to_owned(), memory_bytes: 256 << 20 };
     let mut encoder = BundleEncoder::new(options).expect("sane options");
     let mut accepted = 0;
-    let mut names: Vec<PathBuf> =
-        std::fs::read_dir(samples()).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let mut names: Vec<PathBuf> = std::fs::read_dir(samples("nezha-otlp"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     names.sort();
     for path in names {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
