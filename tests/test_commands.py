@@ -45,7 +45,7 @@ def test_no_auth_is_for_loopback(mill: Tidemill) -> None:
     assert done.returncode == 3 and "loopback" in done.stderr
     mill.configure(auth__enabled=False)
     mill.start(until_ready=False)
-    wait_until(mill._read_ports, at_most_s=30, what="tidemill up", alive=mill.process, log=mill.log)
+    wait_until(mill.read_ports, at_most_s=30, what="tidemill up", alive=mill.process, log=mill.log)
     headers = {"content-type": "application/x-protobuf"}
     answer = requests.post(mill.url("http", "/v1/logs"), data=otlp.logs([1]), headers=headers, timeout=10)
     assert answer.status_code == 200, answer.text

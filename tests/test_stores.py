@@ -177,7 +177,7 @@ def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
     (mill.data / "ports.json").unlink(missing_ok=True)
     receiver = start([str(binary()), "receive"], log, env=mill.environment, cwd=mill.folder)
     try:
-        wait_until(mill._read_ports, at_most_s=30, what="the receiver", alive=receiver, log=log)
+        wait_until(mill.read_ports, at_most_s=30, what="the receiver", alive=receiver, log=log)
         with psycopg.connect(url, autocommit=True) as connection:
             for number in range(3):
                 for name in SIGNALS:

@@ -62,14 +62,15 @@ class Tidemill:
 
     def wait_until_ready(self) -> None:
         """Waits for `ports.json` and the key that the first start prints."""
-        wait_until(self._read_ports, at_most_s=30, what="tidemill up", alive=self.process, log=self.log, every_s=0.01)
+        wait_until(self.read_ports, at_most_s=30, what="tidemill up", alive=self.process, log=self.log, every_s=0.01)
         if not self.headers:
             self.headers = wait_until(
                 self._printed_headers, at_most_s=10, what="the key of the first start", alive=self.process, log=self.log
             )
             self.session.headers.update(self.headers)
 
-    def _read_ports(self) -> bool:
+    def read_ports(self) -> bool:
+        """Whether the server has written where it listens."""
         path = self.data / "ports.json"
         if not path.exists():
             return False
