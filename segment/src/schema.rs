@@ -212,6 +212,7 @@ fn metric_fields() -> Vec<Field> {
         Field::new("negative_counts", list_of(DataType::UInt64), true),
         Field::new("quantiles", list_of(DataType::Struct(quantile_fields())), true),
         Field::new("exemplars", DataType::Utf8, true),
+        Field::new("metadata", DataType::Utf8, true),
     ]
 }
 

@@ -200,7 +200,7 @@ impl AttributeColumns {
 
     /// The array of the overflow column.
     pub(crate) fn build_rest(&self, placement: Placement<'_>) -> ArrayRef {
-        self.rest.build(placement)
+        self.rest.build_plain(placement)
     }
 
     /// Forgets all rows, keeping columns and statistics.

@@ -252,16 +252,27 @@ impl TextColumn {
         Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(self.values())))
     }
 
-    /// The same as a plain array, for elements of lists.
-    pub(crate) fn build_plain(&self, rows: usize) -> ArrayRef {
-        let texts = self.values();
-        let places = Placement { rows, source: None }.places(&self.rows);
-        let array: StringArray = places
-            .places
-            .iter()
-            .map(|place| (*place != NONE).then(|| texts.value(self.keys[*place as usize] as usize)))
-            .collect();
-        Arc::new(array)
+    /// The same as a plain array: for long text, whose pages the Parquet writer then bounds, and for elements of lists.
+    pub(crate) fn build_plain(&self, placement: Placement<'_>) -> ArrayRef {
+        if self.rows.is_empty() {
+            return new_null_array(&DataType::Utf8, placement.len());
+        }
+        let stored = self.ends.len() - 1;
+        if placement.source.is_none() && stored == placement.rows && self.rows.len() == placement.rows {
+            return Arc::new(self.values());
+        }
+        let places = placement.places(&self.rows);
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut ends = Vec::with_capacity(places.places.len() + 1);
+        ends.push(0);
+        for place in &places.places {
+            if *place != NONE {
+                bytes.extend_from_slice(self.value(*place as usize));
+            }
+            ends.push(i32::try_from(bytes.len()).expect("a partition's text stays below 2 GiB"));
+        }
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+        Arc::new(StringArray::new(offsets, Buffer::from(bytes), places.nulls))
     }
 
     fn values(&self) -> StringArray {

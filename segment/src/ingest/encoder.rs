@@ -22,8 +22,11 @@ use crate::write::ROW_GROUP_ROWS;
 
 /// A bundle has at most this many partitions open; the one that was used longest ago is finished for another.
 const OPEN_PARTITIONS: usize = 64;
-/// Buffered text is addressed by 31 bits, so that no setting may ask for more.
-const MEMORY_LIMIT_BYTES: usize = 1 << 30;
+/// No setting makes a bundle buffer more: text is addressed by 31 bits, and JSON escapes may make six bytes of one.
+const MEMORY_LIMIT_BYTES: usize = 192 << 20;
+/// What a row's resource, scope and metric may have without being charged to the row: they are stored once in memory, but Parquet
+/// writes them out for every row.
+const SHARED_FREE_BYTES: usize = 1 << 10;
 
 /// Turns the inputs of one bundle into level 0 segments.
 pub struct BundleEncoder {
@@ -51,8 +54,17 @@ struct Place {
     /// Bytes that are equal when the resources are.
     resource_identity: Vec<u8>,
     scope_identity: Vec<u8>,
+    /// Bytes charged to each row for what it shares with others.
+    charge: usize,
     scope_hash: Option<ScopeHash>,
     metric_hash: Option<MetricHash>,
+}
+
+impl Place {
+    fn shared_charge(&self, metric_bytes: usize) -> usize {
+        let parts = [self.resource_identity.len(), self.scope_identity.len(), metric_bytes];
+        parts.into_iter().map(|bytes| bytes.saturating_sub(SHARED_FREE_BYTES)).sum()
+    }
 }
 
 impl std::fmt::Debug for BundleEncoder {
@@ -66,12 +78,9 @@ impl BundleEncoder {
     /// An encoder without rows.
     ///
     /// # Errors
-    /// When the options ask for more memory than a bundle may have.
-    pub fn new(options: IngestOptions) -> Result<Self> {
-        if options.memory_bytes > MEMORY_LIMIT_BYTES {
-            let problem = format!("memory_bytes is {}, at most {MEMORY_LIMIT_BYTES} is possible", options.memory_bytes);
-            return Err(Error::Invalid { problem });
-        }
+    /// None yet; the options are taken as they are.
+    pub fn new(mut options: IngestOptions) -> Result<Self> {
+        options.memory_bytes = options.memory_bytes.min(MEMORY_LIMIT_BYTES);
         Ok(Self {
             options,
             keys: ScopeKeys::default(),
@@ -143,8 +152,9 @@ impl BundleEncoder {
             partition.current.scope = entry;
             partition.current.scope_stamp = self.place.scope_stamp;
         }
-        let row = partition.push_shared(time, self.arrival, size);
-        self.buffered_bytes += size;
+        let charged = size + self.place.charge;
+        let row = partition.push_shared(time, self.arrival, charged);
+        self.buffered_bytes += charged;
         self.report.accepted += 1;
         self.report.times_replaced += u64::from(time.original.is_some());
         Ok((place, row))
@@ -237,6 +247,7 @@ impl Sink for BundleEncoder {
         self.place.stamp += 1;
         self.place.scope_stamp = self.place.stamp;
         write_identity(&mut self.place.scope_identity, frame.scope.raw, frame.scope.schema_url);
+        self.place.charge = self.place.shared_charge(0);
         if self.options.signal == Signal::Metrics {
             self.place.scope_hash = Some(scope_hash(frame));
         }
@@ -245,6 +256,7 @@ impl Sink for BundleEncoder {
     fn enter_metric(&mut self, frame: Frame<'_, '_>, metric: &MetricRow<'_>) {
         self.place.stamp += 1;
         self.place.metric_stamp = self.place.stamp;
+        self.place.charge = self.place.shared_charge(metric.described_bytes());
         let scope = self.place.scope_hash.get_or_insert_with(|| scope_hash(frame));
         self.place.metric_hash = Some(scope.metric(&SeriesMetric {
             name: metric.name,

@@ -52,7 +52,7 @@ impl LogColumns {
         out.push(self.observed_time.build(rows, &timestamp_type()));
         out.push(self.severity_number.build(rows, &DataType::Int32));
         out.push(self.severity_text.build(rows));
-        out.push(self.body.build(rows));
+        out.push(self.body.build_plain(rows));
         out.push(self.body_type.build(rows));
         out.push(self.event_name.build(rows));
         out.push(self.trace_id.build(rows));

@@ -31,6 +31,9 @@ const NAMED_SERVICES_BYTES: usize = 512;
 /// What a buffered row costs besides its own bytes, roughly.
 const ROW_OVERHEAD_BYTES: usize = 96;
 
+/// Columns of texts that may be long: no dictionaries in memory either, so that the Parquet writer can bound their pages.
+const LONG_TEXTS: [&str; 2] = ["body", "exemplars"];
+
 /// Keys of the three attribute scopes, in the order of [`AttributeScope::ALL`].
 pub(crate) type ScopeKeys = [Keys; 3];
 
@@ -304,13 +307,14 @@ impl Partition {
 /// The segment's schema with text as the dictionaries that the buffers build; the file holds plain UTF-8 either way.
 fn memory_schema(signal: Signal, promoted: &[PromotedColumn]) -> SchemaRef {
     let text = |field: Field| {
-        if *field.data_type() == DataType::Utf8 { field.with_data_type(text_type()) } else { field }
+        let is_long = LONG_TEXTS.contains(&field.name().as_str());
+        if *field.data_type() == DataType::Utf8 && !is_long { field.with_data_type(text_type()) } else { field }
     };
     let mut fields: Vec<Field> = core_fields(signal).into_iter().map(text).collect();
     for column in promoted.iter().filter(|column| column.column != SERVICE_NAME_COLUMN) {
         fields.push(text(Field::new(&column.column, column.kind.data_type(), true)));
     }
-    fields.extend(AttributeScope::ALL.map(|scope| Field::new(scope.overflow_column(), text_type(), true)));
+    fields.extend(AttributeScope::ALL.map(|scope| Field::new(scope.overflow_column(), DataType::Utf8, true)));
     Arc::new(Schema::new(fields))
 }
 

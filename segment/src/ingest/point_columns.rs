@@ -61,6 +61,7 @@ struct MetricTable {
     kind: TextColumn,
     temporality: TextColumn,
     is_monotonic: BoolColumn,
+    metadata: TextColumn,
 }
 
 impl MetricTable {
@@ -73,6 +74,10 @@ impl MetricTable {
         self.identity.push(metric.kind as u8);
         self.identity.extend_from_slice(&metric.temporality.to_le_bytes());
         self.identity.push(u8::from(metric.is_monotonic));
+        let metadata_from = self.identity.len();
+        if !metric.metadata.is_empty() {
+            write_attributes(&mut self.identity, &metric.metadata);
+        }
         if let Some(entry) = self.by_identity.get(self.identity.as_slice()) {
             return *entry;
         }
@@ -85,6 +90,9 @@ impl MetricTable {
         self.temporality.push_some(entry, temporality_name(metric.temporality).unwrap_or_default());
         if metric.kind == MetricKind::Sum {
             self.is_monotonic.push(entry, metric.is_monotonic);
+        }
+        if !metric.metadata.is_empty() {
+            self.metadata.push_written(entry, |out| out.extend_from_slice(&self.identity[metadata_from..]));
         }
         entry
     }
@@ -181,7 +189,8 @@ impl PointColumns {
         out.push(self.negative_offset.build(rows, &DataType::Int32));
         out.push(self.negative_counts.build(rows, &count_list));
         out.push(self.quantiles.build(rows));
-        out.push(self.exemplars.build(rows));
+        out.push(self.exemplars.build_plain(rows));
+        out.push(self.metrics.metadata.build(shared));
     }
 
     pub(crate) fn clear(&mut self) {

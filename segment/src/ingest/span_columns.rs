@@ -144,8 +144,8 @@ impl EventColumns {
         let elements = Placement { rows: self.count as usize, source: None };
         let arrays = vec![
             self.time.build(elements, &timestamp_type()),
-            self.name.build_plain(elements.rows),
-            self.attributes.build_plain(elements.rows),
+            self.name.build_plain(elements),
+            self.attributes.build_plain(elements),
             self.dropped.build(elements, &DataType::UInt32),
         ];
         let array = StructArray::new(event_fields(), arrays, None);
@@ -179,8 +179,8 @@ impl LinkColumns {
         let arrays = vec![
             self.trace_id.build(elements),
             self.span_id.build(elements),
-            self.trace_state.build_plain(elements.rows),
-            self.attributes.build_plain(elements.rows),
+            self.trace_state.build_plain(elements),
+            self.attributes.build_plain(elements),
             self.flags.build(elements, &DataType::UInt32),
             self.dropped.build(elements, &DataType::UInt32),
         ];

@@ -57,7 +57,7 @@ pub(crate) fn loose_log(
         return Err(format!("{key}: nested deeper than {DEPTH_LIMIT} levels"));
     }
     let mut record = Vec::with_capacity(256);
-    if let Some(nanos) = take_first(&mut members, &TIME_KEYS, |value| read_time(value)) {
+    if let Some(nanos) = take_first(&mut members, &TIME_KEYS, read_time) {
         put_fixed64_field(&mut record, 1, nanos);
     }
     if let Some(text) = take_first(&mut members, &SEVERITY_KEYS, |value| value.as_str().map(str::to_owned)) {

@@ -43,7 +43,7 @@ type Source<'r> = BufReader<io::Chain<Cursor<Vec<u8>>, Metered<'r>>>;
 
 enum Decoder<'r> {
     Plain(Source<'r>),
-    Gzip(MultiGzDecoder<Source<'r>>),
+    Gzip(Box<MultiGzDecoder<Source<'r>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Source<'r>>>),
 }
 
@@ -61,7 +61,7 @@ impl<'r> StoredInput<'r> {
         let zstd = magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
         let source = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(magic).chain(metered));
         let decoder = if gzip {
-            Decoder::Gzip(MultiGzDecoder::new(source))
+            Decoder::Gzip(Box::new(MultiGzDecoder::new(source)))
         } else if zstd {
             Decoder::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(source)?))
         } else {

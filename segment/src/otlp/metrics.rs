@@ -1,12 +1,12 @@
 //! `Metric` and its data points of five kinds.
 
 use super::fault::{Fault, InField};
-use super::value::Attribute;
+use super::value::{AnyRef, Attribute};
 use super::wire::{Fields, Wire};
 use super::{decode_id, push_attribute};
 
 /// What all points of a `Metric` message share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct MetricRow<'a> {
     pub name: &'a str,
     pub description: &'a str,
@@ -14,8 +14,24 @@ pub(crate) struct MetricRow<'a> {
     pub kind: MetricKind,
     pub temporality: i32,
     pub is_monotonic: bool,
+    pub metadata: Vec<Attribute<'a>>,
     /// The bytes of the `Gauge`, `Sum` … message.
     pub data: &'a [u8],
+}
+
+impl MetricRow<'_> {
+    /// About how many bytes its description takes, which every point repeats in the file.
+    pub(crate) fn described_bytes(&self) -> usize {
+        let metadata = self.metadata.iter().map(|(key, value)| {
+            key.len()
+                + match value {
+                    AnyRef::String(text) => text.len(),
+                    AnyRef::Bytes(bytes) | AnyRef::Array(bytes) | AnyRef::Map(bytes) => bytes.len(),
+                    _ => 8,
+                }
+        });
+        self.name.len() + self.description.len() + self.unit.len() + metadata.sum::<usize>()
+    }
 }
 
 /// Which `data` a metric has.
@@ -111,6 +127,7 @@ pub(crate) struct ExemplarRow<'a> {
 pub(crate) fn decode_metric(message: &[u8]) -> Result<Option<MetricRow<'_>>, Fault> {
     let (mut name, mut description, mut unit) = ("", "", "");
     let mut data = None;
+    let mut metadata = Vec::new();
     let mut fields = Fields::of(message);
     while let Some((number, wire)) = fields.next()? {
         let kind = match number {
@@ -131,12 +148,16 @@ pub(crate) fn decode_metric(message: &[u8]) -> Result<Option<MetricRow<'_>>, Fau
             9 => MetricKind::Histogram,
             10 => MetricKind::ExponentialHistogram,
             11 => MetricKind::Summary,
+            12 => {
+                push_attribute(&mut metadata, wire).map_err(|fault| fault.within("metadata"))?;
+                continue;
+            }
             _ => continue,
         };
         data = Some((kind, wire.bytes().in_field(kind.field())?));
     }
     let Some((kind, data)) = data else { return Ok(None) };
-    let mut metric = MetricRow { name, description, unit, kind, temporality: 0, is_monotonic: false, data };
+    let mut metric = MetricRow { name, description, unit, kind, temporality: 0, is_monotonic: false, metadata, data };
     let mut fields = Fields::of(data);
     while let Some((number, wire)) = fields.next().in_field(kind.field())? {
         match (number, kind) {

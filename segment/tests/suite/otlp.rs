@@ -15,8 +15,11 @@ fn parsed(mut rows: Vec<Value>) -> Vec<Value> {
     for row in &mut rows {
         let row = row.as_object_mut().expect("rows are objects");
         row.remove("series");
-        let json_columns =
-            if row.contains_key("body_type") { ["body", "exemplars"] } else { ["exemplars", "exemplars"] };
+        let json_columns = if row.contains_key("body_type") {
+            ["body", "exemplars", "metadata"]
+        } else {
+            ["exemplars", "metadata", "metadata"]
+        };
         for name in json_columns {
             if let Some(Value::String(text)) = row.get(name) {
                 let value = serde_json::from_str(text).expect("the column holds JSON");
@@ -204,4 +207,38 @@ fn values_nested_too_deep_are_refused() {
         let (report, _) = encode(Signal::Logs, "logs", &request.encode_to_vec());
         assert_eq!(report.rejected, refused, "depth {depth}: {:?}", report.issues);
     }
+}
+
+#[test]
+fn a_large_resource_is_not_multiplied_in_memory() {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    // Two MiB, twelve as JSON, that every row repeats in the file.
+    let text = any_value::Value::StringValue("\u{1}".repeat(2 << 20));
+    let large = KeyValue { key: "x".repeat(200), value: Some(AnyValue { value: Some(text) }), ..KeyValue::default() };
+    let log = LogRecord { time_unix_nano: ARRIVAL.0 as u64, ..LogRecord::default() };
+    let request = ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: Some(Resource { attributes: vec![large], ..Resource::default() }),
+            scope_logs: vec![ScopeLogs { log_records: vec![log; 60], ..ScopeLogs::default() }],
+            ..ResourceLogs::default()
+        }],
+    };
+    let (report, drafts) = encode(Signal::Logs, "logs", &request.encode_to_vec());
+    assert_eq!((report.accepted, drafts[0].rows), (60, 60));
+    let groups = match &drafts[0].body {
+        tidemill_segment::DraftBody::Memory(bytes) => row_groups(bytes.clone()),
+        tidemill_segment::DraftBody::File(file) => {
+            row_groups(std::fs::read(file.path()).expect("the spool file").into())
+        }
+    };
+    assert!(groups > 1, "memory is bounded by writing row groups early");
+}
+
+fn row_groups(bytes: bytes::Bytes) -> usize {
+    let builder =
+        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).expect("a Parquet file");
+    builder.metadata().num_row_groups()
 }

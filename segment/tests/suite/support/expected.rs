@@ -223,6 +223,9 @@ fn metric_rows(frame: &Row, metric: &Metric, rows: &mut Vec<Row>) {
     base.insert("name".to_owned(), json!(metric.name));
     put(&mut base, "description", metric.description.clone());
     put(&mut base, "unit", metric.unit.clone());
+    if !metric.metadata.is_empty() {
+        base.insert("metadata".to_owned(), attributes_json(&metric.metadata));
+    }
     let mut describe = |kind: &str, temporality: i32| {
         base.insert("kind".to_owned(), json!(kind));
         put(&mut base, "temporality", ["", "delta", "cumulative"][temporality as usize]);

@@ -230,7 +230,7 @@ impl Maker<'_> {
             name: format!("m{}", self.0.random_range(0..4)),
             description: self.word(),
             unit: self.word(),
-            metadata: Vec::new(),
+            metadata: self.attributes(0),
             data: Some(data),
         }
     }
