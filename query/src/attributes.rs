@@ -152,9 +152,11 @@ fn edit_distance(one: &str, other: &str) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cardinality {
-    /// At least so many.
+    /// About so many (HyperLogLog, within 2 %).
+    About(u64),
+    /// About so many in the newest segments; the older ones were not read.
     AtLeast(u64),
-    /// Not known without reading rows.
+    /// Not counted.
     Unknown,
 }
 

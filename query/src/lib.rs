@@ -15,6 +15,8 @@ mod engine;
 mod error;
 mod functions;
 mod limits;
+mod listing;
+mod plan;
 mod run;
 mod session;
 mod statement;

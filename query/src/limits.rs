@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidemill_types::TimeRange;
+
 use crate::{Error, Result};
 
 /// Segments replaced by compaction keep their objects for at least 30 minutes; every query ends well before.
@@ -17,11 +19,13 @@ pub struct QueryLimits {
     pub memory_bytes: usize,
     /// Spilled bytes on disk.
     pub spill_bytes: u64,
+    /// Every table holds only the rows of this time, whatever the statement says.
+    pub within: Option<TimeRange>,
 }
 
 impl Default for QueryLimits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(60), memory_bytes: 512 << 20, spill_bytes: 8 << 30 }
+        Self { time: Duration::from_secs(60), memory_bytes: 512 << 20, spill_bytes: 8 << 30, within: None }
     }
 }
 
@@ -46,6 +50,8 @@ pub struct QueryOptions {
     pub spill_folder: PathBuf,
     /// Memory for footers and indexes of segments.
     pub footer_cache_bytes: u64,
+    /// Whether segments, row groups and rows may be ruled out unread. Without, every query reads everything: to compare answers.
+    pub uses_indexes: bool,
     /// Ranges of an object at most this far apart are fetched in one request.
     pub coalesce_gap_bytes: u64,
 }
@@ -58,6 +64,7 @@ impl QueryOptions {
             concurrent_queries: 16,
             spill_folder: spill_folder.into(),
             footer_cache_bytes: 128 << 20,
+            uses_indexes: true,
             coalesce_gap_bytes: 32 << 10,
         }
     }

@@ -9,7 +9,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, config::ConfigOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, DynamicFilterTracking};
 use datafusion::physical_expr::utils::reassign_expr_columns;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
@@ -137,8 +137,7 @@ impl ExecutionPlan for SegmentScan {
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let run = self.run.get_or_init(|| {
-            let batch_rows = context.session_config().batch_size();
-            ScanRun::new(Arc::clone(&self.request), Arc::clone(&self.loader), self.stats.clone(), batch_rows)
+            ScanRun::new(Arc::clone(&self.request), Arc::clone(&self.loader), self.stats.clone(), &context)
         });
         let rows = Arc::clone(run).rows().map_err(DataFusionError::from);
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.request.schema), rows)))
@@ -168,7 +167,7 @@ impl ExecutionPlan for SegmentScan {
         let mut request = ScanRequest::clone(&self.request);
         let mut has_more = false;
         for pushed in &result.parent_filters {
-            let is_dynamic = datafusion::physical_expr_common::physical_expr::is_dynamic_physical_expr(&pushed.filter);
+            let is_dynamic = DynamicFilterTracking::classify(&pushed.filter).contains_dynamic_filter();
             if is_dynamic && let Ok(filter) = reassign_expr_columns(Arc::clone(&pushed.filter), &request.table.schema) {
                 request.dynamic.push(filter);
                 has_more = true;

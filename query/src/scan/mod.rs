@@ -4,12 +4,16 @@
 //! answers partially: a live segment that cannot be read fails the scan. Start with [`RowRequest`] and
 //! [`QueryEngine::rows`](crate::QueryEngine::rows), the seam for evaluators; SQL comes through `provider`.
 
+mod blocks;
+mod conditions;
 mod convert;
 mod exec;
 mod open;
 mod overflow;
+mod pages;
 mod provider;
 mod prune;
+mod repeats;
 mod request;
 mod rows;
 mod work;
@@ -47,6 +51,8 @@ pub(crate) struct ScanRequest {
     pub(crate) dynamic: Vec<Arc<dyn PhysicalExpr>>,
     /// Rows wanted, of those that match.
     pub(crate) limit: Option<usize>,
+    /// Whether indexes and statistics may rule rows out; the answer is the same without.
+    pub(crate) uses_indexes: bool,
     /// Which end of time to begin with.
     pub(crate) order: TimeOrder,
 }

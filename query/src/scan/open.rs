@@ -12,13 +12,13 @@ use moka::future::Cache;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, ParquetMetaDataReader};
-use parquet::DecodeResult;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parking_lot::Mutex;
+use tidemill_segment::index::{Condition, IndexDirectory, RowBlocks};
 use tidemill_segment::read::{AttributeEntry, AttributeScope, AttributeType, SegmentFooter};
 use tidemill_store::ObjectStore;
 use tidemill_store::buckets::Buckets;
-use tidemill_types::{ErrorKind, SegmentId, SegmentMeta, TimeRange, TimestampNs};
+use tidemill_types::{ByteRange, ErrorKind, SegmentId, SegmentMeta, TimeRange, TimestampNs};
 use tokio::sync::OnceCell;
 
 use crate::attributes::AttributeKey;
@@ -35,6 +35,8 @@ const DECODED_FOOTER_FACTOR: u64 = 6;
 pub(crate) struct SegmentLoader {
     buckets: Arc<Buckets>,
     footers: Cache<SegmentId, Arc<OpenSegment>>,
+    /// Small ranges of segments: index sections, bloom filters, page locations.
+    kept: Cache<(SegmentId, u64, u64), Bytes>,
     coalesce_gap_bytes: u64,
 }
 
@@ -47,7 +49,7 @@ pub(crate) struct OpenSegment {
     /// The times of each row group.
     pub(crate) row_group_times: Vec<TimeRange>,
     attributes: HashMap<AttributeKey, AttributePlace>,
-    with_pages: OnceCell<ArrowReaderMetadata>,
+    directory: OnceCell<Option<Arc<IndexDirectory>>>,
 }
 
 /// Where one segment's values of an attribute are.
@@ -68,7 +70,11 @@ impl SegmentLoader {
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .build();
-        Self { buckets, footers, coalesce_gap_bytes }
+        let kept = Cache::builder()
+            .max_capacity(footer_cache_bytes)
+            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 128).unwrap_or(u32::MAX))
+            .build();
+        Self { buckets, footers, kept, coalesce_gap_bytes }
     }
 
     /// The segment with its footer, from memory where it is there.
@@ -123,30 +129,30 @@ impl SegmentLoader {
         ranges.iter().map(|range| slice_of(range, &merged, &parts, &meta.object_key)).collect()
     }
 
-    /// The reader's metadata with page locations, fetched once a segment.
-    pub(crate) async fn with_pages(&self, open: &OpenSegment, stats: &StatsHandle) -> Result<ArrowReaderMetadata> {
-        open.with_pages
-            .get_or_try_init(|| async {
-                let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
-                let metadata = ParquetMetaData::clone(open.reader.metadata());
-                let mut decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(open.meta.bytes, metadata)
-                    .map_err(corrupt)?
-                    .with_page_index_policy(PageIndexPolicy::Optional);
-                loop {
-                    match decoder.try_decode().map_err(corrupt)? {
-                        DecodeResult::NeedsData(ranges) => {
-                            let parts = self.fetch(&open.meta, &ranges, stats).await?;
-                            decoder.push_ranges(ranges, parts).map_err(corrupt)?;
-                        }
-                        DecodeResult::Data(metadata) => return reader_metadata(&open.meta, Arc::new(metadata)),
-                        DecodeResult::Finished => {
-                            return Err(Error::corrupt(&open.meta.object_key, "the page index ended early"));
-                        }
-                    }
-                }
-            })
-            .await
-            .cloned()
+    /// Reads small ranges that queries ask for again and again: indexes, bloom filters, page locations.
+    pub(crate) async fn fetch_kept(&self, meta: &SegmentMeta, ranges: &[Range<u64>], stats: &StatsHandle) -> Result<Vec<Bytes>> {
+        let mut parts: Vec<Option<Bytes>> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            parts.push(self.kept.get(&(meta.id, range.start, range.end)).await);
+        }
+        let missing: Vec<Range<u64>> =
+            ranges.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(range, _)| range.clone()).collect();
+        stats.add(Counter::CacheHits, (ranges.len() - missing.len()) as u64);
+        let mut fetched = missing.iter().zip(self.fetch(meta, &missing, stats).await?);
+        let short = || Error::corrupt(&meta.object_key, "the store returned fewer ranges than asked for");
+        let mut all = Vec::with_capacity(ranges.len());
+        for part in parts {
+            if let Some(bytes) = part {
+                all.push(bytes);
+                continue;
+            }
+            let (range, bytes) = fetched.next().ok_or_else(short)?;
+            // A slice would keep all of its request alive.
+            let bytes = Bytes::copy_from_slice(&bytes);
+            self.kept.insert((meta.id, range.start, range.end), bytes.clone()).await;
+            all.push(bytes);
+        }
+        Ok(all)
     }
 }
 
@@ -169,7 +175,7 @@ impl OpenSegment {
             .iter()
             .map(|entry| (AttributeKey { scope: entry.scope, key: entry.key.clone() }, place(entry)))
             .collect();
-        Ok(Self { meta: meta.clone(), footer, reader, row_group_times, attributes, with_pages: OnceCell::new() })
+        Ok(Self { meta: meta.clone(), footer, reader, row_group_times, attributes, directory: OnceCell::new() })
     }
 
     /// Where the values of an attribute are.
@@ -191,8 +197,47 @@ impl OpenSegment {
         columns
     }
 
+    /// The rows that may meet `condition`, by the segment's own index; `None` when it has none or it cannot tell.
+    pub(crate) async fn index_rows(
+        &self,
+        loader: &SegmentLoader,
+        condition: &Condition,
+        stats: &StatsHandle,
+    ) -> Result<Option<RowBlocks>> {
+        let corrupt = |error: tidemill_segment::Error| Error::corrupt(&self.meta.object_key, error);
+        let Some(directory) = self.directory.get_or_try_init(|| self.read_directory(loader, stats)).await? else {
+            return Ok(None);
+        };
+        let needed = directory.needed(condition);
+        let start = self.meta.index.offset;
+        let ranges: Vec<Range<u64>> =
+            needed.iter().map(|range| start + range.offset..start + range.offset + range.len).collect();
+        let parts = loader.fetch_kept(&self.meta, &ranges, stats).await?;
+        let held: Vec<(ByteRange, Bytes)> = needed.into_iter().zip(parts).collect();
+        directory.select(condition, held.as_slice()).map_err(corrupt)
+    }
+
+    async fn read_directory(&self, loader: &SegmentLoader, stats: &StatsHandle) -> Result<Option<Arc<IndexDirectory>>> {
+        let Some(part) = self.footer.sections.iter().find(|part| part.name == "directory") else { return Ok(None) };
+        let range = part.range.offset..part.range.offset.saturating_add(part.range.len);
+        let bytes = loader.fetch(&self.meta, &[range], stats).await?;
+        let bytes = bytes.first().ok_or_else(|| Error::corrupt(&self.meta.object_key, "the store returned no bytes"))?;
+        let directory = IndexDirectory::decode(bytes).map_err(|error| Error::corrupt(&self.meta.object_key, error))?;
+        Ok(Some(Arc::new(directory)))
+    }
+
     pub(crate) fn has_column(&self, name: &str) -> bool {
         self.reader.schema().index_of(name).is_ok()
+    }
+
+    /// The place of a column that is no list or struct among the leaves of the Parquet schema.
+    pub(crate) fn leaf(&self, name: &str) -> Option<usize> {
+        self.reader.parquet_schema().columns().iter().position(|column| column.path().parts() == [name])
+    }
+
+    /// Rows before a row group.
+    pub(crate) fn rows_before(&self, group: usize) -> u64 {
+        (0..group).map(|before| self.row_group_rows(before) as u64).sum()
     }
 
     pub(crate) fn row_group_rows(&self, group: usize) -> usize {
@@ -201,7 +246,7 @@ impl OpenSegment {
 }
 
 /// Reads text as views: dictionary pages are then shared and not copied.
-fn reader_metadata(meta: &SegmentMeta, metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
+pub(super) fn reader_metadata(meta: &SegmentMeta, metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata> {
     let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&meta.object_key, error);
     let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None).map_err(corrupt)?;
     let fields: Vec<Field> = schema

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::utils::conjunction_opt;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::TryStreamExt;
 use parking_lot::Mutex;
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_segment::read::AttributeType;
-use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier};
+use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier, TimeRange};
 
 use super::exec::SegmentScan;
 use super::open::SegmentLoader;
@@ -38,6 +40,10 @@ pub(crate) struct TableContext {
     pub(crate) catalog: Arc<LiveCatalog>,
     pub(crate) loader: Arc<SegmentLoader>,
     pub(crate) stats: StatsHandle,
+    /// Whether anything may be ruled out unread.
+    pub(crate) uses_indexes: bool,
+    /// Rows of other times do not exist for this query.
+    pub(crate) within: Option<TimeRange>,
     /// What earlier plans of this query found out; types only widen, so replanning ends.
     pub(crate) settled: Arc<Mutex<SettledTypes>>,
 }
@@ -61,16 +67,20 @@ impl SegmentTable {
     pub(crate) async fn plan(
         &self,
         projection: Option<&Vec<usize>>,
-        predicate: Option<Arc<dyn datafusion::physical_expr::PhysicalExpr>>,
+        predicate: Option<Arc<dyn PhysicalExpr>>,
         limit: Option<usize>,
     ) -> crate::Result<ScanRequest> {
-        let pruning = predicate.as_ref().and_then(|predicate| pruning_predicate(predicate, &self.columns.schema));
+        let within = self.context.within.map(|within| inside(within, &self.columns.schema)).transpose()?;
+        let predicate = conjunction_opt(within.into_iter().chain(predicate));
+        let ruling = predicate.as_ref().filter(|_| self.context.uses_indexes);
+        let pruning = ruling.and_then(|predicate| pruning_predicate(predicate, &self.columns.schema));
         let query = SegmentQuery {
             signal: self.columns.signal,
             tier: Tier::RAW,
-            time: predicate.as_ref().map_or(tidemill_types::TimeRange::ALL, time_range),
+            time: ruling.map_or(TimeRange::ALL, time_range),
             services: pruning.as_ref().and_then(|pruning| services(pruning)),
         };
+        self.warn_of_retention(query.time);
         let plan = self.context.catalog.plan(self.context.organization, &query);
         let mut segments = plan.segments;
         if let Some(pruning) = &pruning {
@@ -92,8 +102,37 @@ impl SegmentTable {
             pruning,
             dynamic: Vec::new(),
             limit,
+            uses_indexes: self.context.uses_indexes,
             order: TimeOrder::NewestFirst,
         })
+    }
+
+    /// Says that rows asked for may be gone. A statement without a first time asks for what there is.
+    fn warn_of_retention(&self, time: TimeRange) {
+        let signal = self.columns.signal;
+        let Some(first_day) = self.context.catalog.first_kept_day(self.context.organization, signal) else { return };
+        let kept_from = first_day.range().start;
+        if time.start != TimeRange::ALL.start && time.start < kept_from {
+            let table = signal.table();
+            self.context.stats.warn(format!("{table} before {first_day} are past their retention and may be gone"));
+        }
+    }
+
+    /// Every column that a predicate may name.
+    pub(crate) fn all_columns(&self) -> SchemaRef {
+        Arc::clone(&self.columns.schema)
+    }
+
+    /// The place of a column.
+    pub(crate) fn place(&self, name: &str) -> crate::Result<usize> {
+        let table = self.columns.signal.table();
+        self.columns.schema.index_of(name).map_err(|_| Error::statement(format!("table {table} has no column {name:?}")))
+    }
+
+    /// The plan's node for a request.
+    pub(crate) fn scan_of(&self, request: ScanRequest, most_partitions: usize) -> Arc<dyn ExecutionPlan> {
+        let loader = Arc::clone(&self.context.loader);
+        Arc::new(SegmentScan::new(request, loader, self.context.stats.clone(), most_partitions))
     }
 
     /// Checks that the attribute columns have the types that the segments' footers tell.
@@ -138,6 +177,17 @@ impl SegmentTable {
     }
 }
 
+/// `time` is in `range`.
+fn inside(range: TimeRange, schema: &SchemaRef) -> crate::Result<Arc<dyn PhysicalExpr>> {
+    let time: Arc<dyn PhysicalExpr> = Arc::new(Column::new_with_schema("time", schema)?);
+    let at = |at: i64| -> Arc<dyn PhysicalExpr> {
+        Arc::new(Literal::new(ScalarValue::TimestampNanosecond(Some(at), Some("UTC".into()))))
+    };
+    let from: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(Arc::clone(&time), Operator::GtEq, at(range.start.0)));
+    let until: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(time, Operator::Lt, at(range.end.0)));
+    Ok(Arc::new(BinaryExpr::new(from, Operator::And, until)))
+}
+
 fn unknown_attribute(signal: Signal, key: &AttributeKey, known: &KnownAttributes) -> String {
     let name = key.column_name();
     let table = signal.table();
@@ -175,8 +225,6 @@ impl TableProvider for SegmentTable {
         let filters = filters.iter().map(|filter| state.create_physical_expr(filter.clone(), &schema));
         let predicate = conjunction_opt(filters.collect::<Result<Vec<_>>>()?);
         let request = self.plan(projection, predicate, limit).await?;
-        let partitions = state.config().target_partitions();
-        let scan = SegmentScan::new(request, Arc::clone(&self.context.loader), self.context.stats.clone(), partitions);
-        Ok(Arc::new(scan))
+        Ok(self.scan_of(request, state.config().target_partitions()))
     }
 }

@@ -154,22 +154,36 @@ enum Basis {
     Unknown,
 }
 
-impl RowGroupStatistics<'_> {
-    fn basis(&self, column: &Column) -> Basis {
-        match self.table.column(&column.name) {
+impl Basis {
+    fn of(logical: &str, table: &TableColumns, open: &OpenSegment) -> Self {
+        match table.column(logical) {
             Some(LogicalColumn::Plain(name) | LogicalColumn::Hex(name)) => {
-                if self.open.has_column(name) { Basis::Column(name.clone()) } else { Basis::AllNull }
+                if open.has_column(name) { Self::Column(name.clone()) } else { Self::AllNull }
             }
             Some(LogicalColumn::Attribute(key, kind)) => {
-                let place = self.open.place(key);
+                let place = open.place(key);
                 match place.column {
-                    None if !place.in_overflow => Basis::AllNull,
-                    Some((name, own)) if own == *kind && !place.in_overflow => Basis::Column(name),
-                    _ => Basis::Unknown,
+                    None if !place.in_overflow => Self::AllNull,
+                    Some((name, own)) if own == *kind && !place.in_overflow => Self::Column(name),
+                    _ => Self::Unknown,
                 }
             }
-            _ => Basis::Unknown,
+            _ => Self::Unknown,
         }
+    }
+}
+
+/// The physical column whose statistics are a logical column's own.
+pub(super) fn statistics_column(logical: &str, table: &TableColumns, open: &OpenSegment) -> Option<String> {
+    match Basis::of(logical, table, open) {
+        Basis::Column(name) => Some(name),
+        Basis::AllNull | Basis::Unknown => None,
+    }
+}
+
+impl RowGroupStatistics<'_> {
+    fn basis(&self, column: &Column) -> Basis {
+        Basis::of(&column.name, self.table, self.open)
     }
 
     fn row_groups(&self) -> impl Iterator<Item = &RowGroupMetaData> {
@@ -188,13 +202,12 @@ impl RowGroupStatistics<'_> {
 
     /// The physical column whose bloom filter speaks for a logical column.
     pub(crate) fn bloom_column(&self, logical: &str) -> Option<usize> {
-        let Basis::Column(name) = self.basis(&Column::from_name(logical)) else { return None };
-        self.open.reader.parquet_schema().columns().iter().position(|column| column.path().parts() == [name.as_str()])
+        self.open.leaf(&statistics_column(logical, self.table, self.open)?)
     }
 }
 
 /// Bounds that order as SQL orders values; none for floats, whose NaN Parquet leaves out of its bounds.
-pub(crate) fn comparable(array: ArrayRef) -> Option<ArrayRef> {
+pub(super) fn comparable(array: ArrayRef) -> Option<ArrayRef> {
     match array.data_type() {
         DataType::FixedSizeBinary(_) => hex_text(&array),
         DataType::Float64 | DataType::Float32 => None,

@@ -7,20 +7,26 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::cast::as_boolean_array;
+use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::{collect_columns, conjunction, conjunction_opt, reassign_expr_columns, split_conjunction};
 use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicate, RowFilter};
+use parquet::arrow::arrow_reader::{ArrowPredicate, ArrowReaderMetadata, RowFilter};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::bloom_filter::Sbbf;
-use tidemill_types::SegmentMeta;
+use tidemill_segment::index::{Condition, RowBlocks};
+use tidemill_types::{SegmentMeta, Signal};
 
 use super::ScanRequest;
+use super::blocks::{RowSet, rows_by_pages};
+use super::conditions::index_condition;
 use super::convert::Conversion;
 use super::open::{OpenSegment, SegmentLoader, SegmentReader};
-use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate};
+use super::pages::{PageRequest, row_group_pages};
+use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, statistics_column};
+use super::repeats::Repeats;
 use super::work::{Next, RowGroupUnit, Unit, WorkHeap};
 use crate::stats::{Counter, StatsHandle};
 use crate::tables::LogicalColumn;
@@ -28,8 +34,8 @@ use crate::{Error, Result};
 
 /// Segments opened at a time by one partition when their order does not matter.
 const OPEN_TOGETHER: usize = 8;
-/// Row groups of fewer bytes are read whole: their page index would cost more than it saves.
-const PAGE_INDEX_BYTES: i64 = 1 << 20;
+/// Columns of a row group of fewer bytes are read whole: to locate their pages would cost more than it saves.
+const WHOLE_COLUMNS_BYTES: i64 = 128 << 10;
 
 /// One scan under way, shared by its partitions.
 pub(super) struct ScanRun {
@@ -37,16 +43,21 @@ pub(super) struct ScanRun {
     loader: Arc<SegmentLoader>,
     stats: StatsHandle,
     work: Arc<WorkHeap>,
+    /// Metrics only: which samples do not count.
+    repeats: Option<Repeats>,
     /// Rows still wanted.
     remaining: AtomicUsize,
     batch_rows: usize,
 }
 
 impl ScanRun {
-    pub(super) fn new(request: Arc<ScanRequest>, loader: Arc<SegmentLoader>, stats: StatsHandle, batch_rows: usize) -> Arc<Self> {
+    pub(super) fn new(request: Arc<ScanRequest>, loader: Arc<SegmentLoader>, stats: StatsHandle, context: &TaskContext) -> Arc<Self> {
         let work = WorkHeap::new(request.order, request.segments.iter().cloned());
         let remaining = AtomicUsize::new(request.limit.unwrap_or(usize::MAX));
-        Arc::new(Self { request, loader, stats, work, remaining, batch_rows })
+        let has_repeats = request.table.signal == Signal::Metrics;
+        let repeats = has_repeats.then(|| Repeats::new(&request, context.memory_pool()));
+        let batch_rows = context.session_config().batch_size();
+        Arc::new(Self { request, loader, stats, work, repeats, remaining, batch_rows })
     }
 
     /// One partition's share of the rows: whoever is free takes the next row group.
@@ -67,7 +78,7 @@ impl ScanRun {
                             None => continue,
                         },
                         Some(Err(error)) => return Some((Err(error), (run, None, true))),
-                        None => current = None,
+                        None => {}
                     }
                 }
                 match run.next_row_group().await {
@@ -144,8 +155,37 @@ impl ScanRun {
             groups = kept(groups, pruning.prune(&statistics));
             groups = self.check_blooms(&open, groups).await?;
         }
-        self.stats.add(Counter::RowGroupsPruned, (considered - groups.len()) as u64);
-        Ok(groups.into_iter().map(|group| RowGroupUnit { open: Arc::clone(&open), group }).collect())
+        let indexed = match groups.is_empty() {
+            true => None,
+            false => self.index_rows(&open).await?,
+        };
+        let units: Vec<RowGroupUnit> = groups
+            .into_iter()
+            .map(|group| {
+                let rows = open.row_group_rows(group);
+                let rows = match &indexed {
+                    Some(blocks) => RowSet::of_segment(&blocks.ranges, open.rows_before(group), rows),
+                    None => RowSet::all(rows),
+                };
+                RowGroupUnit { open: Arc::clone(&open), group, rows }
+            })
+            .filter(|unit| !unit.rows.is_empty())
+            .collect();
+        self.stats.add(Counter::RowGroupsPruned, (considered - units.len()) as u64);
+        Ok(units)
+    }
+
+    /// The rows that the segment's own index leaves; `None` for all.
+    async fn index_rows(&self, open: &OpenSegment) -> Result<Option<RowBlocks>> {
+        let Some(predicate) = self.request.predicate.as_ref().filter(|_| self.request.uses_indexes) else { return Ok(None) };
+        let parts = split_conjunction(predicate).into_iter();
+        let mut conditions: Vec<Condition> =
+            parts.filter_map(|part| index_condition(part, &self.request.table, open)).collect();
+        match conditions.len() {
+            0 => Ok(None),
+            1 => open.index_rows(&self.loader, &conditions.remove(0), &self.stats).await,
+            _ => open.index_rows(&self.loader, &Condition::All(conditions), &self.stats).await,
+        }
     }
 
     /// Rules out row groups by the bloom filters of columns that must equal constants.
@@ -195,32 +235,48 @@ impl ScanRun {
 
     /// Reads a row group: predicates first, cheap columns before long ones, then the columns asked for of the rows that match.
     async fn read(&self, unit: RowGroupUnit) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let open = unit.open;
+        let RowGroupUnit { open, group, mut rows } = unit;
         let object_key = open.meta.object_key.clone();
+        if let Some(repeats) = &self.repeats {
+            let replaced = repeats.replaced_rows(&open, group, &self.request, &self.loader, &self.stats).await?;
+            rows = rows.intersect(&RowSet::without(open.row_group_rows(group), &replaced));
+        }
         let failure: Arc<Mutex<Option<Error>>> = Arc::default();
         let matchers = self.matchers(&open, &failure)?;
-        let row_group = open.reader.metadata().row_group(unit.group);
-        let metadata = if !matchers.is_empty() && row_group.compressed_size() > PAGE_INDEX_BYTES {
-            self.loader.with_pages(&open, &self.stats).await?
-        } else {
-            open.reader.clone()
-        };
-        self.stats.add(Counter::RowGroupsRead, 1);
-        self.stats.add(Counter::RowsScanned, open.row_group_rows(unit.group) as u64);
         let conversion = Conversion::new(&open, &self.request.output_columns(), Arc::clone(&self.request.schema));
+        let read = matchers.iter().map(|matcher| &matcher.conversion).chain([&conversion]);
+        let leaves = leaves_of(read, &open);
+        let bytes: i64 = leaves.iter().map(|leaf| open.reader.metadata().row_group(group).column(*leaf).compressed_size()).sum();
+        let skips_rows = !matchers.is_empty() || !rows.is_all();
+        let (metadata, group_in_metadata) = if skips_rows && bytes > WHOLE_COLUMNS_BYTES {
+            let (pages, left) = self.locate_pages(&open, group, &leaves).await?;
+            rows = rows.intersect(&left);
+            (pages, 0)
+        } else {
+            (open.reader.clone(), group)
+        };
+        if rows.is_empty() {
+            self.stats.add(Counter::RowGroupsPruned, 1);
+            return Ok(futures::stream::empty().boxed());
+        }
+        self.stats.add(Counter::RowGroupsRead, 1);
+        self.stats.add(Counter::RowsScanned, rows.len() as u64);
         let reader = SegmentReader {
             loader: Arc::clone(&self.loader),
             open,
             stats: self.stats.clone(),
             failure: Arc::clone(&failure),
         };
-        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
-            .with_row_groups(vec![unit.group])
+        let matchers = matchers.into_iter().map(|matcher| Box::new(matcher) as Box<dyn ArrowPredicate>).collect();
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+            .with_row_groups(vec![group_in_metadata])
             .with_projection(conversion.mask.clone())
             .with_row_filter(RowFilter::new(matchers))
-            .with_batch_size(self.batch_rows)
-            .build()
-            .map_err(|error| Error::corrupt(&object_key, error))?;
+            .with_batch_size(self.batch_rows);
+        if !rows.is_all() {
+            builder = builder.with_row_selection(rows.selection());
+        }
+        let stream = builder.build().map_err(|error| Error::corrupt(&object_key, error))?;
         let rows = stream.map(move |batch| match batch {
             Ok(batch) => conversion.convert(&batch),
             Err(error) => Err(failure.lock().take().unwrap_or_else(|| Error::corrupt(&object_key, error))),
@@ -228,14 +284,36 @@ impl ScanRun {
         Ok(rows.boxed())
     }
 
-    fn matchers(&self, open: &Arc<OpenSegment>, failure: &Arc<Mutex<Option<Error>>>) -> Result<Vec<Box<dyn ArrowPredicate>>> {
+    /// Where the pages of `leaves` are, and the rows that the bounds of pages leave.
+    async fn locate_pages(
+        &self,
+        open: &Arc<OpenSegment>,
+        group: usize,
+        leaves: &[usize],
+    ) -> Result<(ArrowReaderMetadata, RowSet)> {
+        // Rows of logs are sorted by nothing that statements compare, so that bounds of their pages rule out little.
+        let predicate = self.request.predicate.as_ref().filter(|_| open.meta.signal != Signal::Logs);
+        let compared = predicate.into_iter().flat_map(|predicate| collect_columns(predicate));
+        let bounded: Vec<usize> = compared
+            .filter_map(|column| open.leaf(&statistics_column(column.name(), &self.request.table, open)?))
+            .collect();
+        let request = PageRequest { group, located: leaves, bounded: &bounded };
+        let pages = row_group_pages(&self.loader, open, &self.stats, &request).await?;
+        let left = match predicate {
+            Some(predicate) => rows_by_pages(predicate, &self.request.table, open, &pages, group),
+            None => RowSet::all(open.row_group_rows(group)),
+        };
+        Ok((pages, left))
+    }
+
+    fn matchers(&self, open: &Arc<OpenSegment>, failure: &Arc<Mutex<Option<Error>>>) -> Result<Vec<RowMatcher>> {
         let mut stages: [Vec<Arc<dyn PhysicalExpr>>; 3] = Default::default();
         stages[0].extend(self.request.dynamic.iter().cloned());
         for part in self.request.predicate.iter().flat_map(|predicate| split_conjunction(predicate)) {
             stages[self.cost_of(part)].push(Arc::clone(part));
         }
         let stages = stages.into_iter().filter(|parts| !parts.is_empty()).map(conjunction);
-        stages.map(|stage| RowMatcher::boxed(open, &self.request, stage, Arc::clone(failure))).collect()
+        stages.map(|stage| RowMatcher::new(open, &self.request, stage, Arc::clone(failure))).collect()
     }
 
     /// 0 for short columns, 1 for attributes, 2 for long texts.
@@ -250,6 +328,13 @@ impl ScanRun {
     }
 }
 
+/// The leaves that any of `conversions` reads.
+fn leaves_of<'a>(conversions: impl Iterator<Item = &'a Conversion>, open: &OpenSegment) -> Vec<usize> {
+    let masks: Vec<&ProjectionMask> = conversions.map(|conversion| &conversion.mask).collect();
+    let all = 0..open.reader.parquet_schema().num_columns();
+    all.filter(|leaf| masks.iter().any(|mask| mask.leaf_included(*leaf))).collect()
+}
+
 /// Rechecks rows of one segment against part of the predicate.
 struct RowMatcher {
     conversion: Conversion,
@@ -258,12 +343,12 @@ struct RowMatcher {
 }
 
 impl RowMatcher {
-    fn boxed(
+    fn new(
         open: &Arc<OpenSegment>,
         request: &ScanRequest,
         predicate: Arc<dyn PhysicalExpr>,
         failure: Arc<Mutex<Option<Error>>>,
-    ) -> Result<Box<dyn ArrowPredicate>> {
+    ) -> Result<Self> {
         let mut places: Vec<usize> = collect_columns(&predicate).into_iter().map(|column| column.index()).collect();
         places.sort_unstable();
         places.dedup();
@@ -271,7 +356,7 @@ impl RowMatcher {
         let schema: SchemaRef =
             Arc::new(Schema::new(places.iter().map(|place| request.table.schema.field(*place).clone()).collect::<Vec<_>>()));
         let predicate = reassign_expr_columns(predicate, &schema)?;
-        Ok(Box::new(Self { conversion: Conversion::new(open, &columns, schema), predicate, failure }))
+        Ok(Self { conversion: Conversion::new(open, &columns, schema), predicate, failure })
     }
 
     fn matches(&self, batch: &RecordBatch) -> Result<BooleanArray> {

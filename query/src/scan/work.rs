@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tidemill_types::{SegmentMeta, TimeRange};
 use tokio::sync::Notify;
 
+use super::blocks::RowSet;
 use super::open::OpenSegment;
 
 /// Which end of time a scan begins with.
@@ -33,6 +34,8 @@ pub(super) enum Unit {
 pub(super) struct RowGroupUnit {
     pub(super) open: Arc<OpenSegment>,
     pub(super) group: usize,
+    /// The rows of it that an index left.
+    pub(super) rows: RowSet,
 }
 
 impl Unit {

@@ -1,0 +1,190 @@
+//! From checked work to its first batch, planned anew where the data disagrees with the plan.
+//!
+//! A plan needs the types of attributes before it is known which segments it reads. It begins with the types seen last, the scans
+//! check them against the footers of the segments that they chose, and on a difference the work is planned again with the right ones.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DFSchema;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SQLOptions, SessionContext};
+use parking_lot::Mutex;
+use tidemill_segment::read::AttributeType;
+use tidemill_types::{OrganizationId, Signal};
+use tokio::time::Instant;
+
+use crate::attributes::{AttributeKey, join_types};
+use crate::catalog::LiveCatalog;
+use crate::run::next_batch;
+use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
+use crate::session::new_session;
+use crate::statement::QueryStatement;
+use crate::stats::StatsHandle;
+use crate::{Error, QueryLimits, QueryOptions, Result};
+
+/// Types widen at most twice an attribute and a segment vanishes at most once; more replans are a fault of ours.
+const MOST_PLANS: usize = 16;
+
+/// What all queries of an engine share.
+pub(crate) struct Parts {
+    pub(crate) catalog: Arc<LiveCatalog>,
+    pub(crate) loader: Arc<SegmentLoader>,
+    pub(crate) base: SessionState,
+    pub(crate) options: QueryOptions,
+}
+
+/// What is to be answered.
+pub(crate) enum Work {
+    /// A checked statement.
+    Statement(QueryStatement),
+    /// An evaluator's rows.
+    Rows(RowRequest),
+}
+
+/// One piece of work of one organization on its way to rows.
+pub(crate) struct Plan {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) organization: OrganizationId,
+    pub(crate) work: Work,
+    pub(crate) limits: QueryLimits,
+    pub(crate) stats: StatsHandle,
+}
+
+/// Planned work whose first batch is there.
+pub(crate) struct Started {
+    pub(crate) schema: SchemaRef,
+    pub(crate) first: Option<RecordBatch>,
+    pub(crate) rest: Option<SendableRecordBatchStream>,
+}
+
+/// What is assumed of the types of attributes.
+struct Types {
+    settled: Arc<Mutex<SettledTypes>>,
+    /// For attributes that no segment has told of.
+    fallback: AttributeType,
+}
+
+impl Plan {
+    /// Plans until the data agrees with the plan, and waits for the first batch.
+    pub(crate) async fn start(self, deadline: Instant) -> Result<Started> {
+        self.parts.catalog.refresh().await?;
+        let mut types = Types { settled: Arc::default(), fallback: AttributeType::String };
+        let mut has_refreshed = false;
+        for _ in 0..MOST_PLANS {
+            self.stats.restart();
+            match self.attempt(&types, deadline).await {
+                Err(Error::AttributeTypes { signal, types: wider }) => {
+                    let mut settled = types.settled.lock();
+                    for (key, kind) in wider {
+                        let entry = settled.entry((signal, key)).or_insert(kind);
+                        *entry = join_types(*entry, kind);
+                    }
+                }
+                // Compaction replaced it, or retention removed it, since the catalog was read.
+                Err(Error::SegmentMissing { .. }) if !has_refreshed => {
+                    has_refreshed = true;
+                    self.parts.catalog.refresh().await?;
+                }
+                // Text does not fit where the statement needs a number, and no segment has told the type yet.
+                Err(Error::Engine(_)) if types.fallback == AttributeType::String && self.has_guesses(&types) => {
+                    types.fallback = AttributeType::Double;
+                }
+                other => return other,
+            }
+        }
+        Err(Error::statement("the types of its attributes did not settle; name them with CAST"))
+    }
+
+    fn tables(&self) -> BTreeSet<Signal> {
+        match &self.work {
+            Work::Statement(statement) => statement.tables.clone(),
+            Work::Rows(request) => BTreeSet::from([request.signal]),
+        }
+    }
+
+    fn attributes(&self) -> Vec<AttributeKey> {
+        match &self.work {
+            Work::Statement(statement) => statement.attributes.iter().cloned().collect(),
+            Work::Rows(request) => request.named_attributes(),
+        }
+    }
+
+    fn has_guesses(&self, types: &Types) -> bool {
+        let settled = types.settled.lock();
+        let attributes = self.attributes();
+        self.tables().iter().any(|signal| attributes.iter().any(|key| !settled.contains_key(&(*signal, key.clone()))))
+    }
+
+    async fn attempt(&self, types: &Types, deadline: Instant) -> Result<Started> {
+        let session = new_session(&self.parts.base, &self.parts.options, &self.limits)?;
+        let physical = match &self.work {
+            Work::Statement(statement) => self.plan_statement(&session, statement, types).await?,
+            Work::Rows(request) => self.plan_rows(&session, request, types).await?,
+        };
+        self.stats.planned();
+        let schema = physical.schema();
+        let mut rows = execute_stream(physical, session.task_ctx())?;
+        match next_batch(&mut rows, deadline, self.limits.time).await {
+            None => Ok(Started { schema, first: None, rest: None }),
+            Some(first) => Ok(Started { schema, first: Some(first?), rest: Some(rows) }),
+        }
+    }
+
+    async fn plan_statement(
+        &self,
+        session: &SessionContext,
+        statement: &QueryStatement,
+        types: &Types,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        for &signal in &statement.tables {
+            session.register_table(signal.table(), Arc::new(self.table(signal, types)))?;
+        }
+        let state = session.state();
+        let logical = state.statement_to_plan(statement.parsed.clone()).await?;
+        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        only_reads.verify_plan(&logical)?;
+        Ok(state.create_physical_plan(&logical).await?)
+    }
+
+    async fn plan_rows(&self, session: &SessionContext, request: &RowRequest, types: &Types) -> Result<Arc<dyn ExecutionPlan>> {
+        let table = self.table(request.signal, types);
+        let names = request.columns.iter().cloned().chain(request.attributes.iter().map(AttributeKey::column_name));
+        let projection: Vec<usize> = names.map(|name| table.place(&name)).collect::<Result<_>>()?;
+        let predicate = request.predicate(|key| self.assumed(request.signal, key, types));
+        let schema = DFSchema::try_from(table.all_columns())?;
+        let predicate = session.state().create_physical_expr(predicate, &schema)?;
+        let scan = table.plan(Some(&projection), Some(predicate), request.limit).await?;
+        Ok(table.scan_of(scan, self.parts.options.threads))
+    }
+
+    fn table(&self, signal: Signal, types: &Types) -> SegmentTable {
+        let attributes: Vec<(AttributeKey, AttributeType)> = self
+            .attributes()
+            .into_iter()
+            .map(|key| {
+                let kind = self.assumed(signal, &key, types);
+                (key, kind)
+            })
+            .collect();
+        let context = TableContext {
+            organization: self.organization,
+            catalog: Arc::clone(&self.parts.catalog),
+            loader: Arc::clone(&self.parts.loader),
+            stats: self.stats.clone(),
+            uses_indexes: self.parts.options.uses_indexes,
+            within: self.limits.within,
+            settled: Arc::clone(&types.settled),
+        };
+        SegmentTable::new(context, signal, &attributes)
+    }
+
+    fn assumed(&self, signal: Signal, key: &AttributeKey, types: &Types) -> AttributeType {
+        let settled = types.settled.lock().get(&(signal, key.clone())).copied();
+        settled.or_else(|| self.parts.catalog.known_type(self.organization, signal, key)).unwrap_or(types.fallback)
+    }
+}

@@ -1,0 +1,48 @@
+//! Every example of docs/sql.md runs, and those that show rows find some.
+
+mod world;
+
+use serde_json::json;
+use tidemill_types::Signal;
+use world::{SECOND_NS, START_NS, World, attribute, log, logs};
+
+const TRACE: &str = "5b8efff798038103d269b633813fc60c";
+
+async fn example_world() -> World {
+    let mut world = World::new().await;
+    let records = (0..20).map(|number: i64| {
+        let attributes = vec![attribute("number", json!(number)), attribute("path", json!("/a"))];
+        let mut record = log(START_NS + number * SECOND_NS, &format!("request {number} done"), attributes);
+        record["traceId"] = json!(TRACE);
+        record
+    });
+    world.ingest(Signal::Logs, &logs("api", records.collect())).await;
+    let span = json!({
+        "traceId": TRACE, "spanId": "eee19b7ec3c1b174", "name": "GET /", "kind": 2,
+        "startTimeUnixNano": START_NS.to_string(), "endTimeUnixNano": (START_NS + 1_500).to_string(),
+        "attributes": [attribute("http.response.status_code", json!(500))],
+    });
+    let spans = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });
+    world.ingest(Signal::Traces, &spans).await;
+    let point = json!({ "timeUnixNano": START_NS.to_string(), "asDouble": 0.5 });
+    let metrics = json!({ "resourceMetrics": [{
+        "resource": { "attributes": [attribute("host.name", json!("one"))] },
+        "scopeMetrics": [{ "metrics": [{ "name": "system.load", "gauge": { "dataPoints": [point] } }] }],
+    }] });
+    world.ingest(Signal::Metrics, &metrics).await;
+    world
+}
+
+#[tokio::test]
+async fn the_examples_run() {
+    let page = include_str!("../../docs/sql.md");
+    let examples: Vec<&str> =
+        page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().expect("it is closed")).collect();
+    assert!(examples.len() >= 8, "{}", examples.len());
+    let world = example_world().await;
+    for example in examples {
+        let (rows, stats) = world.sql(example).await;
+        assert!(!rows.is_empty(), "no rows: {example}");
+        assert!(stats.warnings.is_empty(), "{example}: {:?}", stats.warnings);
+    }
+}

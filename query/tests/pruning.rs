@@ -1,0 +1,124 @@
+//! What a query does not read.
+
+mod world;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
+use tidemill_types::{SegmentMeta, Signal};
+use world::{SECOND_NS, START_NS, World};
+
+const HOURS: i64 = 8;
+const ROWS_AN_HOUR: i64 = 24_000;
+const SERVICES: i64 = 20;
+
+fn text(value: &str) -> Option<AnyValue> {
+    Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) })
+}
+
+/// Spreads a number over 64 bits (splitmix64).
+fn mix(number: i64) -> u64 {
+    let mut mixed = (number as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+fn record(number: i64) -> LogRecord {
+    let trace = [mix(number).to_be_bytes(), mix(-number).to_be_bytes()].concat();
+    LogRecord {
+        time_unix_nano: (START_NS + number * HOURS * 3_600 * SECOND_NS / (HOURS * ROWS_AN_HOUR)) as u64,
+        severity_text: if number % 50 == 0 { "ERROR" } else { "INFO" }.to_owned(),
+        body: text(&format!("request {:016x} of user {} took {} ms", mix(number), mix(number) % 5_000, number % 977)),
+        span_id: mix(number.wrapping_mul(31)).to_be_bytes().to_vec(),
+        trace_id: trace,
+        ..LogRecord::default()
+    }
+}
+
+fn request(hour: i64) -> ExportLogsServiceRequest {
+    let resource_logs = (0..SERVICES).map(|service| {
+        let numbers = (hour * ROWS_AN_HOUR..(hour + 1) * ROWS_AN_HOUR).filter(|number| number % SERVICES == service);
+        let name = KeyValue { key: "service.name".to_owned(), value: text(&format!("service-{service}")), ..KeyValue::default() };
+        ResourceLogs {
+            resource: Some(Resource { attributes: vec![name], ..Resource::default() }),
+            scope_logs: vec![ScopeLogs { log_records: numbers.map(record).collect(), ..ScopeLogs::default() }],
+            ..ResourceLogs::default()
+        }
+    });
+    ExportLogsServiceRequest { resource_logs: resource_logs.collect() }
+}
+
+/// Eight closed hours, each one indexed segment.
+async fn closed_hours() -> (World, Vec<SegmentMeta>) {
+    let mut world = World::new().await;
+    let mut closed = Vec::new();
+    for hour in 0..HOURS {
+        let bytes = request(hour).encode_to_vec();
+        let metas = world.ingest_protobuf(world.organization, Signal::Logs, &bytes, START_NS + 86_400 * SECOND_NS).await;
+        closed.extend(world.compact(&metas, 2).await);
+    }
+    assert_eq!(closed.len() as i64, HOURS);
+    (world, closed)
+}
+
+#[tokio::test]
+async fn queries_read_little() {
+    let (world, closed) = closed_hours().await;
+    let total: u64 = closed.iter().map(|meta| meta.bytes).sum();
+    let share = |bytes: u64| bytes as f64 / total as f64;
+
+    // A needle, by its token, as a substring, and cut at both ends.
+    let needle = format!("{:016x}", mix(100_003));
+    for condition in [
+        format!("has_token(body, '{needle}')"),
+        format!("body LIKE '%{needle}%'"),
+        format!("body LIKE '%request {}%'", &needle[..12]),
+    ] {
+        let world = world.cold();
+        let (rows, stats) = world.sql(&format!("SELECT time, body FROM logs WHERE {condition}")).await;
+        assert_eq!(rows.len(), 1, "{condition}");
+        assert!(share(stats.bytes_read) <= 0.02, "{condition}: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
+    }
+    let trace: String = [mix(100_003), mix(-100_003)].map(|half| format!("{half:016x}")).concat();
+    let cold = world.cold();
+    let (rows, stats) = cold.sql(&format!("SELECT body FROM logs WHERE trace_id = '{trace}'")).await;
+    assert_eq!(rows.len(), 1);
+    assert!(share(stats.bytes_read) <= 0.02, "a trace: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
+
+    // One service for one hour.
+    let cold = world.cold();
+    let (rows, stats) = cold
+        .sql(
+            "SELECT body FROM logs WHERE service_name = 'service-7' AND time >= '2024-05-01T03:00:00Z' \
+             AND time < '2024-05-01T04:00:00Z'",
+        )
+        .await;
+    assert_eq!(rows.len() as i64, ROWS_AN_HOUR / SERVICES);
+    assert!(share(stats.bytes_read) <= 0.05, "one service: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
+    assert_eq!(stats.segments_pruned as i64, HOURS - 1);
+
+    // A service that does not occur is known from the catalog alone.
+    let (rows, stats) = world.cold().sql("SELECT body FROM logs WHERE service_name = 'nobody'").await;
+    assert_eq!((rows.len(), stats.requests), (0, 0));
+
+    // The newest rows.
+    let cold = world.cold();
+    let (rows, stats) = cold.sql("SELECT time, body FROM logs ORDER BY time DESC LIMIT 100").await;
+    assert_eq!(rows.len(), 100);
+    assert!(rows[0][0].starts_with("2024-05-01T07:59:59"), "{:?}", rows[0]);
+    assert!(rows.is_sorted_by(|one, other| one[0] >= other[0]));
+    assert!(stats.row_groups_read <= 3, "{stats:?}");
+    let (oldest, stats) = world.cold().sql("SELECT time, body FROM logs ORDER BY time LIMIT 100").await;
+    assert_eq!(oldest[0][0], "2024-05-01T00:00:00Z");
+    assert!(stats.row_groups_read <= 3, "{stats:?}");
+    let (rows, stats) = world.cold().sql("SELECT body FROM logs LIMIT 10").await;
+    assert_eq!(rows.len(), 10);
+    assert!(stats.row_groups_read <= 2, "{stats:?}");
+
+    // Counting everything reads nothing.
+    let (rows, stats) = world.cold().sql("SELECT count(*) FROM logs").await;
+    assert_eq!((rows[0][0].clone(), stats.bytes_read), ((HOURS * ROWS_AN_HOUR).to_string(), 0));
+}

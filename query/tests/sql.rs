@@ -1,0 +1,241 @@
+//! Statements over real segments in a folder.
+
+mod world;
+
+use futures::StreamExt;
+use serde_json::json;
+use tidemill_query::{Cardinality, QueryLimits};
+use tidemill_store::Metastore;
+use tidemill_types::{ErrorKind, Signal, TimeRange, TimestampNs};
+use world::{SECOND_NS, START_NS, World, attribute, log, logs, organization};
+
+fn numbered(count: i64, service: &str) -> serde_json::Value {
+    let records = (0..count).map(|number| {
+        let at = START_NS + number * SECOND_NS;
+        log(at, &format!("request {number} done"), vec![attribute("number", json!(number)), attribute("path", json!("/a"))])
+    });
+    logs(service, records.collect())
+}
+
+#[tokio::test]
+async fn rows_come_back_as_they_were_sent() {
+    let mut world = World::new().await;
+    let mut record = log(
+        START_NS + 1,
+        "hello",
+        vec![
+            attribute("text", json!("it's \"x\"")),
+            attribute("whole", json!(9_007_199_254_740_993_i64)),
+            attribute("part", json!(2.0)),
+            attribute("flag", json!(true)),
+            attribute("list", json!({ "arrayValue": { "values": [{ "intValue": "1" }] } })),
+        ],
+    );
+    record["traceId"] = json!("5b8efff798038103d269b633813fc60c");
+    record["spanId"] = json!("eee19b7ec3c1b174");
+    world.ingest(Signal::Logs, &logs("api", vec![record])).await;
+    let (rows, _) = world
+        .sql(
+            "SELECT time, service_name, body, trace_id, span_id, attr('text'), attr('whole'), attr('part'), attr('flag'), \
+             attr('list'), resource('region'), attributes, resource FROM logs",
+        )
+        .await;
+    let expected = [
+        "2024-05-01T00:00:00.000000001Z",
+        "api",
+        "hello",
+        "5b8efff798038103d269b633813fc60c",
+        "eee19b7ec3c1b174",
+        "it's \"x\"",
+        "9007199254740993",
+        "2.0",
+        "true",
+        "[1]",
+        "eu",
+        r#"{"flag":true,"list":[1],"part":2.0,"text":"it's \"x\"","whole":9007199254740993}"#,
+        r#"{"region":"eu","service.name":"api"}"#,
+    ];
+    assert_eq!(rows, [expected.map(str::to_owned).to_vec()]);
+}
+
+#[tokio::test]
+async fn filters_aggregates_and_joins() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(100, "api")).await;
+    world.ingest(Signal::Logs, &numbered(50, "cart")).await;
+    assert_eq!(world.value("SELECT count(*) FROM logs").await, "150");
+    assert_eq!(world.value("SELECT count(*) FROM logs WHERE service_name = 'cart'").await, "50");
+    assert_eq!(world.value("SELECT count(*) FROM logs WHERE resource('service.name') IN ('cart', 'web')").await, "50");
+    assert_eq!(world.value("SELECT sum(attr('number')) FROM logs WHERE attr('number') >= 90").await, "945");
+    assert_eq!(world.value("SELECT count(*) FROM logs WHERE body LIKE '%request 7%'").await, "22");
+    assert_eq!(world.value("SELECT count(*) FROM logs WHERE has_token(body, '7')").await, "2");
+    assert_eq!(world.value("SELECT count(*) FROM logs WHERE time < '2024-05-01T00:00:10Z'").await, "20");
+    assert_eq!(
+        world.value("SELECT count(*) FROM logs a JOIN logs b ON a.attr('number') = b.attr('number') WHERE a.service_name = 'api' AND b.service_name = 'cart'").await,
+        "50"
+    );
+    let (rows, _) = world.sql("SELECT service_name, count(*) FROM logs GROUP BY 1 ORDER BY 1").await;
+    assert_eq!(rows, [["api", "100"], ["cart", "50"]]);
+    let (rows, _) = world.sql("WITH x AS (SELECT attr('number') AS n FROM logs) SELECT max(n) FROM x UNION ALL SELECT 7").await;
+    assert_eq!(rows.len(), 2);
+    let (rows, _) = world.sql("SELECT * FROM logs WHERE attr('number') = 3 AND service_name = 'api'").await;
+    let (described, _) = world.sql("DESCRIBE logs").await;
+    assert_eq!(rows[0].len(), described.len(), "* has the fixed columns only");
+    let (rows, _) = world.sql("SHOW TABLES").await;
+    assert_eq!(rows.len(), 3);
+    let (rows, _) = world.sql("EXPLAIN SELECT body FROM logs WHERE service_name = 'api'").await;
+    assert!(rows.iter().any(|row| row[1].contains("SegmentScan: table=logs, segments=1")), "{rows:?}");
+}
+
+#[tokio::test]
+async fn another_organization_sees_nothing() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(10, "api")).await;
+    let (rows, stats) = world.sql_for(organization(2), "SELECT count(*) FROM logs").await;
+    assert_eq!(rows, [["0"]]);
+    assert_eq!((stats.segments_considered, stats.requests), (0, 0));
+    let infos = world.engine.attributes(organization(2), Signal::Logs, TimeRange::ALL).await.expect("it answers");
+    assert!(infos.is_empty());
+}
+
+#[tokio::test]
+async fn types_of_attributes_join_over_segments() {
+    let mut world = World::new().await;
+    let one = |value| logs("api", vec![log(START_NS, "x", vec![attribute("v", value), attribute("same", json!(1))])]);
+    world.ingest(Signal::Logs, &one(json!(1))).await;
+    assert_eq!(world.value("SELECT sum(attr('v')) FROM logs").await, "1");
+    world.ingest(Signal::Logs, &one(json!(0.5))).await;
+    assert_eq!(world.value("SELECT sum(attr('v')) FROM logs").await, "1.5");
+    world.ingest(Signal::Logs, &one(json!("three"))).await;
+    let (rows, _) = world.sql("SELECT attr('v') FROM logs ORDER BY 1").await;
+    assert_eq!(rows, [["0.5"], ["1"], ["three"]]);
+    assert_eq!(world.value("SELECT sum(attr('same')) FROM logs").await, "3");
+}
+
+#[tokio::test]
+async fn values_of_several_types_in_one_segment_are_text() {
+    let mut world = World::new().await;
+    let records = [json!(1), json!(2), json!("x"), json!(true), json!(0.5)].map(|value| log(START_NS, "x", vec![attribute("v", value)]));
+    world.ingest(Signal::Logs, &logs("api", records.to_vec())).await;
+    let (rows, _) = world.sql("SELECT attr('v') FROM logs ORDER BY 1").await;
+    assert_eq!(rows, [["0.5"], ["1"], ["2"], ["true"], ["x"]]);
+    assert_eq!(world.value("SELECT count(*) FROM logs WHERE attr('v') = '2'").await, "1");
+}
+
+#[tokio::test]
+async fn an_unknown_attribute_is_null_and_said() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let (rows, stats) = world.sql("SELECT attr('numbr') FROM logs").await;
+    assert_eq!(rows, [["NULL"], ["NULL"], ["NULL"]]);
+    assert!(stats.warnings[0].contains("did you mean attr('number')?"), "{:?}", stats.warnings);
+}
+
+#[tokio::test]
+async fn a_missing_object_is_an_error_and_never_fewer_rows() {
+    let mut world = World::new().await;
+    let metas = world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    world.ingest(Signal::Logs, &numbered(3, "cart")).await;
+    std::fs::remove_file(world.object_path(&metas[0].object_key)).expect("it is removed");
+    let error = world.problem("SELECT body FROM logs").await;
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&metas[0].object_key), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_that_was_replaced_meanwhile_is_planned_anew() {
+    let mut world = World::new().await;
+    let metas = world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    assert_eq!(world.value("SELECT count(*) FROM logs").await, "3");
+    // The engine learns of the removal only when it meets the missing object.
+    world.compact(&metas, 1).await;
+    std::fs::remove_file(world.object_path(&metas[0].object_key)).expect("it is removed");
+    assert_eq!(world.value("SELECT count(body) FROM logs").await, "3");
+}
+
+#[tokio::test]
+async fn damaged_footers_are_noticed() {
+    let mut world = World::new().await;
+    let metas = world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let path = world.object_path(&metas[0].object_key);
+    let mut bytes = std::fs::read(&path).expect("it is read");
+    bytes[usize::try_from(metas[0].footer.offset).expect("small") + 10] ^= 1;
+    std::fs::write(&path, bytes).expect("it is written");
+    let error = world.problem("SELECT body FROM logs").await;
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("hash differs"), "{error}");
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(2_000, "api")).await;
+    let heavy = "SELECT count(*) FROM logs a, logs b, logs c WHERE a.body < b.body AND b.body < c.body";
+    let limits = QueryLimits { time: std::time::Duration::from_millis(50), ..QueryLimits::default() };
+    let error = match world.engine.sql(world.organization, heavy, limits).await {
+        Err(error) => error,
+        Ok(stream) => stream.collect().await.expect_err("it takes longer"),
+    };
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    let limits = QueryLimits { memory_bytes: 1 << 10, spill_bytes: 0, ..QueryLimits::default() };
+    let sorted = "SELECT body FROM logs ORDER BY body";
+    let error = match world.engine.sql(world.organization, sorted, limits).await {
+        Err(error) => error,
+        Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
+    };
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    let limits = QueryLimits { time: std::time::Duration::from_secs(1_800), ..QueryLimits::default() };
+    assert_eq!(world.engine.sql(world.organization, "SELECT 1", limits).await.expect_err("too long").kind(), ErrorKind::Invalid);
+    let half = TimeRange { start: TimestampNs(START_NS), end: TimestampNs(START_NS + 1_000 * SECOND_NS) };
+    let limits = QueryLimits { within: Some(half), ..QueryLimits::default() };
+    let stream = world.engine.sql(world.organization, "SELECT count(*) FROM logs", limits).await.expect("it runs");
+    assert_eq!(world::rows(&stream.collect().await.expect("it ends")), [["1000"]]);
+}
+
+#[tokio::test]
+async fn dropping_the_stream_frees_its_slot() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(2_000, "api")).await;
+    for _ in 0..40 {
+        let text = "SELECT a.body FROM logs a, logs b";
+        let mut stream = world.engine.sql(world.organization, text, QueryLimits::default()).await.expect("a slot is free");
+        assert!(stream.next().await.is_some_and(|batch| batch.is_ok()));
+        drop(stream);
+        // The slot is free once the aborted task is gone; nothing else signals that.
+        while world.engine.running_queries() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn attributes_are_listed_with_their_types() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let infos = world.engine.attributes(world.organization, Signal::Logs, TimeRange::ALL).await.expect("it answers");
+    let found: Vec<(&str, &str, u64, Cardinality)> = infos
+        .iter()
+        .map(|info| (info.expression.as_str(), info.kind.as_str(), info.rows, info.cardinality))
+        .collect();
+    let expected = [
+        ("attr('number')", "int64", 3, Cardinality::About(3)),
+        ("attr('path')", "text", 3, Cardinality::About(1)),
+        ("resource('region')", "text", 3, Cardinality::About(1)),
+        ("resource('service.name')", "text", 3, Cardinality::About(1)),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn what_retention_removed_is_said() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let mut organizations = world.metastore.organizations().await.expect("it answers");
+    let mut owner = organizations.remove(organizations.iter().position(|one| one.id == world.organization).expect("it is there"));
+    owner.retention_days = [Some(7), None, None];
+    world.metastore.update_organization(&owner).await.expect("it is changed");
+    let (_, stats) = world.sql("SELECT count(*) FROM logs WHERE time >= '2024-04-01T00:00:00Z'").await;
+    assert!(stats.warnings[0].contains("past their retention"), "{:?}", stats.warnings);
+    let (_, stats) = world.sql("SELECT count(*) FROM logs").await;
+    assert!(stats.warnings.is_empty(), "{:?}", stats.warnings);
+}
