@@ -262,6 +262,13 @@ mod tests {
         builder.encode().expect("encodes")
     }
 
+    /// The bytes of version 1 as they were first written; later builds must read them.
+    #[test]
+    fn version_1_is_still_read() {
+        let frozen = hex::decode(include_str!("../../tests/samples/series-table-v1.hex").trim()).expect("hex");
+        assert_eq!(SeriesTable::decode(&frozen).expect("reads"), SeriesTable::decode(&sample()).expect("reads"));
+    }
+
     #[test]
     fn series_and_labels_are_found() {
         let table = SeriesTable::decode(&sample()).expect("reads");

@@ -247,6 +247,19 @@ mod tests {
         assert_eq!(lookup(&object, &id(1)).len(), 5_000);
     }
 
+    /// The bytes of version 1 as they were first written; later builds must read them.
+    #[test]
+    fn version_1_is_still_read_and_written() {
+        let mut builder = TraceDayBuilder::default();
+        for n in 0..5 {
+            builder.add(&id(n), &format!("segment-{}", n % 2), n as u32);
+        }
+        let object = builder.encode();
+        let frozen = hex::decode(include_str!("../../tests/samples/trace-day-v1.hex").trim()).expect("hex");
+        assert_eq!(object, frozen);
+        assert_eq!(lookup(&frozen, &id(3)), [("segment-1".to_owned(), 3)]);
+    }
+
     #[test]
     fn an_empty_day_and_damage() {
         let object = TraceDayBuilder::default().encode();

@@ -320,6 +320,22 @@ mod tests {
         assert_eq!(found.positive.counts.iter().sum::<u64>(), 2);
     }
 
+    /// These bytes are in rollup segments.
+    #[test]
+    fn states_are_frozen() {
+        let explicit = Distribution {
+            count: 300,
+            sum: None,
+            buckets: Buckets::Explicit { bounds: vec![1.0], counts: vec![299, 1] },
+        };
+        assert_eq!(hex::encode(explicit.encode()), "ac0200000000000000000000" .to_owned() + "01000000000000f03f02ab0201");
+        assert_eq!(
+            hex::encode(exponential(-1, 2, &[1, 2]).encode()),
+            "0301000000000000f03f01ffffffff000000000000000000" .to_owned() + "02000000020102" + "0000000000"
+        );
+        assert_eq!(Distribution::decode(&explicit.encode()).expect("reads"), explicit);
+    }
+
     #[test]
     fn what_happened_since_and_resets() {
         let (before, now) = (exponential(0, 0, &[1, 2]), exponential(0, 0, &[1, 5, 1]));

@@ -151,6 +151,21 @@ fn cumulative_histograms_become_increases() {
     assert_eq!(buckets.as_primitive::<UInt64Type>().values(), &[1, 3, 4]);
 }
 
+/// A rollup segment as it was first written; later builds must read it and compute the next tier from it.
+#[test]
+fn version_1_is_still_read() {
+    let points = [(5, 1.0), (65, 2.0), (70, 4.0)].map(|(at, value)| point(at, 0, value)).to_vec();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, drafts) = encode(Signal::Metrics, "metrics", &request(vec![counter(points, AggregationTemporality::Cumulative)]));
+    let hour = TimestampNs(START).hour();
+    let draft = rollup(folder.path(), vec![store(folder.path(), &drafts[0], 1)], Tier(10), hour).expect("has rows");
+    let input = store(folder.path(), &draft, 2);
+    std::fs::write(&input.file, include_bytes!("../samples/rollup-v1.parquet")).expect("writes");
+    let coarser = read(&rollup(folder.path(), vec![input], Tier(60), hour).expect("has rows"));
+    assert_eq!((counts(&coarser, "samples"), doubles(&coarser, "increase")), (vec![Some(1), Some(2)], vec![Some(0.0), Some(2.0)]));
+    assert_eq!(times(&coarser, "last_time"), [Some(START + 5 * SECOND), Some(START + 70 * SECOND)]);
+}
+
 #[test]
 fn repeated_samples_count_once_and_every_kind_passes() {
     let mut folded = 0;
