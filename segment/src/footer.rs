@@ -3,7 +3,7 @@
 //! `tidemill.segment` is the format version; `tidemill.footer` is [`SegmentFooter`] as JSON. With the object key they carry everything
 //! that the catalog row holds, so that a catalog can be rebuilt from a bucket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use serde::{Deserialize, Serialize};
@@ -58,12 +58,16 @@ pub struct SegmentFooter {
     /// The segments that this one, with the other outputs of its merge, replaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<SegmentId>,
-    /// How many segments its merge made; 1 for an only one.
+    /// How many segments its merge or bundle made; 1 for an only one.
     #[serde(default = "one")]
     pub outputs: u32,
     /// Its place among them.
     #[serde(default)]
     pub ordinal: u32,
+    /// The inputs of its bundle, or of the bundles whose segments it merges: of each the first 16 bytes of the BLAKE3 of its label, as
+    /// hexadecimal text. Empty when a merge covers more than [`LISTED_INPUTS`], and in rollups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
 }
 
 fn one() -> u32 {
@@ -114,6 +118,23 @@ pub struct IndexPart {
     pub name: String,
     /// Where it lies in the object.
     pub range: ByteRange,
+}
+
+/// A merge lists at most this many inputs.
+pub const LISTED_INPUTS: usize = 4_096;
+
+/// The inputs that a merge of segments with these footers covers, sorted; none when they are too many to list or a footer lists none.
+pub(crate) fn covered_inputs<'f>(footers: impl Iterator<Item = &'f SegmentFooter> + Clone) -> Vec<String> {
+    if footers.clone().any(|footer| footer.inputs.is_empty()) {
+        return Vec::new();
+    }
+    let names: BTreeSet<&String> = footers.flat_map(|footer| &footer.inputs).collect();
+    if names.len() > LISTED_INPUTS { Vec::new() } else { names.into_iter().cloned().collect() }
+}
+
+/// How an input is named in [`SegmentFooter::inputs`].
+pub fn input_name(label: &str) -> String {
+    blake3::hash(label.as_bytes()).to_hex()[..32].to_owned()
 }
 
 /// A segment lists at most this many attributes.

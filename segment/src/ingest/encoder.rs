@@ -6,12 +6,13 @@ use tidemill_text::{MetricHash, ScopeHash, SeriesMetric};
 use tidemill_types::{Day, Signal, TimestampNs};
 
 use super::identity::{label_values, scope_hash};
-use super::partition::{CoreColumns, Partition, ScopeKeys};
+use super::partition::{ClosedPartition, CoreColumns, Partition, ScopeKeys};
 use super::tables::{push_attributes, push_count};
 use super::time::{ChosenTime, choose_time};
 use super::{IngestOptions, InputDescription, InputReport, Issue, REPORTED_ISSUES};
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
+use crate::footer::input_name;
 use crate::input::{StoredInput, walk_input};
 use crate::otlp::logs::LogRow;
 use crate::otlp::metrics::{MetricRow, PointRow, temporality_name};
@@ -20,7 +21,7 @@ use crate::otlp::stream::End;
 use crate::otlp::{Frame, ResourceRow, Sink};
 use crate::write::ROW_GROUP_ROWS;
 
-/// A bundle has at most this many partitions open; the one that was used longest ago is finished for another.
+/// A bundle has at most this many partitions open; the one that was used longest ago is closed for another.
 const OPEN_PARTITIONS: usize = 64;
 /// No setting makes a bundle buffer more: text is addressed by 31 bits, and JSON escapes may make six bytes of one.
 const MEMORY_LIMIT_BYTES: usize = 192 << 20;
@@ -33,7 +34,9 @@ pub struct BundleEncoder {
     options: IngestOptions,
     keys: ScopeKeys,
     partitions: Vec<Partition>,
-    finished: Vec<DraftSegment>,
+    closed: Vec<ClosedPartition>,
+    /// Names of all inputs so far.
+    inputs: Vec<String>,
     /// Where the last row went.
     last_partition: usize,
     buffered_bytes: usize,
@@ -85,7 +88,8 @@ impl BundleEncoder {
             options,
             keys: ScopeKeys::default(),
             partitions: Vec::new(),
-            finished: Vec::new(),
+            closed: Vec::new(),
+            inputs: Vec::new(),
             last_partition: 0,
             buffered_bytes: 0,
             rows: 0,
@@ -103,6 +107,7 @@ impl BundleEncoder {
     pub fn read_input(&mut self, input: &InputDescription, reader: &mut dyn Read) -> Result<InputReport> {
         self.report = InputReport::default();
         self.arrival = input.arrival;
+        self.inputs.push(input_name(&input.label));
         let fail = |source| Error::ReadInput { label: input.label.clone(), source };
         let stored = StoredInput::open(reader).map_err(fail)?;
         let meter = stored.meter();
@@ -125,10 +130,12 @@ impl BundleEncoder {
     /// When a segment cannot be written.
     pub fn finish(mut self) -> Result<Vec<DraftSegment>> {
         for partition in std::mem::take(&mut self.partitions) {
-            let draft = partition.finish(&self.options.spool, &self.keys, &self.options.promote)?;
-            self.finished.extend(draft);
+            let closed = partition.close(&self.options.spool, &self.keys, &self.options.promote)?;
+            self.closed.extend(closed);
         }
-        Ok(self.finished)
+        let outputs = self.closed.len() as u32;
+        let numbered = self.closed.into_iter().zip(0..);
+        numbered.map(|(closed, ordinal)| closed.finish(&self.inputs, outputs, ordinal)).collect()
     }
 
     /// Files a row: finds its partition, makes room, stores what all signals share.
@@ -183,7 +190,7 @@ impl BundleEncoder {
             Some(place) => place,
             None => {
                 if self.partitions.len() >= OPEN_PARTITIONS {
-                    self.finish_oldest()?;
+                    self.close_oldest()?;
                 }
                 self.partitions.push(Partition::new(self.options.signal, day, ingest_day));
                 self.partitions.len() - 1
@@ -224,12 +231,12 @@ impl BundleEncoder {
         self.partitions[place].write_row_group(&self.options.spool, &self.keys, &self.options.promote)
     }
 
-    fn finish_oldest(&mut self) -> Result<()> {
+    fn close_oldest(&mut self) -> Result<()> {
         let oldest = (0..self.partitions.len()).min_by_key(|place| self.partitions[*place].last_used);
         if let Some(place) = oldest {
             let partition = self.partitions.swap_remove(place);
-            let draft = partition.finish(&self.options.spool, &self.keys, &self.options.promote)?;
-            self.finished.extend(draft);
+            let closed = partition.close(&self.options.spool, &self.keys, &self.options.promote)?;
+            self.closed.extend(closed);
             self.count_buffered();
         }
         Ok(())

@@ -89,6 +89,22 @@ struct Written {
     promotion: Promotion,
 }
 
+/// A partition whose rows are all written and whose footer is not: it names all inputs and counts all segments of its bundle.
+pub(crate) struct ClosedPartition {
+    writer: SegmentWriter,
+    footer: SegmentFooter,
+}
+
+impl ClosedPartition {
+    /// Ends the segment, the `ordinal`-th of `outputs` of a bundle of `inputs`.
+    pub(crate) fn finish(mut self, inputs: &[String], outputs: u32, ordinal: u32) -> Result<DraftSegment> {
+        self.footer.inputs = inputs.to_vec();
+        self.footer.outputs = outputs;
+        self.footer.ordinal = ordinal;
+        self.writer.finish(&self.footer)
+    }
+}
+
 impl Partition {
     pub(crate) fn new(signal: Signal, day: Day, ingest_day: Day) -> Self {
         let core = match signal {
@@ -174,8 +190,13 @@ impl Partition {
         Ok(())
     }
 
-    /// Writes what is left and ends the segment; `None` when the partition never had a row.
-    pub(crate) fn finish(mut self, spool: &Path, keys: &ScopeKeys, promote: &[String]) -> Result<Option<DraftSegment>> {
+    /// Writes what is left and ends the rows; `None` when the partition never had one.
+    pub(crate) fn close(
+        mut self,
+        spool: &Path,
+        keys: &ScopeKeys,
+        promote: &[String],
+    ) -> Result<Option<ClosedPartition>> {
         self.write_row_group(spool, keys, promote)?;
         let (Some(written), Some((first, last))) = (self.written.take(), self.range) else { return Ok(None) };
         let columns = [&self.attributes, &self.resources.attributes, &self.scopes.attributes];
@@ -201,8 +222,9 @@ impl Partition {
             replaces: Vec::new(),
             outputs: 1,
             ordinal: 0,
+            inputs: Vec::new(),
         };
-        written.writer.finish(&footer).map(Some)
+        Ok(Some(ClosedPartition { writer: written.writer, footer }))
     }
 
     fn start(&mut self, spool: &Path, keys: &ScopeKeys, promote: &[String]) -> Result<Written> {

@@ -12,10 +12,10 @@ use super::input::is_attribute_column;
 use super::properties::compacted_properties;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
-use crate::footer::{IndexPart, SegmentFooter};
-use crate::index::{IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder, BLOCK_ROWS};
+use crate::footer::{IndexPart, SegmentFooter, covered_inputs};
+use crate::index::{BLOCK_ROWS, IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder};
 use crate::schema::SERVICE_NAME_COLUMN;
-use crate::write::{SegmentWriter, ROW_GROUP_ROWS};
+use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
 
 /// Distinct service names kept by name; more become a bloom filter.
 const NAMED_SERVICES: usize = 32;
@@ -148,6 +148,7 @@ impl<'a> Output<'a> {
             replaces: inputs.iter().map(|input| input.input.meta.id).collect(),
             outputs: self.outputs,
             ordinal: self.ordinal,
+            inputs: covered_inputs(inputs.iter().map(|input| &input.footer)),
             ..first.clone()
         };
         writer.finish(&footer).map(Some)

@@ -8,14 +8,14 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tidemill_types::{ByteRange, Hour, Level, SegmentId, Signal, Tier, TimeRange};
 
-use super::columns::{rollup_fields, Rows, WindowColumns};
-use super::window::{window_end, Course, Window};
+use super::columns::{Rows, WindowColumns, rollup_fields};
+use super::window::{Course, Window, window_end};
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::SegmentFooter;
-use crate::merge::{compacted_properties, each_sorted, gather, service_set, MergeInput, MergeOptions, MergePlan};
-use crate::schema::{core_fields, AttributeScope};
-use crate::write::{SegmentWriter, ROW_GROUP_ROWS};
+use crate::merge::{MergeInput, MergeOptions, MergePlan, compacted_properties, each_sorted, gather, service_set};
+use crate::schema::{AttributeScope, core_fields};
+use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
 
 /// Rows of a written batch.
 const BATCH_ROWS: usize = 8192;
@@ -98,9 +98,11 @@ impl<'a> Folding<'a> {
             _ => field,
         };
         let mut fields: Vec<Field> = rollup_fields().into_iter().map(held_type).collect();
-        let attributes = plan.schema.fields().iter().filter(|field| {
-            AttributeScope::ALL.into_iter().any(|scope| field.name().starts_with(scope.prefix()))
-        });
+        let attributes = plan
+            .schema
+            .fields()
+            .iter()
+            .filter(|field| AttributeScope::ALL.into_iter().any(|scope| field.name().starts_with(scope.prefix())));
         fields.extend(attributes.map(|field| field.as_ref().clone()));
         Self {
             plan,
@@ -250,7 +252,7 @@ impl<'a> Folding<'a> {
             replaces: self.options.replaces.clone(),
             outputs: 1,
             ordinal: 0,
-            ..first.clone()
+            inputs: Vec::new(),
         };
         writer.finish(&footer).map(Some)
     }

@@ -242,3 +242,69 @@ fn row_groups(bytes: bytes::Bytes) -> usize {
         parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).expect("a Parquet file");
     builder.metadata().num_row_groups()
 }
+
+#[test]
+fn rows_of_many_days_become_segments_that_know_of_each_other() {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use std::collections::BTreeSet;
+    const DAYS: u64 = 80;
+    let log = |place: u64| LogRecord {
+        time_unix_nano: ARRIVAL.0 as u64 - (place % DAYS) * 86_400_000_000_000,
+        severity_number: place as i32,
+        ..LogRecord::default()
+    };
+    let scope = ScopeLogs { log_records: (1..=3 * DAYS).map(log).collect(), ..ScopeLogs::default() };
+    let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
+    let request = ExportLogsServiceRequest { resource_logs: vec![resource] };
+    let (report, drafts) = encode(Signal::Logs, "a/logs_1", &request.encode_to_vec());
+    assert_eq!(report.accepted, 3 * DAYS);
+    let numbers: BTreeSet<i64> =
+        sorted_rows(&drafts).iter().map(|row| row["severity_number"].as_i64().expect("a number")).collect();
+    assert_eq!(numbers.len() as u64, 3 * DAYS, "each row is there once");
+    let days: BTreeSet<i32> = drafts.iter().map(|draft| draft.day.0).collect();
+    assert_eq!(days.len() as u64, DAYS);
+    for (place, draft) in drafts.iter().enumerate() {
+        let tidemill_segment::DraftBody::Memory(bytes) = &draft.body else { panic!("small segments stay in memory") };
+        let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes.clone())
+            .expect("a Parquet file");
+        let footer = tidemill_segment::read::SegmentFooter::from_metadata(builder.metadata()).expect("a segment");
+        assert_eq!((footer.outputs as usize, footer.ordinal as usize), (drafts.len(), place));
+        assert_eq!(footer.inputs, [tidemill_segment::footer::input_name("a/logs_1")]);
+    }
+}
+
+#[test]
+fn a_draft_and_its_stored_bytes_make_the_same_catalog_row() {
+    use tidemill_segment::read::{StoredObject, segment_meta};
+    use tidemill_types::keys::SegmentKey;
+    use tidemill_types::{LeaseToken, OrganizationId, WorkId};
+    let id = |text: &str| text.parse().expect("a UUID");
+    let request = Maker(&mut StdRng::seed_from_u64(1)).traces();
+    let (_, drafts) = encode(Signal::Traces, "traces", &request.encode_to_vec());
+    for draft in &drafts {
+        let key = SegmentKey {
+            organization: OrganizationId(id("dddddddd-aaaa-4ff9-ae8f-365873c552f0")),
+            signal: draft.signal,
+            day: draft.day,
+            tier: draft.tier,
+            level: draft.level,
+            work: WorkId(7),
+            token: LeaseToken(id("dddddddd-aaaa-4ff9-ae8f-365873c552f1")),
+            ordinal: 0,
+        };
+        let meta = draft.meta(&key, "bucket", 1, Some("etag".to_owned()));
+        let tidemill_segment::DraftBody::Memory(bytes) = &draft.body else { panic!("small segments stay in memory") };
+        let object = StoredObject {
+            bucket: "bucket".to_owned(),
+            instance_num: 1,
+            key: key.object_key(),
+            bytes: bytes.len() as u64,
+            etag: Some("etag".to_owned()),
+        };
+        let need =
+            segment_meta(&object, &bytes[bytes.len() - 8..]).expect("a segment").expect_err("asks for the footer");
+        let tail = &bytes[bytes.len() - need as usize..];
+        assert_eq!(segment_meta(&object, tail).expect("a segment").expect("the tail is enough").0, meta);
+    }
+}
