@@ -4,7 +4,7 @@
 //! ends in `id` and one that starts with `conn`. A literal without separators says only that some token contains it; one
 //! without letters and digits says nothing.
 
-use crate::tokens::{is_token_byte, MAX_TOKEN_BYTES};
+use crate::tokens::{MAX_TOKEN_BYTES, is_token_byte};
 
 /// One thing that a literal says about the tokens of a text that contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,7 @@ mod tests {
 
     #[test]
     fn only_runs_with_separators_on_both_sides_are_whole() {
-        assert_eq!(
-            literal_pieces("id=77 conn"),
-            [Piece::Suffix("id"), Piece::Whole("77"), Piece::Prefix("conn")]
-        );
+        assert_eq!(literal_pieces("id=77 conn"), [Piece::Suffix("id"), Piece::Whole("77"), Piece::Prefix("conn")]);
         assert_eq!(literal_pieces(" id "), [Piece::Whole("id")]);
         assert_eq!(literal_pieces("id"), [Piece::Contains("id")]);
         assert_eq!(literal_pieces("=> "), []);

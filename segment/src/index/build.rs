@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tidemill_text::tokens;
 
 use super::directory::{IndexDirectory, IndexMode, IndexedColumn, Part, Section};
-use super::filter_keys::{is_filterable, token_keys, whole_key, BlockShape};
+use super::filter_keys::{BlockShape, is_filterable, token_keys, whole_key};
 use super::hash_pages::encode_pages;
 use super::postings::put_postings;
 use super::wire::check_of;
@@ -207,8 +207,7 @@ impl Terms {
     fn add(&mut self, column: u16, term: &[u8], block: u16) {
         let hash = self.hasher.hash_one((column, term));
         let arena = &self.arena;
-        let found =
-            self.table.find_mut(hash, |entry| entry.column == column && text_of(arena, entry) == term);
+        let found = self.table.find_mut(hash, |entry| entry.column == column && text_of(arena, entry) == term);
         if let Some(entry) = found {
             if entry.blocks.last() != Some(&block) {
                 let before = entry.blocks.capacity();

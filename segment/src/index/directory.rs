@@ -8,7 +8,7 @@ use tidemill_types::ByteRange;
 
 use super::filter_keys::BlockShape;
 use super::hash_pages::PageTable;
-use super::wire::{check_of, corrupt, put_bytes, put_varint, Reader};
+use super::wire::{Reader, check_of, corrupt, put_bytes, put_varint};
 use crate::error::Result;
 
 const MAGIC: &[u8; 4] = b"TMIX";

@@ -22,11 +22,7 @@ impl TokenClass {
     pub(crate) const ALL: [Self; 2] = [Self::Hex, Self::Other];
 
     pub(crate) fn of(token: &[u8]) -> Self {
-        if token.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            Self::Hex
-        } else {
-            Self::Other
-        }
+        if token.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) { Self::Hex } else { Self::Other }
     }
 
     /// Bytes of a gram, grams of a window. Hexadecimal digits hold four bits each, so grams must be long to tell blocks apart.

@@ -7,7 +7,7 @@
 //! Per-block Bloom or fuse filters cost the same bits but must all be read to look one key up.
 
 use super::row_blocks::BlockSet;
-use super::wire::{check_of, corrupt, put_varint, Reader};
+use super::wire::{Reader, check_of, corrupt, put_varint};
 use crate::error::Result;
 
 const SUBJECT: &str = "index page";

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use fst::{IntoStreamer, Map, Streamer};
 use memchr::memmem;
-use tidemill_text::{literal_pieces, Piece};
+use tidemill_text::{Piece, literal_pieces};
 use tidemill_types::ByteRange;
 
 use super::build::LONGEST_FST_VALUE;
 use super::directory::{IndexDirectory, IndexMode, Part, Section};
-use super::filter_keys::{gram_keys, is_filterable, token_keys, whole_key, TokenClass};
+use super::filter_keys::{TokenClass, gram_keys, is_filterable, token_keys, whole_key};
 use super::postings::read_postings;
 use super::row_blocks::{BlockSet, RowBlocks};
 use super::wire::{check_of, corrupt};
@@ -286,7 +286,8 @@ struct PartLookup<'a, B: ?Sized> {
 
 impl<'a, B: IndexBytes + ?Sized> PartLookup<'a, B> {
     fn blocks(&self, probes: &[Probe]) -> Result<BlockSet> {
-        let terms = Map::new(self.section(self.part.fst)?).map_err(|error| corrupt("index terms", error.to_string()))?;
+        let terms =
+            Map::new(self.section(self.part.fst)?).map_err(|error| corrupt("index terms", error.to_string()))?;
         let postings = self.section(self.part.postings)?;
         let mut all = BlockSet::full(self.part.shapes.len());
         for probe in probes {
@@ -315,22 +316,15 @@ impl<'a, B: IndexBytes + ?Sized> PartLookup<'a, B> {
     }
 
     fn value(&self, terms: &Map<&[u8]>, postings: &[u8], column: u16, value: &[u8]) -> Result<BlockSet> {
-        if value.len() <= LONGEST_FST_VALUE {
-            if let Some(offset) = terms.get(fst_key(column, value)) {
-                return read_postings(postings, offset, self.part.shapes.len());
-            }
+        if value.len() <= LONGEST_FST_VALUE
+            && let Some(offset) = terms.get(fst_key(column, value))
+        {
+            return read_postings(postings, offset, self.part.shapes.len());
         }
         self.all_keys(&[whole_key(column, value)])
     }
 
-    fn fragment(
-        &self,
-        terms: &Map<&[u8]>,
-        postings: &[u8],
-        column: u16,
-        edge: Edge,
-        text: &[u8],
-    ) -> Result<BlockSet> {
+    fn fragment(&self, terms: &Map<&[u8]>, postings: &[u8], column: u16, edge: Edge, text: &[u8]) -> Result<BlockSet> {
         let mut found = self.scan_terms(terms, postings, column, edge, text)?;
         let equal = if is_filterable(text) { self.all_keys(&token_keys(column, text))? } else { self.none() };
         let mut sampled = Vec::new();

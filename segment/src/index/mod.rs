@@ -21,12 +21,12 @@ pub mod trace_day;
 mod tests;
 
 pub use build::{EncodedIndex, IndexBuilder};
-pub use directory::{IndexDirectory, IndexMode, IndexedColumn, INDEX_VERSION};
+pub use directory::{INDEX_VERSION, IndexDirectory, IndexMode, IndexedColumn};
 pub use lookup::{Condition, IndexBytes, TokenIndex};
 pub use row_blocks::RowBlocks;
-pub use series_table::{LabelPostings, SeriesFrame, SeriesRows, SeriesTable, SeriesTableBuilder, SERIES_TABLE_VERSION};
+pub use series_table::{LabelPostings, SERIES_TABLE_VERSION, SeriesFrame, SeriesRows, SeriesTable, SeriesTableBuilder};
 
-pub(crate) use wire::{corrupt, put_varint, Reader};
+pub(crate) use wire::{Reader, corrupt, put_varint};
 
 /// Rows of a block, and of a Parquet page: what the reader of one matching row must decode.
 pub const BLOCK_ROWS: usize = 4096;

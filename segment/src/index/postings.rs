@@ -1,7 +1,7 @@
 //! Which row blocks a term occurs in: a list of gaps while short, a bitmap when that is smaller.
 
 use super::row_blocks::BlockSet;
-use super::wire::{corrupt, put_varint, Reader};
+use super::wire::{Reader, corrupt, put_varint};
 use crate::error::Result;
 
 const SUBJECT: &str = "index postings";

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Range;
 
-use super::wire::{check_of, corrupt, put_bytes, put_varint, Reader};
+use super::wire::{Reader, check_of, corrupt, put_bytes, put_varint};
 use crate::error::Result;
 use crate::schema::AttributeScope;
 
@@ -210,7 +210,9 @@ impl SeriesTableBuilder {
         let mut body = Vec::new();
         put_varint(&mut body, self.frames.len() as u64);
         for frame in &self.frames {
-            for text in [&frame.name, &frame.unit, &frame.kind, &frame.temporality, &frame.scope_name, &frame.scope_version] {
+            for text in
+                [&frame.name, &frame.unit, &frame.kind, &frame.temporality, &frame.scope_name, &frame.scope_version]
+            {
                 put_bytes(&mut body, text.as_bytes());
             }
         }
@@ -251,7 +253,11 @@ mod tests {
     fn sample() -> Vec<u8> {
         let mut builder = SeriesTableBuilder::default();
         for series in 0..5_u8 {
-            let frame = SeriesFrame { name: format!("metric-{}", series / 3), kind: "gauge".to_owned(), ..SeriesFrame::default() };
+            let frame = SeriesFrame {
+                name: format!("metric-{}", series / 3),
+                kind: "gauge".to_owned(),
+                ..SeriesFrame::default()
+            };
             let labels = vec![
                 (AttributeScope::Resource, "pod".to_owned(), format!("\"pod-{series}\"")),
                 (AttributeScope::Record, "even".to_owned(), (series % 2 == 0).to_string()),

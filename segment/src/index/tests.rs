@@ -116,9 +116,16 @@ proptest! {
 }
 
 fn sample_rows() -> Vec<(String, String)> {
-    let id = |n: u64| format!("{:016x}{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
+    let id = |n: u64| {
+        format!("{:016x}{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n.wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
+    };
     (0..20_000)
-        .map(|n| (format!("order {} of user{} took {} ms trace {}", n, n % 100, n % 500, id(n / 10)), format!("service-{}", n / 5_000)))
+        .map(|n| {
+            (
+                format!("order {} of user{} took {} ms trace {}", n, n % 100, n % 500, id(n / 10)),
+                format!("service-{}", n / 5_000),
+            )
+        })
         .collect()
 }
 
@@ -146,7 +153,10 @@ fn needles_prune() {
     let both = Condition::All(vec![substring("took"), equals("service-1"), substring(" -- ")]);
     assert_eq!(share(&bytes, &both), 0.25);
     assert_eq!(ask(&bytes, &Condition::Any(vec![equals("service-1"), substring("-")])), None);
-    let tokens = Condition::AllTokens { column: "body".to_owned(), tokens: vec!["order".to_owned(), "user7".to_owned(), "7".to_owned()] };
+    let tokens = Condition::AllTokens {
+        column: "body".to_owned(),
+        tokens: vec!["order".to_owned(), "user7".to_owned(), "7".to_owned()],
+    };
     assert!(share(&bytes, &tokens) <= 0.5);
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use tidemill_types::ByteRange;
 
-use super::wire::{check_of, corrupt, put_bytes, put_varint, Reader};
+use super::wire::{Reader, check_of, corrupt, put_bytes, put_varint};
 use crate::error::Result;
 
 const MAGIC: &[u8; 4] = b"TMTD";

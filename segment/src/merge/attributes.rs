@@ -8,20 +8,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
-    new_null_array, Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder,
+    new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimestampNanosecondType};
 use tidemill_types::{Signal, TimestampNs};
 
-use super::input::{is_attribute_column, memory_type, OpenInput};
-use super::rest::{rest_type, rest_value, RestObject, RestValue};
+use super::input::{OpenInput, is_attribute_column, memory_type};
+use super::rest::{RestObject, RestValue, rest_type, rest_value};
 use super::{MergeInput, MergeOptions};
 use crate::error::{Error, Result};
-use crate::footer::{AttributeEntry, ValueType, LISTED_ATTRIBUTES};
+use crate::footer::{AttributeEntry, LISTED_ATTRIBUTES, ValueType};
 use crate::json::{write_display, write_double, write_string};
 use crate::schema::{
-    AttributeScope, AttributeType, ColumnNames, PromotedColumn, PROMOTED_KEY_BYTES, PROMOTED_LIMIT,
+    AttributeScope, AttributeType, ColumnNames, PROMOTED_KEY_BYTES, PROMOTED_LIMIT, PromotedColumn,
     SERVICE_NAME_COLUMN, SERVICE_NAME_KEY,
 };
 
@@ -192,7 +193,8 @@ fn attribute_entries(facts: &HashMap<Key, KeyFacts>, promoted: &[PromotedColumn]
             AttributeEntry { scope: *scope, key: key.clone(), column, kind, types, rows: fact.rows, overflows }
         })
         .collect();
-    let place = |entry: &AttributeEntry| promoted.iter().position(|column| Some(&column.column) == entry.column.as_ref());
+    let place =
+        |entry: &AttributeEntry| promoted.iter().position(|column| Some(&column.column) == entry.column.as_ref());
     entries.sort_by_cached_key(|entry| {
         let place = place(entry).map_or(0, |place| place + 1);
         (entry.column.is_none(), place, Reverse(entry.rows), entry.scope, entry.key.clone())
@@ -295,7 +297,8 @@ impl Remap {
 
 /// The key of a column that the output lacks. The one column that no entry may name is `service.name` of a type other than text.
 fn key_of_column(input: &OpenInput, scope: AttributeScope, column: &str) -> String {
-    let entry = input.footer.attributes.iter().find(|entry| entry.scope == scope && entry.column.as_deref() == Some(column));
+    let entry =
+        input.footer.attributes.iter().find(|entry| entry.scope == scope && entry.column.as_deref() == Some(column));
     entry.map_or_else(|| SERVICE_NAME_KEY.to_owned(), |entry| entry.key.clone())
 }
 

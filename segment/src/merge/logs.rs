@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampNan
 use tidemill_text::{pattern_hash, term_hash};
 
 use super::attributes::MergePlan;
-use super::output::{gather, Output};
+use super::output::{Output, gather};
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::schema::SERVICE_NAME_COLUMN;
@@ -103,7 +103,8 @@ fn distribute(batch: RecordBatch, slices: &Slices, pieces: &mut BTreeMap<usize, 
         return Ok(());
     }
     for (slice, rows) in rows {
-        let piece = arrow::compute::take_record_batch(&batch, &UInt32Array::from(rows)).map_err(Error::arrow("cut a row group"))?;
+        let piece = arrow::compute::take_record_batch(&batch, &UInt32Array::from(rows))
+            .map_err(Error::arrow("cut a row group"))?;
         pieces.entry(slice).or_default().push(piece);
     }
     Ok(())
@@ -121,8 +122,11 @@ struct PieceKeys {
 fn slice_order(pieces: &[RecordBatch]) -> Vec<(usize, usize)> {
     let ranks = service_ranks(pieces);
     let keys: Vec<PieceKeys> = pieces.iter().map(|piece| piece_keys(piece, &ranks)).collect();
-    let mut order: Vec<(usize, usize)> =
-        pieces.iter().enumerate().flat_map(|(piece, batch)| (0..batch.num_rows()).map(move |row| (piece, row))).collect();
+    let mut order: Vec<(usize, usize)> = pieces
+        .iter()
+        .enumerate()
+        .flat_map(|(piece, batch)| (0..batch.num_rows()).map(move |row| (piece, row)))
+        .collect();
     let compare = |left: &(usize, usize), right: &(usize, usize)| -> Ordering {
         let (a, b) = (&keys[left.0], &keys[right.0]);
         (a.services[left.1], a.streams[left.1], a.patterns[left.1], a.times[left.1])
@@ -168,9 +172,9 @@ fn text_at(column: &ArrayRef, row: usize) -> Option<&str> {
 fn piece_keys(piece: &RecordBatch, ranks: &BTreeMap<String, u32>) -> PieceKeys {
     let rows = piece.num_rows();
     let services = match piece.column_by_name(SERVICE_NAME_COLUMN) {
-        Some(column) => (0..rows)
-            .map(|row| text_at(column, row).and_then(|name| ranks.get(name).copied()).unwrap_or(0))
-            .collect(),
+        Some(column) => {
+            (0..rows).map(|row| text_at(column, row).and_then(|name| ranks.get(name).copied()).unwrap_or(0)).collect()
+        }
         None => vec![0; rows],
     };
     let mut streams = vec![0; rows];
@@ -206,7 +210,8 @@ fn sort_patterns(piece: &RecordBatch) -> Vec<u64> {
 
 /// Mixes each row's value of a column into the row's hash.
 fn mix_column(column: &ArrayRef, hashes: &mut [u64]) {
-    let mut mix = |row: usize, value: u64| hashes[row] = (hashes[row].rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let mut mix =
+        |row: usize, value: u64| hashes[row] = (hashes[row].rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
     match column.data_type() {
         DataType::Dictionary(..) => {
             let dictionary = column.as_dictionary::<Int32Type>();
@@ -225,15 +230,18 @@ fn mix_column(column: &ArrayRef, hashes: &mut [u64]) {
         }
         DataType::Int64 => {
             let numbers = column.as_primitive::<Int64Type>();
-            (0..column.len()).for_each(|row| mix(row, if numbers.is_valid(row) { numbers.value(row) as u64 } else { 0 }));
+            (0..column.len())
+                .for_each(|row| mix(row, if numbers.is_valid(row) { numbers.value(row) as u64 } else { 0 }));
         }
         DataType::Float64 => {
             let numbers = column.as_primitive::<Float64Type>();
-            (0..column.len()).for_each(|row| mix(row, if numbers.is_valid(row) { numbers.value(row).to_bits() } else { 0 }));
+            (0..column.len())
+                .for_each(|row| mix(row, if numbers.is_valid(row) { numbers.value(row).to_bits() } else { 0 }));
         }
         DataType::Boolean => {
             let flags = column.as_boolean();
-            (0..column.len()).for_each(|row| mix(row, if flags.is_valid(row) { 1 + u64::from(flags.value(row)) } else { 0 }));
+            (0..column.len())
+                .for_each(|row| mix(row, if flags.is_valid(row) { 1 + u64::from(flags.value(row)) } else { 0 }));
         }
         _ => {}
     }

@@ -85,8 +85,7 @@ mod tests {
     fn members_keep_order_repetitions_and_text() {
         let json = r#"{"b":1,"a":{"bytesValue":"AA=="},"b":2.0,"c":"x\ny"}"#;
         let object: RestObject = serde_json::from_str(json).expect("an object");
-        let found: Vec<(&str, &str)> =
-            object.members.iter().map(|(key, value)| (key.as_str(), value.get())).collect();
+        let found: Vec<(&str, &str)> = object.members.iter().map(|(key, value)| (key.as_str(), value.get())).collect();
         assert_eq!(found, [("b", "1"), ("a", r#"{"bytesValue":"AA=="}"#), ("b", "2.0"), ("c", r#""x\ny""#)]);
     }
 

@@ -37,8 +37,14 @@ pub(crate) struct SortKey {
 pub(crate) enum Run {
     Memory(VecDeque<RecordBatch>),
     /// A segment that is sorted already.
-    Segment { input: usize, reader: ParquetRecordBatchReader },
-    Spilled { reader: Box<StreamReader<BufReader<File>>>, _file: SpoolFile },
+    Segment {
+        input: usize,
+        reader: ParquetRecordBatchReader,
+    },
+    Spilled {
+        reader: Box<StreamReader<BufReader<File>>>,
+        _file: SpoolFile,
+    },
 }
 
 impl Run {
@@ -104,8 +110,7 @@ pub(crate) fn sort_run(batches: &[RecordBatch], keys_of: &dyn Fn(&RecordBatch) -
         order.extend(keys_of(batch).into_iter().zip(0..).map(|(key, row)| (key, number as u32, row)));
     }
     order.sort_unstable();
-    let places: Vec<(usize, usize)> =
-        order.into_iter().map(|(_, batch, row)| (batch as usize, row as usize)).collect();
+    let places: Vec<(usize, usize)> = order.into_iter().map(|(_, batch, row)| (batch as usize, row as usize)).collect();
     let sorted = places.chunks(RUN_BATCH_ROWS).map(|places| gather(batches, places)).collect::<Result<_>>()?;
     Ok(Run::Memory(sorted))
 }

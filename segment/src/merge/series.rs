@@ -14,7 +14,12 @@ use crate::json::{write_display, write_double, write_string};
 use crate::schema::AttributeScope;
 
 /// Notes the series of a merged batch.
-pub(crate) fn note_series(table: &mut SeriesTableBuilder, plan: &MergePlan, batch: &RecordBatch, keys: &[SortKey]) -> Result<()> {
+pub(crate) fn note_series(
+    table: &mut SeriesTableBuilder,
+    plan: &MergePlan,
+    batch: &RecordBatch,
+    keys: &[SortKey],
+) -> Result<()> {
     for (row, key) in keys.iter().enumerate() {
         if table.last() != Some(&key.id) {
             table.start_series(key.id, frame_at(batch, row), labels_at(plan, batch, row)?);
@@ -54,7 +59,9 @@ fn labels_at(plan: &MergePlan, batch: &RecordBatch, row: usize) -> Result<Vec<(A
         }
     }
     for scope in AttributeScope::ALL {
-        let Some(rest) = batch.column_by_name(scope.overflow_column()).and_then(|column| text_at(column, row)) else { continue };
+        let Some(rest) = batch.column_by_name(scope.overflow_column()).and_then(|column| text_at(column, row)) else {
+            continue;
+        };
         let members: RestObject = serde_json::from_str(rest).map_err(|error| Error::Corrupt {
             subject: scope.overflow_column().to_owned(),
             problem: error.to_string(),

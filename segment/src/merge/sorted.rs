@@ -6,11 +6,11 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, TimestampNanosecondType};
 use tidemill_types::{Level, Signal};
 
+use super::RUN_MEMORY_BYTES;
 use super::attributes::MergePlan;
 use super::output::Output;
+use super::runs::{RUN_BATCH_ROWS, Run, RunSpiller, SortKey, merge_runs, sort_run};
 use super::series::note_series;
-use super::runs::{merge_runs, sort_run, Run, RunSpiller, SortKey, RUN_BATCH_ROWS};
-use super::RUN_MEMORY_BYTES;
 use crate::draft::DraftSegment;
 use crate::error::Result;
 use crate::index::SeriesTableBuilder;
@@ -164,7 +164,8 @@ fn metric_ranks(batch: &RecordBatch, ranks: &BTreeMap<String, u32>) -> Vec<u32> 
     match column.data_type() {
         DataType::Dictionary(..) => {
             let dictionary = column.as_dictionary::<Int32Type>();
-            let values: Vec<u32> = dictionary.values().as_string::<i32>().iter().map(|name| name.map_or(0, rank)).collect();
+            let values: Vec<u32> =
+                dictionary.values().as_string::<i32>().iter().map(|name| name.map_or(0, rank)).collect();
             dictionary.keys().values().iter().map(|key| values.get(*key as usize).copied().unwrap_or(0)).collect()
         }
         _ => column.as_string::<i32>().iter().map(|name| name.map_or(0, rank)).collect(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Float64Builder, Int32Array, Int32Builder, ListArray,
-    ListBuilder, RecordBatch, StringArray, TimestampNanosecondArray, TimestampNanosecondBuilder, UInt32Array, UInt64Array,
-    UInt64Builder,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Float64Builder, Int32Array, Int32Builder,
+    ListArray, ListBuilder, RecordBatch, StringArray, TimestampNanosecondArray, TimestampNanosecondBuilder,
+    UInt32Array, UInt64Array, UInt64Builder,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type, TimestampNanosecondType, UInt64Type};
@@ -39,7 +39,8 @@ pub(crate) const LABEL_COLUMNS: [&str; 12] = [
 
 /// The fixed columns of a rollup segment, in file order. `time` is the end of the row's window, which is (start, end].
 pub fn rollup_fields() -> Vec<Field> {
-    let mut fields = vec![Field::new("time", timestamp_type(), false), Field::new("arrival_time", timestamp_type(), false)];
+    let mut fields =
+        vec![Field::new("time", timestamp_type(), false), Field::new("arrival_time", timestamp_type(), false)];
     fields.extend(LABEL_COLUMNS.map(|name| match name {
         "is_monotonic" => Field::new(name, DataType::Boolean, true),
         "series" => Field::new(name, DataType::FixedSizeBinary(16), false),
@@ -173,9 +174,7 @@ impl Rows {
                 }))
             }
             (Some((first_time, last_time)), None) => {
-                let state = |name: &str| {
-                    Distribution::decode(&self.bytes_at(name, row)?.ok_or_else(|| missing(name))?)
-                };
+                let state = |name: &str| Distribution::decode(&self.bytes_at(name, row)?.ok_or_else(|| missing(name))?);
                 let count = self.count_at("count", row)?.ok_or_else(|| missing("count"))?;
                 Content::Distributions(Box::new(Distributions {
                     first: Sample { time: first_time, start: starts.0, value: state("first_distribution")? },
@@ -202,9 +201,9 @@ impl Rows {
             Ok(column.is_valid(row).then(|| column.value(row)))
         };
         let Some(scale) = integer("scale")? else {
-            let bounds: Vec<f64> = self.list_at("explicit_bounds", row)?.map_or_else(Vec::new, |list| {
-                list.as_primitive::<Float64Type>().values().to_vec()
-            });
+            let bounds: Vec<f64> = self
+                .list_at("explicit_bounds", row)?
+                .map_or_else(Vec::new, |list| list.as_primitive::<Float64Type>().values().to_vec());
             return Ok(Buckets::Explicit { bounds, counts: self.counts_at("bucket_counts", row)? });
         };
         let side = |offset: &str, counts: &str| -> Result<Side> {

@@ -4,7 +4,7 @@
 //! `(b^i, b^(i+1)]` with `b = 2^(2^-s)`; one scale lower, bucket `i` is bucket `i >> 1`.
 
 use crate::error::Result;
-use crate::index::{corrupt, put_varint, Reader};
+use crate::index::{Reader, corrupt, put_varint};
 
 /// More buckets than this are brought to a coarser scale.
 const BUCKET_LIMIT: i64 = 4096;
@@ -14,7 +14,10 @@ const SUBJECT: &str = "histogram state";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Buckets {
     /// Counts between bounds; both empty when only count and sum are known.
-    Explicit { bounds: Vec<f64>, counts: Vec<u64> },
+    Explicit {
+        bounds: Vec<f64>,
+        counts: Vec<u64>,
+    },
     Exponential(Exponential),
 }
 
@@ -88,7 +91,8 @@ impl Distribution {
         let sum = self.sum.zip(before.sum).map(|(now, then)| now - then);
         let buckets = match (&self.buckets, &before.buckets) {
             (Buckets::Explicit { bounds, counts }, Buckets::Explicit { counts: then, .. }) => {
-                let counts = counts.iter().zip(then).map(|(now, then)| now.checked_sub(*then)).collect::<Option<_>>()?;
+                let counts =
+                    counts.iter().zip(then).map(|(now, then)| now.checked_sub(*then)).collect::<Option<_>>()?;
                 Buckets::Explicit { bounds: bounds.clone(), counts }
             }
             (Buckets::Exponential(now), Buckets::Exponential(then)) => Buckets::Exponential(now.since(then)?),
@@ -173,7 +177,9 @@ impl Exponential {
         let scale = self.scale.min(other.scale);
         self.lower_to(scale);
         other.lower_to(scale);
-        while self.positive.span_with(&other.positive) > BUCKET_LIMIT || self.negative.span_with(&other.negative) > BUCKET_LIMIT {
+        while self.positive.span_with(&other.positive) > BUCKET_LIMIT
+            || self.negative.span_with(&other.negative) > BUCKET_LIMIT
+        {
             for one in [&mut *self, &mut *other] {
                 one.positive.lower(1);
                 one.negative.lower(1);
@@ -328,10 +334,13 @@ mod tests {
             sum: None,
             buckets: Buckets::Explicit { bounds: vec![1.0], counts: vec![299, 1] },
         };
-        assert_eq!(hex::encode(explicit.encode()), "ac0200000000000000000000" .to_owned() + "01000000000000f03f02ab0201");
+        assert_eq!(
+            hex::encode(explicit.encode()),
+            "ac0200000000000000000000".to_owned() + "01000000000000f03f02ab0201"
+        );
         assert_eq!(
             hex::encode(exponential(-1, 2, &[1, 2]).encode()),
-            "0301000000000000f03f01ffffffff000000000000000000" .to_owned() + "02000000020102" + "0000000000"
+            "0301000000000000f03f01ffffffff000000000000000000".to_owned() + "02000000020102" + "0000000000"
         );
         assert_eq!(Distribution::decode(&explicit.encode()).expect("reads"), explicit);
     }

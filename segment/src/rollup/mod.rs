@@ -11,5 +11,5 @@ mod sketch;
 mod window;
 
 pub use columns::rollup_fields;
-pub use hour::{rollup_hour, RollupOptions};
-pub use sketch::{Sketch, BIN_LIMIT, SKETCH_ERROR, SKETCH_VERSION};
+pub use hour::{RollupOptions, rollup_hour};
+pub use sketch::{BIN_LIMIT, SKETCH_ERROR, SKETCH_VERSION, Sketch};

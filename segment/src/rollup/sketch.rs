@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::index::{corrupt, put_varint, Reader};
+use crate::index::{Reader, corrupt, put_varint};
 
 /// Relative error of a quantile.
 pub const SKETCH_ERROR: f64 = 0.01;

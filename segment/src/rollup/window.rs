@@ -94,8 +94,16 @@ impl Window {
             Course::Delta => Some(value),
             Course::Cumulative => Some(0.0),
         };
-        let numbers = Numbers { first: sample.clone(), last: sample, sum: value, min: value, max: value, increase, sketch };
-        Self { samples: 1, stale: 0, stale_time: None, resets: 0, arrival, content: Content::Numbers(Box::new(numbers)) }
+        let numbers =
+            Numbers { first: sample.clone(), last: sample, sum: value, min: value, max: value, increase, sketch };
+        Self {
+            samples: 1,
+            stale: 0,
+            stale_time: None,
+            resets: 0,
+            arrival,
+            content: Content::Numbers(Box::new(numbers)),
+        }
     }
 
     pub(crate) fn of_distribution(
@@ -108,7 +116,14 @@ impl Window {
         let increase = if is_delta { sample.value.clone() } else { Distribution::empty(&sample.value) };
         let (min, max) = if is_delta { extremes } else { (None, None) };
         let content = Distributions { first: sample.clone(), last: sample, increase, min, max };
-        Self { samples: 1, stale: 0, stale_time: None, resets: 0, arrival, content: Content::Distributions(Box::new(content)) }
+        Self {
+            samples: 1,
+            stale: 0,
+            stale_time: None,
+            resets: 0,
+            arrival,
+            content: Content::Distributions(Box::new(content)),
+        }
     }
 
     /// Whether the two can be one row: distributions only with the same bounds.
@@ -218,7 +233,11 @@ mod tests {
     #[test]
     fn resets_are_seen_by_value_and_by_start_time() {
         let course = Course::Cumulative;
-        let all = fold(course, [(1, 0, 5.0), (2, 0, 8.0), (3, 0, 2.0), (4, 3, 9.0), (5, 3, 10.0)].map(|(time, start, value)| number(course, time, Some(start), value)));
+        let all = fold(
+            course,
+            [(1, 0, 5.0), (2, 0, 8.0), (3, 0, 2.0), (4, 3, 9.0), (5, 3, 10.0)]
+                .map(|(time, start, value)| number(course, time, Some(start), value)),
+        );
         // 3 more, reset to 2, a new start at 3 counts 9 (value rose, start tells), 1 more.
         assert_eq!((numbers(&all).increase, all.resets), (Some(3.0 + 2.0 + 9.0 + 1.0), 2));
         assert_eq!((numbers(&all).first.value, numbers(&all).last.value), (5.0, 10.0));

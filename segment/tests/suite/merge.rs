@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
 use prost::Message;
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::Value;
 
 use crate::support::requests::Maker;
 use crate::support::stored::{draft_bytes, store};
-use crate::support::{encode, file_rows, sorted_rows, ARRIVAL};
+use crate::support::{ARRIVAL, encode, file_rows, sorted_rows};
+use tidemill_segment::DraftSegment;
 use tidemill_segment::index::{Condition, TokenIndex};
 use tidemill_segment::ingest::{BundleEncoder, IngestOptions, InputDescription};
-use tidemill_segment::merge::{merge_segments, MergeInput, MergeOptions};
+use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments};
 use tidemill_segment::read::SegmentFooter;
-use tidemill_segment::DraftSegment;
 use tidemill_types::{Level, Signal};
 
 fn samples() -> PathBuf {
@@ -44,7 +44,8 @@ fn merge_days(folder: &Path, drafts: &[DraftSegment], level: u8, target_bytes: u
     let mut merged = Vec::new();
     for day in days {
         let of_day = drafts.iter().enumerate().filter(|(_, draft)| draft.day.0 == day);
-        let inputs = of_day.map(|(work, draft)| store(folder, draft, i64::from(level) * 100_000 + work as i64)).collect();
+        let inputs =
+            of_day.map(|(work, draft)| store(folder, draft, i64::from(level) * 100_000 + work as i64)).collect();
         merged.extend(merge(folder, inputs, level, target_bytes));
     }
     merged
@@ -52,8 +53,10 @@ fn merge_days(folder: &Path, drafts: &[DraftSegment], level: u8, target_bytes: u
 
 /// Encodes the sample files of a signal, `files` of them to a bundle.
 fn nezha(folder: &Path, signal: Signal, files: usize, most: usize) -> Vec<DraftSegment> {
-    let mut names: Vec<PathBuf> =
-        std::fs::read_dir(samples()).expect("the shared samples are there").map(|entry| entry.expect("an entry").path()).collect();
+    let mut names: Vec<PathBuf> = std::fs::read_dir(samples())
+        .expect("the shared samples are there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     names.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(signal.as_str())));
     names.sort();
     names.truncate(most);
@@ -62,11 +65,7 @@ fn nezha(folder: &Path, signal: Signal, files: usize, most: usize) -> Vec<DraftS
         let options = IngestOptions { signal, promote: Vec::new(), spool: folder.to_owned(), memory_bytes: 64 << 20 };
         let mut encoder = BundleEncoder::new(options).expect("sane options");
         for path in bundle {
-            let input = InputDescription {
-                label: path.display().to_string(),
-                format: None,
-                arrival: ARRIVAL,
-            };
+            let input = InputDescription { label: path.display().to_string(), format: None, arrival: ARRIVAL };
             encoder.read_input(&input, &mut File::open(path).expect("opens")).expect("reads");
         }
         drafts.extend(encoder.finish().expect("writes"));
@@ -142,7 +141,8 @@ fn real_logs_merge_small_and_prune() {
     let rows = file_rows(bytes.clone());
     let mut traces: HashMap<&str, usize> = HashMap::new();
     rows.iter().filter_map(|row| row["trace_id"].as_str()).for_each(|trace| *traces.entry(trace).or_default() += 1);
-    let trace = traces.iter().min_by_key(|(trace, count)| (**count, **trace)).expect("logs with trace ids").0.to_string();
+    let trace =
+        traces.iter().min_by_key(|(trace, count)| (**count, **trace)).expect("logs with trace ids").0.to_string();
     let id = Condition::Equals { column: "trace_id".to_owned(), value: hex::decode(&trace).expect("hex") };
     let selected = index.select(&id).expect("selects").expect("trace ids are indexed");
     assert!(selected.rows() < largest.rows, "{} of {}", selected.rows(), largest.rows);
@@ -180,7 +180,9 @@ fn sizes_of_the_sample_day() {
         assert_eq!(rows, merged_rows);
         let index: u64 = merged.iter().map(|draft| draft.index.len).sum();
         let footer: u64 = merged.iter().map(|draft| draft.footer.len).sum();
-        eprintln!("{signal}: {rows} rows, level 0 {level_0} bytes, level 2 {level_2}, of these index {index} and footer {footer}");
+        eprintln!(
+            "{signal}: {rows} rows, level 0 {level_0} bytes, level 2 {level_2}, of these index {index} and footer {footer}"
+        );
         if let Some(keep) = std::env::var_os("TIDEMILL_KEEP_SEGMENTS") {
             for (number, draft) in merged.iter().enumerate() {
                 let path = PathBuf::from(&keep).join(format!("{signal}-{number}.parquet"));

@@ -9,20 +9,20 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, TimestampNanosecondType, UInt64Type};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{
-    metric, number_data_point, AggregationTemporality, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
-    ScopeMetrics, Sum,
+    AggregationTemporality, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+    metric, number_data_point,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::support::requests::Maker;
 use crate::support::stored::{draft_bytes, store};
-use crate::support::{encode, ARRIVAL};
-use tidemill_segment::merge::MergeInput;
-use tidemill_segment::rollup::{rollup_hour, RollupOptions};
+use crate::support::{ARRIVAL, encode};
 use tidemill_segment::DraftSegment;
+use tidemill_segment::merge::MergeInput;
+use tidemill_segment::rollup::{RollupOptions, rollup_hour};
 use tidemill_types::{Hour, Signal, Tier, TimestampNs};
 
 fn rollup(folder: &Path, inputs: Vec<MergeInput>, tier: Tier, hour: Hour) -> Option<DraftSegment> {
@@ -120,7 +120,8 @@ fn counters_reset_and_windows_are_closed_at_their_end() {
 
 #[test]
 fn deltas_are_summed_and_stale_markers_counted() {
-    let mut points: Vec<NumberDataPoint> = [(5, 1.0), (65, 2.0), (70, 3.0)].map(|(at, value)| point(at, at - 5, value)).to_vec();
+    let mut points: Vec<NumberDataPoint> =
+        [(5, 1.0), (65, 2.0), (70, 3.0)].map(|(at, value)| point(at, at - 5, value)).to_vec();
     points.push(NumberDataPoint { flags: 1, value: None, ..point(80, 75, 0.0) });
     let tiers = only_hour(vec![counter(points, AggregationTemporality::Delta)]);
     assert_eq!(doubles(&tiers[1], "increase"), [Some(1.0), Some(5.0)]);
@@ -140,10 +141,14 @@ fn cumulative_histograms_become_increases() {
         explicit_bounds: vec![1.0, 2.0],
         ..HistogramDataPoint::default()
     };
-    let data_points =
-        vec![histogram_point(5, [1, 0, 0], 0.5), histogram_point(65, [2, 3, 0], 6.0), histogram_point(3_000, [2, 3, 4], 30.0)];
+    let data_points = vec![
+        histogram_point(5, [1, 0, 0], 0.5),
+        histogram_point(65, [2, 3, 0], 6.0),
+        histogram_point(3_000, [2, 3, 4], 30.0),
+    ];
     let histogram = Histogram { data_points, aggregation_temporality: AggregationTemporality::Cumulative.into() };
-    let metric = Metric { name: "latency".to_owned(), data: Some(metric::Data::Histogram(histogram)), ..Metric::default() };
+    let metric =
+        Metric { name: "latency".to_owned(), data: Some(metric::Data::Histogram(histogram)), ..Metric::default() };
     let tiers = only_hour(vec![metric]);
     assert_eq!(counts(&tiers[4], "count"), [Some(8)]);
     assert_eq!(doubles(&tiers[4], "sum"), [Some(29.5)]);
@@ -156,13 +161,17 @@ fn cumulative_histograms_become_increases() {
 fn version_1_is_still_read() {
     let points = [(5, 1.0), (65, 2.0), (70, 4.0)].map(|(at, value)| point(at, 0, value)).to_vec();
     let folder = tempfile::tempdir().expect("a folder");
-    let (_, drafts) = encode(Signal::Metrics, "metrics", &request(vec![counter(points, AggregationTemporality::Cumulative)]));
+    let (_, drafts) =
+        encode(Signal::Metrics, "metrics", &request(vec![counter(points, AggregationTemporality::Cumulative)]));
     let hour = TimestampNs(START).hour();
     let draft = rollup(folder.path(), vec![store(folder.path(), &drafts[0], 1)], Tier(10), hour).expect("has rows");
     let input = store(folder.path(), &draft, 2);
     std::fs::write(&input.file, include_bytes!("../samples/rollup-v1.parquet")).expect("writes");
     let coarser = read(&rollup(folder.path(), vec![input], Tier(60), hour).expect("has rows"));
-    assert_eq!((counts(&coarser, "samples"), doubles(&coarser, "increase")), (vec![Some(1), Some(2)], vec![Some(0.0), Some(2.0)]));
+    assert_eq!(
+        (counts(&coarser, "samples"), doubles(&coarser, "increase")),
+        (vec![Some(1), Some(2)], vec![Some(0.0), Some(2.0)])
+    );
     assert_eq!(times(&coarser, "last_time"), [Some(START + 5 * SECOND), Some(START + 70 * SECOND)]);
 }
 
@@ -195,7 +204,8 @@ fn repeated_samples_count_once_and_every_kind_passes() {
 fn totals_of_real_points_stay_the_same_in_every_tier() {
     let shared = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("TIDEMILL_SHARED").map_or_else(shared, Into::into);
-    let bytes = std::fs::read(shared.join("samples/nezha-otlp/metrics_day.binpb.gz")).expect("the shared samples are there");
+    let bytes =
+        std::fs::read(shared.join("samples/nezha-otlp/metrics_day.binpb.gz")).expect("the shared samples are there");
     let folder = tempfile::tempdir().expect("a folder");
     let (_, drafts) = encode(Signal::Metrics, "metrics_day.binpb.gz", &bytes);
     let draft = drafts.iter().max_by_key(|draft| draft.rows).expect("there is one");
