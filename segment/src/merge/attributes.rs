@@ -84,6 +84,16 @@ impl MergePlan {
         self
     }
 
+    /// The row groups of an input that may have wanted rows.
+    pub(crate) fn wanted_groups(&self, input: usize) -> Vec<usize> {
+        let input = &self.inputs[input];
+        let is_wanted = |group: &usize| match (self.times, input.row_group_times(*group)) {
+            (Some((first, last)), Some((least, greatest))) => least <= last && first <= greatest,
+            _ => true,
+        };
+        (0..input.row_groups()).filter(is_wanted).collect()
+    }
+
     /// A batch of input number `input` in the output's schema.
     pub(crate) fn convert(&self, input: usize, batch: &RecordBatch) -> Result<RecordBatch> {
         let Some((first, last)) = self.times else { return self.remaps[input].convert(batch, &self.schema) };

@@ -10,6 +10,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::file::statistics::Statistics;
 
 use super::MergeInput;
 use crate::error::{Error, Result};
@@ -80,6 +81,17 @@ impl OpenInput {
 
     pub(crate) fn row_group_rows(&self, group: usize) -> usize {
         self.metadata.metadata().row_group(group).num_rows() as usize
+    }
+
+    /// The first and last time of a row group, where its statistics tell.
+    pub(crate) fn row_group_times(&self, group: usize) -> Option<(i64, i64)> {
+        let chunk = self.metadata.metadata().row_group(group).columns().first()?;
+        match chunk.statistics()? {
+            Statistics::Int64(times) if chunk.column_path().string() == "time" => {
+                Some((*times.min_opt()?, *times.max_opt()?))
+            }
+            _ => None,
+        }
     }
 
     /// The rows of some row groups, in their order.

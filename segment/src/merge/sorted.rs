@@ -73,11 +73,10 @@ fn collect_runs(plan: &MergePlan, keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>
     let mut unsorted_bytes = 0;
     for (number, input) in plan.inputs.iter().enumerate() {
         if input.footer.level > Level(0) {
-            let groups = (0..input.row_groups()).collect();
-            runs.push(Run::Segment { input: number, reader: input.read(groups, RUN_BATCH_ROWS)? });
+            runs.push(Run::Segment { input: number, reader: input.read(plan.wanted_groups(number), RUN_BATCH_ROWS)? });
             continue;
         }
-        for group in 0..input.row_groups() {
+        for group in plan.wanted_groups(number) {
             let batch = plan.convert(number, &input.read_row_group(group)?)?;
             unsorted_bytes += batch.get_array_memory_size();
             unsorted.push(batch);
@@ -114,8 +113,8 @@ fn spill(plan: &MergePlan, runs: Vec<Run>, keys_of: &dyn Fn(&RecordBatch) -> Vec
 /// Every metric name with its place in the alphabet.
 fn name_ranks(plan: &MergePlan) -> Result<BTreeMap<String, u32>> {
     let mut names = BTreeSet::new();
-    for input in &plan.inputs {
-        for group in 0..input.row_groups() {
+    for (number, input) in plan.inputs.iter().enumerate() {
+        for group in plan.wanted_groups(number) {
             let batch = input.read_column("name", group)?;
             each_name(&batch, &mut |_, name| {
                 if !names.contains(name) {

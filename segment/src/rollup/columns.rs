@@ -84,13 +84,21 @@ pub fn rollup_fields() -> Vec<Field> {
 
 /// The columns of a batch that windows are read from, plain text whatever the batch holds.
 pub(crate) struct Rows {
-    is_rollup: bool,
     batch: RecordBatch,
     time: TimestampNanosecondArray,
     arrival: TimestampNanosecondArray,
     kind: StringArray,
     temporality: StringArray,
     is_monotonic: BooleanArray,
+    /// What every raw point is asked for; looked up once a batch.
+    point: Option<PointArrays>,
+}
+
+struct PointArrays {
+    flags: UInt32Array,
+    start_time: TimestampNanosecondArray,
+    value: Float64Array,
+    count: UInt64Array,
 }
 
 impl Rows {
@@ -100,8 +108,18 @@ impl Rows {
             let column = cast(column(batch, name)?, &DataType::Utf8).map_err(Error::arrow("read a column"))?;
             Ok(column.as_string::<i32>().clone())
         };
+        let is_rollup = batch.column_by_name("samples").is_some();
+        let point = match is_rollup {
+            true => None,
+            false => Some(PointArrays {
+                flags: column(batch, "flags")?.as_primitive().clone(),
+                start_time: column(batch, "start_time")?.as_primitive().clone(),
+                value: column(batch, "value")?.as_primitive().clone(),
+                count: column(batch, "count")?.as_primitive().clone(),
+            }),
+        };
         Ok(Self {
-            is_rollup: batch.column_by_name("samples").is_some(),
+            point,
             time: column(batch, "time")?.as_primitive().clone(),
             arrival: column(batch, "arrival_time")?.as_primitive().clone(),
             kind: text("kind")?,
@@ -129,22 +147,26 @@ impl Rows {
 
     /// What the row says; `None` when it is a point without a value.
     pub(crate) fn window(&self, row: usize) -> Result<Option<Window>> {
-        if self.is_rollup { self.rollup_window(row).map(Some) } else { self.point_window(row) }
+        match &self.point {
+            Some(point) => self.point_window(point, row),
+            None => self.rollup_window(row).map(Some),
+        }
     }
 
-    fn point_window(&self, row: usize) -> Result<Option<Window>> {
+    fn point_window(&self, point: &PointArrays, row: usize) -> Result<Option<Window>> {
         let (time, arrival) = (self.time.value(row), self.arrival.value(row));
-        let flags: &UInt32Array = column(&self.batch, "flags")?.as_primitive();
-        if flags.is_valid(row) && flags.value(row) & NO_RECORDED_VALUE != 0 {
+        if point.flags.is_valid(row) && point.flags.value(row) & NO_RECORDED_VALUE != 0 {
             return Ok(Some(Window::of_stale_marker(time, arrival)));
         }
-        let (course, start) = (self.course(row), self.time_at("start_time", row)?);
-        if let Some(count) = self.count_at("count", row)? {
+        let course = self.course(row);
+        let start = point.start_time.is_valid(row).then(|| point.start_time.value(row));
+        if point.count.is_valid(row) {
+            let count = point.count.value(row);
             let value = Distribution { count, sum: self.double_at("sum", row)?, buckets: self.buckets(row)? };
             let extremes = (self.double_at("min", row)?, self.double_at("max", row)?);
             return Ok(Some(Window::of_distribution(course, Sample { time, start, value }, extremes, arrival)));
         }
-        let value = self.double_at("value", row)?;
+        let value = point.value.is_valid(row).then(|| point.value.value(row));
         Ok(value.map(|value| Window::of_number(course, Sample { time, start, value }, arrival)))
     }
 
