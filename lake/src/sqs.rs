@@ -7,6 +7,7 @@
 
 mod client;
 mod poller;
+mod role;
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub struct SqsOptions {
     pub queue_url: String,
     /// The queue's region; read from the URL's host unless given.
     pub region: Option<String>,
-    /// Where requests go, for a queue that is not Amazon's; the URL's host unless given.
+    /// Where requests go, for a queue that is not Amazon's; the URL's host unless given. Roles are assumed there too.
     pub endpoint: Option<String>,
     /// The role assumed before the queue is read.
     pub role: Option<String>,

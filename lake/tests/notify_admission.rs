@@ -91,6 +91,10 @@ impl World {
     }
 
     async fn post_with(&self, request: Request<Body>, jwks: Option<&Path>) -> (StatusCode, Value) {
+        self.post_to(request, jwks, None).await
+    }
+
+    async fn post_to(&self, request: Request<Body>, jwks: Option<&Path>, sns: Option<&str>) -> (StatusCode, Value) {
         let verifier = jwks.map(|path| {
             let keys = KeySource::File(path.to_owned());
             let options = PushTokenOptions { keys, audience: AUDIENCE.to_owned(), email: EMAIL.to_owned() };
@@ -99,7 +103,7 @@ impl World {
         let deps = WebhookDeps {
             admitter: self.admitter.clone(),
             authenticator: Arc::new(Keys),
-            confirmer: Confirmer::new(None).expect("a confirmer"),
+            confirmer: Confirmer::new(sns).expect("a confirmer"),
             push_tokens: verifier,
         };
         let answer = router(deps).oneshot(request).await.expect("an answer");
@@ -272,6 +276,18 @@ async fn a_malformed_notification_is_answered_and_recorded_with_its_place() {
 }
 
 #[tokio::test]
+async fn the_good_events_of_a_notification_are_taken_beside_bad_ones() {
+    let world = World::new().await;
+    let mut body = s3_body(&[&raw(ORG, "logs_1"), &raw(ORG, "logs_2"), &raw(ORG, "logs_3")]);
+    body["Records"][1]["s3"]["object"]["key"] = json!(7);
+    let (status, answer) = world.post(request("/", Some(ORG), &body)).await;
+    assert_eq!((status, &answer["admitted"], &answer["refused"]), (StatusCode::OK, &json!(2), &json!(1)));
+    assert_eq!(answer["refusals"][0]["path"], "Records[1].s3.object.key");
+    assert_eq!(world.inbox("waiting").await.len(), 2);
+    assert_eq!(world.inbox("refused").await.len(), 1);
+}
+
+#[tokio::test]
 async fn handshakes_are_answered_and_foreign_pages_are_not_opened() {
     let world = World::new().await;
     let validation = json!([{"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data": {"validationCode": "the-code"}}]);
@@ -333,4 +349,45 @@ async fn while_the_gate_is_closed_the_sender_keeps_the_notification() {
     assert!(world.metastore.inbox(None, 10).await.expect("the inbox").is_empty());
     world.gate.open();
     assert_eq!(world.post(request("/", Some(ORG), &body)).await.0, StatusCode::OK);
+}
+
+/// A server on a free port that counts its calls, and what it was asked.
+async fn counting_server(answer: &'static str) -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let calls = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let counted = calls.clone();
+    let router = axum::Router::new().fallback(move |uri: http::Uri| {
+        counted.lock().expect("not poisoned").push(uri.to_string());
+        async move { answer }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, calls)
+}
+
+#[tokio::test]
+async fn a_subscription_is_confirmed_at_the_configured_endpoint() {
+    let world = World::new().await;
+    let (endpoint, calls) = counting_server("confirmed").await;
+    let page = format!("{endpoint}/?Action=ConfirmSubscription&TopicArn=t&Token=abc");
+    let confirmation = json!({"Type": "SubscriptionConfirmation", "TopicArn": "t", "SubscribeURL": page});
+    let ask = |key: Option<&str>| request("/", key, &confirmation);
+    assert_eq!(world.post_to(ask(None), None, Some(&endpoint)).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.post_to(ask(Some("operator")), None, None).await.0, StatusCode::BAD_REQUEST);
+    assert!(calls.lock().expect("not poisoned").is_empty(), "nothing was opened so far");
+    let (status, answer) = world.post_to(ask(Some("operator")), None, Some(&endpoint)).await;
+    assert_eq!((status, &answer["confirmed"]), (StatusCode::OK, &json!("t")));
+    assert_eq!(*calls.lock().expect("not poisoned"), ["/?Action=ConfirmSubscription&TopicArn=t&Token=abc"]);
+}
+
+#[tokio::test]
+async fn published_keys_are_loaded_once_for_many_tokens() {
+    let (endpoint, calls) = counting_server(include_str!("../src/notify/test_keys/push_token.jwks.json")).await;
+    let keys = KeySource::Url(format!("{endpoint}/certs"));
+    let options = PushTokenOptions { keys, audience: AUDIENCE.to_owned(), email: EMAIL.to_owned() };
+    let verifier = PushTokenVerifier::new(options).expect("a verifier");
+    for _ in 0..3 {
+        verifier.verify(&push_token()).await.expect("verified");
+    }
+    assert_eq!(calls.lock().expect("not poisoned").len(), 1);
 }

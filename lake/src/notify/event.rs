@@ -73,6 +73,8 @@ pub enum Content {
         events: Vec<ObjectEvent>,
         /// Events about something else: deletions, tests, restores.
         skipped: usize,
+        /// Events that cannot be read, among others that can.
+        malformed: Vec<Malformed>,
     },
     /// SNS asks whether its messages are wanted; yes is said by opening the page.
     ConfirmSubscription {
@@ -95,6 +97,18 @@ pub struct Malformed {
     pub path: String,
     /// What is wrong and what is expected.
     pub reason: String,
+}
+
+/// Reasons told of one notification.
+const REASONS: usize = 20;
+
+/// What a person is told of events that cannot be read, one a line, bounded.
+pub fn reasons(malformed: &[Malformed]) -> String {
+    let mut lines: Vec<String> = malformed.iter().take(REASONS).map(Malformed::to_string).collect();
+    if malformed.len() > REASONS {
+        lines.push(format!("and {} more", malformed.len() - REASONS));
+    }
+    lines.join("\n")
 }
 
 impl fmt::Display for Malformed {

@@ -25,20 +25,16 @@ pub(super) fn read_event(event: &Cursor<'_>, collected: &mut Collected) -> Resul
                 collected.skip();
                 return Ok(());
             }
-            let created = read_blob(event, &data, time)?;
-            collected.push(created, event)
+            collected.push(read_blob(event, &data, time)?);
         }
         VALIDATION => {
             let code = event.at("data.validationCode")?.filled_text()?;
             collected.validate(code);
-            Ok(())
         }
-        GOOGLE_FINALIZED => collected.push(google::read_object(&event.field("data")?)?, event),
-        _ => {
-            collected.skip();
-            Ok(())
-        }
+        GOOGLE_FINALIZED => collected.push(google::read_object(&event.field("data")?)?),
+        _ => collected.skip(),
     }
+    Ok(())
 }
 
 /// An event whose attributes came as `ce-` headers: the body is its data.
@@ -49,17 +45,15 @@ pub(super) fn read_binary(
     collected: &mut Collected,
 ) -> Result<(), Malformed> {
     match kind {
-        GOOGLE_FINALIZED => collected.push(google::read_object(data)?, data),
+        GOOGLE_FINALIZED => collected.push(google::read_object(data)?),
         BLOB_CREATED => {
             let subject = subject.ok_or_else(|| data.malformed("the header ce-subject is missing"))?;
             let (bucket, key) = split_subject(subject).ok_or_else(|| data.malformed(bad_subject(subject)))?;
-            collected.push(blob(bucket, key, data)?, data)
+            collected.push(blob(bucket, key, data)?);
         }
-        _ => {
-            collected.skip();
-            Ok(())
-        }
+        _ => collected.skip(),
     }
+    Ok(())
 }
 
 fn read_blob(event: &Cursor<'_>, data: &Cursor<'_>, time: &str) -> Result<ObjectEvent, Malformed> {

@@ -53,12 +53,14 @@ pub(super) fn read_pubsub(root: &Cursor<'_>, collected: &mut Collected) -> Resul
             etag: None,
             event_time: attributes.find("eventTime").map(|time| time.time()).transpose()?,
         };
-        return collected.push(event, &message);
+        collected.push(event);
+        return Ok(());
     }
     let data = message.field("data")?;
     let decoded =
         STANDARD.decode(data.filled_text()?).map_err(|error| data.malformed(format!("is no base64: {error}")))?;
     let object = parse_json(&decoded, data.path())?;
     let object = Cursor::root(&object, data.path());
-    collected.push(read_object(&object)?, &object)
+    collected.push(read_object(&object)?);
+    Ok(())
 }

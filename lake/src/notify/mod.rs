@@ -19,7 +19,7 @@ mod s3;
 mod sns;
 
 pub use admit::{Admitted, Admitter, AdmitterOptions, Authority, Denied};
-pub use event::{Content, Malformed, Notification, ObjectEvent, Source};
+pub use event::{Content, Malformed, Notification, ObjectEvent, Source, reasons};
 pub use parse::{MAX_BODY_BYTES, MAX_EVENTS, parse};
-pub use push_token::{KeySource, PushTokenOptions, PushTokenVerifier};
+pub use push_token::{GOOGLE_KEYS_URL, KeySource, PushTokenOptions, PushTokenVerifier};
 pub use sns::{ConfirmError, Confirmer};

@@ -10,7 +10,7 @@ use super::{event_grid, google, s3, sns};
 /// The largest body that is read.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// The most objects that one notification may name.
+/// The most events that one notification may hold.
 pub const MAX_EVENTS: usize = 10_000;
 
 /// What has been read of a notification so far.
@@ -18,32 +18,37 @@ pub const MAX_EVENTS: usize = 10_000;
 pub(super) struct Collected {
     events: Vec<ObjectEvent>,
     skipped: usize,
+    malformed: Vec<Malformed>,
     validation: Option<String>,
 }
 
 impl Collected {
-    pub(super) fn push(&mut self, event: ObjectEvent, at: &Cursor<'_>) -> Result<(), Malformed> {
-        if self.events.len() == MAX_EVENTS {
-            return Err(at.malformed(format!("a notification may name at most {MAX_EVENTS} objects")));
-        }
+    pub(super) fn push(&mut self, event: ObjectEvent) {
         self.events.push(event);
-        Ok(())
     }
 
     pub(super) fn skip(&mut self) {
         self.skipped += 1;
     }
 
+    /// Notes an event that cannot be read; those beside it still count.
+    pub(super) fn note(&mut self, malformed: Malformed) {
+        self.malformed.push(malformed);
+    }
+
     pub(super) fn validate(&mut self, code: &str) {
         self.validation = Some(code.to_owned());
     }
 
-    fn into_notification(self, source: Source) -> Notification {
+    fn into_notification(mut self, source: Source) -> Result<Notification, Malformed> {
+        if self.events.is_empty() && self.skipped == 0 && !self.malformed.is_empty() {
+            return Err(self.malformed.remove(0));
+        }
         let content = match self.validation {
             Some(code) => Content::ValidateSubscription { code },
-            None => Content::Objects { events: self.events, skipped: self.skipped },
+            None => Content::Objects { events: self.events, skipped: self.skipped, malformed: self.malformed },
         };
-        Notification { source, content }
+        Ok(Notification { source, content })
     }
 }
 
@@ -71,7 +76,7 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Notification, Malformed
     if let (Some(_), Some(kind)) = (header("ce-specversion"), header("ce-type")) {
         let mut collected = Collected::default();
         event_grid::read_binary(kind, header("ce-subject"), &root, &mut collected)?;
-        return Ok(collected.into_notification(Source::CloudEvents));
+        return collected.into_notification(Source::CloudEvents);
     }
     parse_value(&root, Wrapping::Allowed)
 }
@@ -112,25 +117,36 @@ pub(super) fn parse_value(root: &Cursor<'_>, wrapping: Wrapping) -> Result<Notif
             Source::EventGrid
         }
         Value::Object(_) if root.find("kind").is_some_and(|kind| kind.value() == "storage#object") => {
-            collected.push(google::read_object(root)?, root)?;
+            collected.push(google::read_object(root)?);
             Source::Gcs
         }
         _ => return Err(root.malformed(unrecognized(root.value()))),
     };
-    Ok(collected.into_notification(source))
+    collected.into_notification(source)
 }
 
 /// An array of events: Event Grid's own delivery, or a CloudEvents batch.
 fn read_batch(root: &Cursor<'_>, collected: &mut Collected) -> Result<Source, Malformed> {
-    let events = root.items()?;
+    let events = bounded_items(root)?;
     let Some(first) = events.first() else {
         return Err(root.malformed("the array of events is empty"));
     };
     let source = if first.has("specversion") { Source::CloudEvents } else { Source::EventGrid };
     for event in &events {
-        event_grid::read_event(event, collected)?;
+        if let Err(malformed) = event_grid::read_event(event, collected) {
+            collected.note(malformed);
+        }
     }
     Ok(source)
+}
+
+/// The items of an array of events.
+pub(super) fn bounded_items<'a>(events: &Cursor<'a>) -> Result<Vec<Cursor<'a>>, Malformed> {
+    let items = events.items()?;
+    if items.len() > MAX_EVENTS {
+        return Err(events.malformed(format!("has {} events, at most {MAX_EVENTS} are read", items.len())));
+    }
+    Ok(items)
 }
 
 pub(super) fn parse_json(bytes: &[u8], path: &str) -> Result<Value, Malformed> {
@@ -140,8 +156,13 @@ pub(super) fn parse_json(bytes: &[u8], path: &str) -> Result<Value, Malformed> {
     })
 }
 
+/// The content of a notification that is about something else than an object's writing.
+pub(super) fn nothing_new() -> Content {
+    Content::Objects { events: Vec::new(), skipped: 1, malformed: Vec::new() }
+}
+
 fn skipped_one(source: Source) -> Notification {
-    Notification { source, content: Content::Objects { events: Vec::new(), skipped: 1 } }
+    Notification { source, content: nothing_new() }
 }
 
 fn unrecognized(value: &Value) -> String {

@@ -6,38 +6,40 @@
 use percent_encoding::percent_decode_str;
 
 use super::cursor::{Cursor, excerpt};
-use super::event::{Content, Malformed, Notification, ObjectEvent, Source};
-use super::parse::Collected;
+use super::event::{Malformed, Notification, ObjectEvent, Source};
+use super::parse::{Collected, bounded_items, nothing_new};
 
 /// `{"Records": [...]}`.
 pub(super) fn read_records(root: &Cursor<'_>, collected: &mut Collected) -> Result<(), Malformed> {
-    for record in root.field("Records")?.items()? {
-        let name = record.field("eventName")?.text()?;
-        // Amazon writes `ObjectCreated:Put`; MinIO and Ceph put `s3:` in front.
-        let name = name.strip_prefix("s3:").unwrap_or(name);
-        if name.starts_with("ObjectCreated:") {
-            let event = read_record(&record)?;
-            collected.push(event, &record)?;
-        } else {
-            collected.skip();
+    for record in bounded_items(&root.field("Records")?)? {
+        match read_record(&record) {
+            Ok(Some(event)) => collected.push(event),
+            Ok(None) => collected.skip(),
+            Err(malformed) => collected.note(malformed),
         }
     }
     Ok(())
 }
 
-fn read_record(record: &Cursor<'_>) -> Result<ObjectEvent, Malformed> {
+/// `None` for an event about something else.
+fn read_record(record: &Cursor<'_>) -> Result<Option<ObjectEvent>, Malformed> {
+    let name = record.field("eventName")?.text()?;
+    // Amazon writes `ObjectCreated:Put`; MinIO and Ceph put `s3:` in front.
+    if !name.strip_prefix("s3:").unwrap_or(name).starts_with("ObjectCreated:") {
+        return Ok(None);
+    }
     let s3 = record.field("s3")?;
     let object = s3.field("object")?;
     let key = object.field("key")?;
     let text = |name: &str| object.find(name).map(|found| found.filled_text().map(str::to_owned)).transpose();
-    Ok(ObjectEvent {
+    Ok(Some(ObjectEvent {
         bucket: s3.at("bucket.name")?.filled_text()?.to_owned(),
         key: decode_key(&key)?,
         size_bytes: object.find("size").map(|size| size.size()).transpose()?,
         version: text("versionId")?,
         etag: text("eTag")?.map(quote_etag),
         event_time: record.find("eventTime").map(|time| time.time()).transpose()?,
-    })
+    }))
 }
 
 /// Undoes the encoding of a form field.
@@ -76,10 +78,11 @@ pub(super) fn read_eventbridge(root: &Cursor<'_>, collected: &mut Collected) -> 
         etag: text("etag")?.map(quote_etag),
         event_time: root.find("time").map(|time| time.time()).transpose()?,
     };
-    collected.push(event, root)
+    collected.push(event);
+    Ok(())
 }
 
 /// `{"Service": "Amazon S3", "Event": "s3:TestEvent", ...}`, sent when a bucket's notifications are configured.
 pub(super) fn test_event() -> Notification {
-    Notification { source: Source::S3, content: Content::Objects { events: Vec::new(), skipped: 1 } }
+    Notification { source: Source::S3, content: nothing_new() }
 }

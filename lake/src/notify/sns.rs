@@ -9,7 +9,7 @@ use reqwest::{Client, Url};
 
 use super::cursor::{Cursor, excerpt};
 use super::event::{Content, Malformed, Notification, Source};
-use super::parse::{Wrapping, parse_json, parse_value};
+use super::parse::{Wrapping, nothing_new, parse_json, parse_value};
 
 /// `{"Type": "Notification", "TopicArn", "Message": "<JSON as text>"}` and its two relatives.
 pub(super) fn read(root: &Cursor<'_>, wrapping: Wrapping) -> Result<Notification, Malformed> {
@@ -27,7 +27,7 @@ pub(super) fn read(root: &Cursor<'_>, wrapping: Wrapping) -> Result<Notification
             topic: root.field("TopicArn")?.filled_text()?.to_owned(),
             url: root.field("SubscribeURL")?.filled_text()?.to_owned(),
         },
-        "UnsubscribeConfirmation" => Content::Objects { events: Vec::new(), skipped: 1 },
+        "UnsubscribeConfirmation" => nothing_new(),
         other => {
             let expected = "Notification, SubscriptionConfirmation or UnsubscribeConfirmation";
             return Err(kind.malformed(format!("expected {expected}, found {:?}", excerpt(other))));

@@ -19,7 +19,7 @@ use tidemill_store::metastore::KeyRole;
 use tidemill_types::ErrorKind;
 
 use super::admit::{Admitted, Admitter, Authority, Denied};
-use super::event::{Content, Notification, Source};
+use super::event::{Content, Malformed, Notification, Source, reasons};
 use super::parse::{MAX_BODY_BYTES, parse};
 use super::push_token::{PushTokenVerifier, TokenError};
 use super::sns::{ConfirmError, Confirmer};
@@ -103,26 +103,32 @@ async fn take(deps: &WebhookDeps, proof: &Proof, place: &str, notification: Noti
             }
             Err(error @ ConfirmError::Unavailable(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         },
-        Content::Objects { events, skipped } => match deps.admitter.admit(&events, proof.authority).await {
-            Ok(admitted) => json_answer(StatusCode::OK, &summary(source, skipped, &admitted)),
-            Err(denied) => deny(deps, proof, place, &denied).await,
-        },
+        Content::Objects { events, skipped, malformed } => {
+            let admitted = match deps.admitter.admit(&events, proof.authority).await {
+                Ok(admitted) => admitted,
+                Err(denied) => return deny(deps, proof, place, &denied).await,
+            };
+            if !malformed.is_empty()
+                && let Err(error) = deps.admitter.refuse(proof.authority, place, reasons(&malformed)).await
+            {
+                return store_problem(&error);
+            }
+            json_answer(StatusCode::OK, &summary(source, skipped, &malformed, &admitted))
+        }
     }
 }
 
-fn summary(source: &str, skipped: usize, admitted: &Admitted) -> Value {
-    let refused: Vec<Value> = admitted
-        .refused
-        .iter()
-        .take(REFUSALS_ANSWERED)
-        .map(|refusal| json!({"bucket": refusal.bucket, "key": refusal.object_key, "reason": refusal.reason}))
-        .collect();
+fn summary(source: &str, skipped: usize, malformed: &[Malformed], admitted: &Admitted) -> Value {
+    let objects = admitted.refused.iter();
+    let objects = objects.map(|it| json!({"bucket": it.bucket, "key": it.object_key, "reason": it.reason}));
+    let events = malformed.iter().map(|it| json!({"path": it.path, "reason": it.reason}));
+    let refused: Vec<Value> = objects.chain(events).take(REFUSALS_ANSWERED).collect();
     json!({
         "source": source,
         "admitted": admitted.admitted,
         "known": admitted.known,
         "ignored": admitted.ignored + skipped,
-        "refused": admitted.refused.len(),
+        "refused": admitted.refused.len() + malformed.len(),
         "refusals": refused,
     })
 }

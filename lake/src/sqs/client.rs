@@ -3,6 +3,7 @@
 //! Protocol: "Making query API requests using AWS JSON protocol" of the Amazon SQS Developer Guide. Credentials are found as for S3:
 //! environment, web identity, container or instance.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,10 @@ use object_store::client::HttpRequest;
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::SqsOptions;
+use super::role::{AssumedRole, token_service};
 
 /// The most that an answer may hold: ten messages of 1 MiB, escaped.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -93,7 +96,7 @@ impl SqsClient {
         Self::with_credentials(options, credentials)
     }
 
-    /// A client with these credentials, such as those of an assumed role.
+    /// A client with these credentials, which assume the role of the options if there is one.
     ///
     /// # Errors
     /// A queue URL or endpoint that is none, or a region that neither the options nor the URL tell.
@@ -101,15 +104,20 @@ impl SqsClient {
         let fail = |reason: String| SqsError::Options { queue_url: options.queue_url.clone(), reason };
         let region =
             region_of(&options).ok_or_else(|| fail("its region is neither given nor in its URL".to_owned()))?;
-        let address = options.endpoint.as_deref().unwrap_or(&options.queue_url);
-        let mut endpoint = Url::parse(address).map_err(|error| fail(format!("{address:?}: {error}")))?;
-        if !matches!(endpoint.scheme(), "http" | "https") || endpoint.host_str().is_none() {
-            return Err(fail(format!("{address:?} is no http or https address")));
-        }
-        endpoint.set_path("/");
-        endpoint.set_query(None);
+        let endpoint = root_of(options.endpoint.as_deref().unwrap_or(&options.queue_url)).map_err(fail)?;
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
         let http = http.map_err(|error| fail(error.to_string()))?;
+        let credentials = match &options.role {
+            None => credentials,
+            Some(role) => Arc::new(AssumedRole {
+                role: role.clone(),
+                region: region.clone(),
+                endpoint: root_of(options.endpoint.as_deref().unwrap_or(&token_service(&region))).map_err(fail)?,
+                base: credentials,
+                http: http.clone(),
+                held: Mutex::default(),
+            }),
+        };
         Ok(Self { http, endpoint, region, credentials, options })
     }
 
@@ -205,6 +213,17 @@ fn error_message(bytes: &[u8]) -> String {
         }
         _ => String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned(),
     }
+}
+
+/// The address without its path.
+fn root_of(address: &str) -> Result<Url, String> {
+    let mut url = Url::parse(address).map_err(|error| format!("{address:?}: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!("{address:?} is no http or https address"));
+    }
+    url.set_path("/");
+    url.set_query(None);
+    Ok(url)
 }
 
 /// Given, or `sqs.<region>.amazonaws.com`.

@@ -7,7 +7,7 @@ use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Message, SqsClient};
-use crate::notify::{Admitter, Authority, Content, ObjectEvent, parse};
+use crate::notify::{Admitter, Authority, Content, ObjectEvent, parse, reasons};
 
 /// After the first failed poll, and after many.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -48,16 +48,15 @@ async fn take(client: &SqsClient, admitter: &Admitter, messages: Vec<Message>) -
     let mut done = Vec::with_capacity(messages.len());
     let mut problem = None;
     for message in messages {
-        match read(&message) {
-            Ok(events) => readable.push((message, events)),
-            Err(reason) => {
-                let place = format!("sqs {} message {}", client.queue_name(), message.message_id);
-                match admitter.refuse(Authority::Operator, &place, reason).await {
-                    Ok(()) => done.push(message),
-                    Err(error) => problem = Some(error.to_string()),
-                }
+        let (events, reason) = read(&message);
+        if let Some(reason) = reason {
+            let place = format!("sqs {} message {}", client.queue_name(), message.message_id);
+            if let Err(error) = admitter.refuse(Authority::Operator, &place, reason).await {
+                problem = Some(error.to_string());
+                continue;
             }
         }
+        readable.push((message, events));
     }
     let all: Vec<ObjectEvent> = readable.iter().flat_map(|(_, events)| events.iter().cloned()).collect();
     match admitter.admit(&all, Authority::Operator).await {
@@ -80,19 +79,20 @@ async fn take(client: &SqsClient, admitter: &Admitter, messages: Vec<Message>) -
     problem.map_or(Ok(()), Err)
 }
 
-/// The objects that a message announces; `Err` is a reason to refuse it.
-fn read(message: &Message) -> Result<Vec<ObjectEvent>, String> {
-    match parse(&HeaderMap::new(), message.body.as_bytes()) {
-        Ok(notification) => match notification.content {
-            Content::Objects { events, .. } => Ok(events),
-            Content::ConfirmSubscription { topic, .. } => {
-                Err(format!("asks to confirm a subscription to {topic}; a queue's subscription needs no confirmation"))
-            }
-            Content::ValidateSubscription { .. } => {
-                Err("asks to validate a subscription, which only a webhook can".to_owned())
-            }
-        },
-        Err(malformed) => Err(malformed.to_string()),
+/// The objects that a message announces, and why it, or a part of it, is refused.
+fn read(message: &Message) -> (Vec<ObjectEvent>, Option<String>) {
+    match parse(&HeaderMap::new(), message.body.as_bytes()).map(|notification| notification.content) {
+        Ok(Content::Objects { events, malformed, .. }) => {
+            (events, (!malformed.is_empty()).then(|| reasons(&malformed)))
+        }
+        Ok(Content::ConfirmSubscription { topic, .. }) => {
+            let reason = format!("asks to confirm a subscription to {topic}; a queue's subscription needs none");
+            (Vec::new(), Some(reason))
+        }
+        Ok(Content::ValidateSubscription { .. }) => {
+            (Vec::new(), Some("asks to validate a subscription, which only a webhook can".to_owned()))
+        }
+        Err(malformed) => (Vec::new(), Some(malformed.to_string())),
     }
 }
 
