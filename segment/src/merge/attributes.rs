@@ -71,6 +71,13 @@ impl MergePlan {
         self.inputs.iter().map(|input| input.footer.rows).sum()
     }
 
+    /// How many rows of average size take `bytes`, but no more than `most`.
+    pub(crate) fn rows_in(&self, bytes: u64, most: usize) -> usize {
+        let decoded: u64 = self.inputs.iter().map(OpenInput::decoded_bytes).sum();
+        let row_bytes = (decoded / self.rows().max(1)).max(1);
+        usize::try_from(bytes / row_bytes).unwrap_or(most).clamp(1.min(most), most)
+    }
+
     /// How many segments to make.
     pub(crate) fn outputs(&self) -> u64 {
         let bytes: u64 = self.inputs.iter().map(|input| input.input.meta.bytes).sum();

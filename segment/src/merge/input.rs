@@ -83,6 +83,11 @@ impl OpenInput {
         self.metadata.metadata().row_group(group).num_rows() as usize
     }
 
+    /// Size of all rows before compression.
+    pub(crate) fn decoded_bytes(&self) -> u64 {
+        self.metadata.metadata().row_groups().iter().map(|group| group.total_byte_size().max(0) as u64).sum()
+    }
+
     /// The first and last time of a row group, where its statistics tell.
     pub(crate) fn row_group_times(&self, group: usize) -> Option<(i64, i64)> {
         let chunk = self.metadata.metadata().row_group(group).columns().first()?;

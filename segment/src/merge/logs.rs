@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::schema::SERVICE_NAME_COLUMN;
 use crate::write::ROW_GROUP_ROWS;
 
+/// A slice is sorted in memory, so long rows make it shorter.
+const SLICE_BYTES: u64 = 48 << 20;
+
 /// A row group of an input, not read yet.
 struct Pending {
     input: usize,
@@ -34,10 +37,10 @@ impl Slices {
         self.cuts.partition_point(|cut| *cut <= time)
     }
 
-    /// Equal shares of at most a row group; rows of one time stay together.
-    fn of_times(mut times: Vec<i64>) -> Self {
+    /// Equal shares of about `slice_rows`; rows of one time stay together.
+    fn of_times(mut times: Vec<i64>, slice_rows: usize) -> Self {
         times.sort_unstable();
-        let slices = times.len().div_ceil(ROW_GROUP_ROWS).max(1);
+        let slices = times.len().div_ceil(slice_rows).max(1);
         let mut cuts: Vec<i64> = (1..slices).map(|slice| times[slice * times.len() / slices]).collect();
         cuts.dedup();
         Self { cuts }
@@ -87,7 +90,7 @@ fn plan_slices(plan: &MergePlan) -> Result<(Slices, Vec<Pending>)> {
             times.extend_from_slice(column.values());
         }
     }
-    Ok((Slices::of_times(times), pending))
+    Ok((Slices::of_times(times, plan.rows_in(SLICE_BYTES, ROW_GROUP_ROWS)), pending))
 }
 
 /// Cuts a batch into the pieces of its slices.

@@ -17,8 +17,16 @@ use super::output::gather;
 use crate::draft::SpoolFile;
 use crate::error::{Error, Result};
 
-/// Rows of a batch of a run, and of each merged batch: two row blocks.
-pub(crate) const RUN_BATCH_ROWS: usize = 8192;
+/// Rows of a batch of a run, and of each merged batch, at most: two row blocks.
+const RUN_BATCH_ROWS: usize = 8192;
+
+/// Long rows make batches shorter: each run holds one or two.
+const RUN_BATCH_BYTES: u64 = 4 << 20;
+
+/// Rows of a batch of the runs of a plan: a power of two, so that batches end where row blocks and row groups do.
+pub(crate) fn batch_rows(plan: &MergePlan) -> usize {
+    1 << plan.rows_in(RUN_BATCH_BYTES, RUN_BATCH_ROWS).max(1).ilog2()
+}
 
 static NEXT_NAME: AtomicU64 = AtomicU64::new(0);
 
@@ -104,14 +112,18 @@ impl RunSpiller {
 }
 
 /// Sorts the rows of some batches into one run in memory.
-pub(crate) fn sort_run(batches: &[RecordBatch], keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>) -> Result<Run> {
+pub(crate) fn sort_run(
+    plan: &MergePlan,
+    batches: &[RecordBatch],
+    keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>,
+) -> Result<Run> {
     let mut order: Vec<(SortKey, u32, u32)> = Vec::new();
     for (number, batch) in batches.iter().enumerate() {
         order.extend(keys_of(batch).into_iter().zip(0..).map(|(key, row)| (key, number as u32, row)));
     }
     order.sort_unstable();
     let places: Vec<(usize, usize)> = order.into_iter().map(|(_, batch, row)| (batch as usize, row as usize)).collect();
-    let sorted = places.chunks(RUN_BATCH_ROWS).map(|places| gather(batches, places)).collect::<Result<_>>()?;
+    let sorted = places.chunks(batch_rows(plan)).map(|places| gather(batches, places)).collect::<Result<_>>()?;
     Ok(Run::Memory(sorted))
 }
 
@@ -123,13 +135,14 @@ struct Cursor {
     slot: usize,
 }
 
-/// Merges runs into batches of [`RUN_BATCH_ROWS`] rows; of equal rows those of earlier runs come first.
+/// Merges runs into batches of [`batch_rows`]; of equal rows those of earlier runs come first.
 pub(crate) fn merge_runs(
     plan: &MergePlan,
     runs: Vec<Run>,
     keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>,
     emit: &mut dyn FnMut(RecordBatch, &[SortKey]) -> Result<()>,
 ) -> Result<()> {
+    let batch_rows = batch_rows(plan);
     let mut held: Vec<RecordBatch> = Vec::new();
     let mut cursors: Vec<Cursor> = Vec::new();
     let mut heap = BinaryHeap::new();
@@ -141,8 +154,8 @@ pub(crate) fn merge_runs(
             held.push(batch);
         }
     }
-    let mut places: Vec<(usize, usize)> = Vec::with_capacity(RUN_BATCH_ROWS);
-    let mut keys: Vec<SortKey> = Vec::with_capacity(RUN_BATCH_ROWS);
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(batch_rows);
+    let mut keys: Vec<SortKey> = Vec::with_capacity(batch_rows);
     while let Some(Reverse((_, number))) = heap.pop() {
         let limit = heap.peek().map(|Reverse(next)| *next);
         let cursor = &mut cursors[number];
@@ -169,12 +182,12 @@ pub(crate) fn merge_runs(
                 cursor.slot = held.len();
                 held.push(batch);
             }
-            if places.len() == RUN_BATCH_ROWS {
+            if places.len() == batch_rows {
                 heap.push(Reverse((cursor.keys[cursor.row], number)));
                 break;
             }
         }
-        if places.len() == RUN_BATCH_ROWS {
+        if places.len() == batch_rows {
             emit(gather(&held, &places)?, &keys)?;
             places.clear();
             keys.clear();

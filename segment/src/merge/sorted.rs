@@ -9,7 +9,7 @@ use tidemill_types::{Level, Signal};
 use super::RUN_MEMORY_BYTES;
 use super::attributes::MergePlan;
 use super::output::Output;
-use super::runs::{RUN_BATCH_ROWS, Run, RunSpiller, SortKey, merge_runs, sort_run};
+use super::runs::{Run, RunSpiller, SortKey, batch_rows, merge_runs, sort_run};
 use super::series::note_series;
 use crate::draft::DraftSegment;
 use crate::error::Result;
@@ -73,7 +73,10 @@ fn collect_runs(plan: &MergePlan, keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>
     let mut unsorted_bytes = 0;
     for (number, input) in plan.inputs.iter().enumerate() {
         if input.footer.level > Level(0) {
-            runs.push(Run::Segment { input: number, reader: input.read(plan.wanted_groups(number), RUN_BATCH_ROWS)? });
+            runs.push(Run::Segment {
+                input: number,
+                reader: input.read(plan.wanted_groups(number), batch_rows(plan))?,
+            });
             continue;
         }
         for group in plan.wanted_groups(number) {
@@ -81,7 +84,7 @@ fn collect_runs(plan: &MergePlan, keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>
             unsorted_bytes += batch.get_array_memory_size();
             unsorted.push(batch);
             if unsorted_bytes > SORT_MEMORY_BYTES {
-                memory.push(sort_run(&unsorted, keys_of)?);
+                memory.push(sort_run(plan, &unsorted, keys_of)?);
                 unsorted.clear();
                 memory_bytes += std::mem::take(&mut unsorted_bytes);
             }
@@ -92,7 +95,7 @@ fn collect_runs(plan: &MergePlan, keys_of: &dyn Fn(&RecordBatch) -> Vec<SortKey>
         }
     }
     if !unsorted.is_empty() {
-        memory.push(sort_run(&unsorted, keys_of)?);
+        memory.push(sort_run(plan, &unsorted, keys_of)?);
     }
     runs.extend(memory);
     while runs.len() > FAN_IN {

@@ -15,10 +15,10 @@ use crate::support::requests::Maker;
 use crate::support::stored::{draft_bytes, store};
 use crate::support::{ARRIVAL, encode, file_rows, sorted_rows};
 use tidemill_segment::DraftSegment;
-use tidemill_segment::index::{Condition, TokenIndex};
+use tidemill_segment::index::{Condition, SeriesTable, TokenIndex};
 use tidemill_segment::ingest::{BundleEncoder, IngestOptions, InputDescription};
 use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments};
-use tidemill_segment::read::SegmentFooter;
+use tidemill_segment::read::{AttributeScope, SegmentFooter};
 use tidemill_types::{Level, Signal};
 
 fn samples() -> PathBuf {
@@ -165,6 +165,53 @@ fn real_logs_merge_small_and_prune() {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("a file").with_row_selection(selection).build();
     let read: usize = reader.expect("reads").map(|batch| batch.expect("rows").num_rows()).sum();
     assert_eq!(read as u64, selected.rows());
+}
+
+#[test]
+fn outputs_are_split_at_the_target_and_know_each_other() {
+    for signal in [Signal::Logs, Signal::Traces] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let drafts = nezha(folder.path(), signal, 20, 40);
+        let (rows, bytes) = total(&drafts);
+        let merged = merge_days(folder.path(), &drafts, 1, bytes / 4);
+        assert!(merged.len() > 1, "{signal}: {}", merged.len());
+        assert_eq!(total(&merged).0, rows);
+        for (ordinal, draft) in merged.iter().enumerate() {
+            let footer = footer_of(&draft_bytes(draft));
+            assert_eq!((footer.ordinal as usize, footer.outputs as usize), (ordinal, merged.len()), "{signal}");
+            assert_eq!((footer.rows, footer.time), (draft.rows, draft.time));
+        }
+        if signal == Signal::Logs {
+            assert!(merged.windows(2).all(|pair| pair[0].time.end <= pair[1].time.start), "outputs are ranges of time");
+        }
+    }
+}
+
+#[test]
+fn the_series_table_knows_every_row() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let body = Maker(&mut StdRng::seed_from_u64(3)).metrics().encode_to_vec();
+    let merged = merge_days(folder.path(), &encode(Signal::Metrics, "metrics", &body).1, 1, 64 << 20);
+    for draft in &merged {
+        let bytes = draft_bytes(draft);
+        let footer = footer_of(&bytes);
+        let part = footer.sections.iter().find(|part| part.name == "series").expect("metrics have one");
+        let range = part.range.offset as usize..(part.range.offset + part.range.len) as usize;
+        let table = SeriesTable::decode(&bytes[range]).expect("reads");
+        let rows = file_rows(bytes);
+        assert_eq!(table.series().last().map(|series| series.rows.end), Some(draft.rows));
+        for (place, series) in table.series().iter().enumerate() {
+            for row in &rows[series.rows.start as usize..series.rows.end as usize] {
+                assert_eq!(row["series"], hex::encode(series.id));
+                assert_eq!(row["name"], table.frames()[series.frame as usize].name.as_str());
+            }
+            let labels = rows[series.rows.start as usize]["resource"].as_object().expect("an object");
+            for (key, value) in labels.iter().filter(|(_, value)| value.is_string() || value.is_boolean()) {
+                let with = table.with_label(AttributeScope::Resource, key, &value.to_string());
+                assert!(with.contains(&(place as u32)), "{key} {value}");
+            }
+        }
+    }
 }
 
 /// Sizes of the whole sample day, for `docs/bench`; run by hand with `--ignored --nocapture`.
