@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tidemill_segment::footer::input_name;
 use tidemill_segment::ingest::InputFormat;
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
@@ -19,6 +20,7 @@ use tidemill_store::metastore::{Admission, InputIdentity, NewInput, NewWork, Seg
 use tidemill_store::object::ObjectInfo;
 use tidemill_types::{Action, Hour, NANOS_PER_HOUR, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, WorkQueue};
 
+use crate::own_key::{self, OwnKey};
 use crate::place::Placement;
 use crate::sweep::SweeperDeps;
 use crate::worker::{CompactPayload, RollupPayload};
@@ -98,23 +100,33 @@ pub async fn rebuild(deps: &CatalogDeps) -> Result<RebuildReport> {
     let mut report = RebuildReport::default();
     for bucket in deps.buckets.names() {
         let scan = scan::scan_bucket(deps, &bucket).await?;
-        report.objects += scan.found.len() as u64;
+        let raw_objects = scan::list_raw(deps, &bucket).await?;
         report.unreadable.extend(scan.unreadable.into_iter().take(LISTED));
-        rebuild_bucket(deps, &bucket, scan.found, &mut report).await?;
+        if scan.found.is_empty() && raw_objects.is_empty() {
+            continue;
+        }
+        report.objects += scan.found.len() as u64;
+        rebuild_bucket(deps, &bucket, scan.found, &raw_objects, &mut report).await?;
         let sweeper = SweeperDeps { metastore: deps.metastore.clone(), buckets: deps.buckets.clone() };
         sweep::take_bucket(&sweeper, &bucket).await?;
     }
     Ok(report)
 }
 
-async fn rebuild_bucket(deps: &CatalogDeps, bucket: &str, found: Vec<Found>, report: &mut RebuildReport) -> Result<()> {
-    let raw_objects = scan::list(deps, bucket, "raw/").await?;
-    create_organizations(deps, &found, &raw_objects, report).await?;
+async fn rebuild_bucket(
+    deps: &CatalogDeps,
+    bucket: &str,
+    found: Vec<Found>,
+    raw_objects: &[ObjectInfo],
+    report: &mut RebuildReport,
+) -> Result<()> {
+    create_organizations(deps, &found, raw_objects, report).await?;
     let (rollups, raw): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|one| one.meta.tier != Tier::RAW);
     report.rollups += rollups.len() as u64;
     let around = Surroundings {
         known: known_live(deps).await?,
-        raw_inputs: raw_objects.iter().map(|info| input_hash(&info.key)).collect(),
+        raw_inputs: raw_objects.iter().map(|info| input_name(&info.key)).collect(),
+        pending_inputs: pending_inputs(deps).await?,
         swept_before: deps.metastore.now().await?.plus_ns(-SWEPT_AFTER_NS),
     };
     let decision = decide_live(&raw, &around);
@@ -133,8 +145,15 @@ async fn rebuild_bucket(deps: &CatalogDeps, bucket: &str, found: Vec<Found>, rep
     enqueue_upkeep(deps, &live).await?;
     let published = raw.iter().filter(|one| !decision.unpublished.contains(&one.meta.id));
     let covered: HashSet<&str> = published.flat_map(|one| one.inputs.iter().map(String::as_str)).collect();
-    report.readmitted += readmit_raw(deps, bucket, &raw_objects, &covered).await?;
+    report.readmitted += readmit_raw(deps, bucket, raw_objects, &covered).await?;
     Ok(())
+}
+
+/// What the inbox still holds. A catalog restored from a backup ingests it again, so what was made of it since is not adopted.
+async fn pending_inputs(deps: &CatalogDeps) -> Result<HashSet<String>> {
+    let inbox = deps.metastore.inbox(None, usize::MAX).await?;
+    let pending = inbox.iter().filter(|entry| entry.work.is_some());
+    Ok(pending.map(|entry| input_name(&entry.object_key)).collect())
 }
 
 /// Leaves out what is doomed, and what a worker is about to publish.
@@ -158,7 +177,7 @@ async fn create_organizations(
     report: &mut RebuildReport,
 ) -> Result<()> {
     let known: BTreeSet<OrganizationId> = deps.metastore.organizations().await?.into_iter().map(|one| one.id).collect();
-    let of_raw = raw_objects.iter().filter_map(|info| info.key.strip_prefix("raw/")?.split('/').next()?.parse().ok());
+    let of_raw = raw_objects.iter().filter_map(|info| scan::organization_of(&info.key));
     let needed: BTreeSet<OrganizationId> = found.iter().map(|one| one.meta.organization).chain(of_raw).collect();
     for id in needed.difference(&known) {
         deps.metastore.create_organization(*id, &id.to_string()).await?;
@@ -221,7 +240,7 @@ fn upkeep(
 /// Admits raw objects of pushes that no found segment covers and nothing refers to: acknowledged, and not ingested yet.
 async fn readmit_raw(deps: &CatalogDeps, bucket: &str, objects: &[ObjectInfo], covered: &HashSet<&str>) -> Result<u64> {
     let open: Vec<&ObjectInfo> =
-        objects.iter().filter(|info| !covered.contains(input_hash(&info.key).as_str())).collect();
+        objects.iter().filter(|info| !covered.contains(input_name(&info.key).as_str())).collect();
     let mut readmitted = 0;
     for chunk in open.chunks(ADOPTED_AT_ONCE) {
         let keys: Vec<String> = chunk.iter().map(|info| info.key.clone()).collect();
@@ -234,11 +253,9 @@ async fn readmit_raw(deps: &CatalogDeps, bucket: &str, objects: &[ObjectInfo], c
     Ok(readmitted)
 }
 
-/// `raw/<organization>/<signal>/<day>/<name>.binpb` as an input.
+/// A raw object as an input.
 fn raw_input(deps: &CatalogDeps, bucket: &str, info: &ObjectInfo) -> Option<NewInput> {
-    let mut parts = info.key.strip_prefix("raw/")?.split('/');
-    let organization: OrganizationId = parts.next()?.parse().ok()?;
-    let signal: Signal = parts.next()?.parse().ok()?;
+    let OwnKey::Raw { organization, signal } = own_key::parse(&info.key)? else { return None };
     let mut identity =
         blake3::Hasher::new_derive_key("tidemill 2026-11 identity of a raw object found by catalog rebuild");
     identity.update(bucket.as_bytes());
@@ -260,11 +277,6 @@ fn raw_input(deps: &CatalogDeps, bucket: &str, info: &ObjectInfo) -> Option<NewI
         priority: 10,
         format: Some(InputFormat::OtlpProtobuf.as_str().to_owned()),
     })
-}
-
-/// How an input is named in the footers of the segments made from it.
-fn input_hash(object_key: &str) -> String {
-    hex::encode(&blake3::hash(object_key.as_bytes()).as_bytes()[..16])
 }
 
 /// Compares the catalog with the buckets: every live segment's object, size and footer hash, and what nothing refers to.

@@ -20,5 +20,6 @@ pub mod worker;
 mod error;
 mod intake;
 mod otlp_answer;
+mod own_key;
 
 pub use error::{Error, Result};

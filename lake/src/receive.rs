@@ -303,7 +303,7 @@ impl Receiver {
             at: self.shared.deps.clock.now(),
         };
         // Bounded: while the task is busy committing, further malformed requests are answered but not listed.
-        if self.arrivals.try_send(gather::Arrival::Refused(refusal)).is_err() {
+        if self.arrivals.try_send(gather::Arrival::Refused(key.place.bucket.clone(), refusal)).is_err() {
             tracing::debug!(organization = %key.organization, "a refused request is not listed in the inbox");
         }
     }

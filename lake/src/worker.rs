@@ -9,6 +9,7 @@ mod compact;
 mod download;
 mod ingest;
 mod lease;
+mod rollup;
 mod trigger;
 mod upload;
 
@@ -299,10 +300,7 @@ async fn perform(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Ending> {
     match bundle.queue.action {
         Action::Ingest => ingest::ingest(shared, bundle).await,
         Action::Compact => compact::compact(shared, bundle).await,
-        Action::Rollup => {
-            shared.deps.metastore.complete(&[bundle.token]).await?;
-            Ok(Ending::Published)
-        }
+        Action::Rollup => rollup::roll_up(shared, bundle).await,
         Action::Job => {
             Err(Error::Invalid { operation: "work", reason: "jobs are performed by whoever submitted them".to_owned() })
         }

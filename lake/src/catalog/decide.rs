@@ -39,6 +39,8 @@ pub struct Surroundings {
     pub known: HashSet<SegmentId>,
     /// The raw objects that exist, by hash.
     pub raw_inputs: HashSet<String>,
+    /// Inputs that the catalog will still ingest: what was made of them meanwhile is not adopted.
+    pub pending_inputs: HashSet<String>,
     /// An incomplete upload from before this would have been swept.
     pub swept_before: TimestampNs,
 }
@@ -120,6 +122,11 @@ impl<'a> Making<'a> {
         self.consumes.iter().filter_map(Consumed::segment)
     }
 
+    /// Whether one of its inputs is still to be ingested.
+    fn waits(&self, around: &Surroundings) -> bool {
+        self.consumes.iter().any(|one| matches!(one, Consumed::Input(hash) if around.pending_inputs.contains(*hash)))
+    }
+
     /// Whether all that it consumed is gone, which only a publication brings about.
     fn has_used_up(&self, present: &HashSet<SegmentId>, around: &Surroundings) -> bool {
         let is_gone = |one: &Consumed<'_>| match one {
@@ -162,6 +169,9 @@ fn choose<'m, 'a>(makings: &'m [Making<'a>], around: &Surroundings) -> Vec<&'m M
     for making in makings {
         let is_known = making.ids().any(|id| around.known.contains(&id));
         let was_merged_on = making.ids().any(|id| merged_on.contains(&id));
+        if !is_known && making.waits(around) {
+            continue;
+        }
         if !making.is_complete && !is_known && !was_merged_on && !making.has_used_up(&present, around) {
             continue;
         }
@@ -179,19 +189,21 @@ fn choose<'m, 'a>(makings: &'m [Making<'a>], around: &Surroundings) -> Vec<&'m M
             chosen.push(making);
         }
     }
-    drop_merges_without_ground(chosen, &present)
+    drop_merges_without_ground(chosen, &present, &around.known)
 }
 
 /// A merge stands only on what is published itself or already gone. An orphaned merge of a lost upload falls with it.
 fn drop_merges_without_ground<'m, 'a>(
     mut chosen: Vec<&'m Making<'a>>,
     present: &HashSet<SegmentId>,
+    known: &HashSet<SegmentId>,
 ) -> Vec<&'m Making<'a>> {
     loop {
         let published: HashSet<SegmentId> = chosen.iter().flat_map(|making| making.ids()).collect();
         let before = chosen.len();
         chosen.retain(|making| {
-            !making.is_merge || making.consumed_segments().all(|id| published.contains(&id) || !present.contains(&id))
+            let stands = |id| published.contains(&id) || known.contains(&id) || !present.contains(&id);
+            !making.is_merge || making.ids().any(|id| known.contains(&id)) || making.consumed_segments().all(stands)
         });
         if chosen.len() == before {
             return chosen;

@@ -8,6 +8,7 @@ use tidemill_types::{ErrorKind, OrganizationId, SegmentMeta};
 
 use super::CatalogDeps;
 use super::decide::Found;
+use crate::own_key::{self, OwnKey};
 use crate::{Error, Result};
 
 /// Bytes of an object's end that are read first; most footers fit.
@@ -22,15 +23,20 @@ pub(super) struct Scan {
     pub unreadable: Vec<(String, String)>,
 }
 
-/// Lists objects.
-pub(super) async fn list(deps: &CatalogDeps, bucket: &str, prefix: &str) -> Result<Vec<ObjectInfo>> {
-    Ok(deps.buckets.get(bucket)?.list(prefix).try_collect().await?)
+/// Lists our raw objects.
+pub(super) async fn list_raw(deps: &CatalogDeps, bucket: &str) -> Result<Vec<ObjectInfo>> {
+    list(deps, bucket, "raw/").await
 }
 
-/// Lists segment objects.
+/// Lists our segment objects.
 pub(super) async fn list_segments(deps: &CatalogDeps, bucket: &str) -> Result<Vec<ObjectInfo>> {
-    let all = list(deps, bucket, "db/").await?;
-    Ok(all.into_iter().filter(|info| info.key.ends_with(".parquet")).collect())
+    list(deps, bucket, "db/").await
+}
+
+async fn list(deps: &CatalogDeps, bucket: &str, prefix: &str) -> Result<Vec<ObjectInfo>> {
+    let listed = deps.buckets.get(bucket)?.list(prefix);
+    let ours = listed.try_filter(|info| std::future::ready(own_key::parse(&info.key).is_some()));
+    Ok(ours.try_collect().await?)
 }
 
 /// Reads the footer of every segment object.
@@ -80,7 +86,7 @@ async fn read_footer(deps: &CatalogDeps, store: &dyn ObjectStore, bucket: &str, 
                     replaces: footer.replaces,
                     outputs: footer.outputs,
                     ordinal: footer.ordinal,
-                    inputs: Vec::new(),
+                    inputs: footer.inputs,
                     written_at: info.modified,
                 });
             }
@@ -95,8 +101,11 @@ async fn read_footer(deps: &CatalogDeps, store: &dyn ObjectStore, bucket: &str, 
     }
 }
 
-fn organization_of(key: &str) -> Option<OrganizationId> {
-    key.strip_prefix("db/")?.split('/').next()?.parse().ok()
+/// Whose an object of ours is.
+pub(super) fn organization_of(key: &str) -> Option<OrganizationId> {
+    match own_key::parse(key)? {
+        OwnKey::Segment { organization } | OwnKey::Raw { organization, .. } => Some(organization),
+    }
 }
 
 /// How an object differs from its catalog row, by size and by the footer's hash.

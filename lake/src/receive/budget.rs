@@ -23,7 +23,7 @@ impl MemoryBudget {
 
     /// An empty share.
     pub fn reservation(&self) -> Reservation {
-        Reservation { units: self.units.clone(), held: None, needed_bytes: 0 }
+        Reservation { units: self.units.clone(), held: None, needed_bytes: 0, joined: None }
     }
 }
 
@@ -33,6 +33,8 @@ pub struct Reservation {
     units: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
     needed_bytes: usize,
+    /// A share of another budget that is given back with this one.
+    joined: Option<Box<Reservation>>,
 }
 
 impl Reservation {
@@ -41,10 +43,11 @@ impl Reservation {
     /// # Errors
     /// `Busy` when the budget is spent; nothing waits, so that a flood is answered rather than queued.
     pub fn grow(&mut self, bytes: usize) -> Result<()> {
-        self.needed_bytes = self.needed_bytes.saturating_add(bytes);
-        let needed = self.needed_bytes.div_ceil(UNIT_BYTES);
+        let needed_bytes = self.needed_bytes.saturating_add(bytes);
+        let needed = needed_bytes.div_ceil(UNIT_BYTES);
         let missing = needed.saturating_sub(self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         if missing == 0 {
+            self.needed_bytes = needed_bytes;
             return Ok(());
         }
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
@@ -56,7 +59,13 @@ impl Reservation {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
         }
+        self.needed_bytes = needed_bytes;
         Ok(())
+    }
+
+    /// Gives `other` back together with this one.
+    pub(super) fn join(&mut self, other: Self) {
+        self.joined = Some(Box::new(other));
     }
 }
 
@@ -74,6 +83,6 @@ mod tests {
         let refused = second.grow(1).expect_err("nothing is left");
         assert!(refused.retry_after().is_some(), "{refused}");
         drop(first);
-        second.grow(0).expect("the share was given back");
+        second.grow(1).expect("the share was given back");
     }
 }

@@ -113,5 +113,5 @@ mod tests {
         assert_eq!(hex::encode(identity.0), FROZEN);
     }
 
-    const FROZEN: &str = "to be frozen";
+    const FROZEN: &str = "95c79dec58e88a3f60bbc4ec3a87b4a4e4a37431db65370778a1dadd4c12b812";
 }

@@ -41,10 +41,8 @@ impl From<CommitFailure> for Error {
     fn from(failure: CommitFailure) -> Self {
         match failure.kind {
             ErrorKind::Busy => Self::Busy { reason: failure.reason, retry_after: Duration::from_secs(5) },
+            ErrorKind::Invalid => Self::Invalid { operation: "push", reason: failure.reason },
             // A sender must repeat what was not stored, whatever the store called it.
-            ErrorKind::Unavailable | ErrorKind::Internal => {
-                Self::NotStored { kind: failure.kind, reason: failure.reason }
-            }
             _ => Self::NotStored { kind: ErrorKind::Unavailable, reason: failure.reason },
         }
     }
@@ -52,7 +50,26 @@ impl From<CommitFailure> for Error {
 
 impl From<Error> for CommitFailure {
     fn from(error: Error) -> Self {
-        Self { kind: error.kind(), reason: error.to_string() }
+        // What a store does not find or refuses is no mistake of the sender's.
+        let kind = if error.kind() == ErrorKind::Busy { ErrorKind::Busy } else { ErrorKind::Unavailable };
+        Self { kind, reason: error.to_string() }
+    }
+}
+
+impl CommitFailure {
+    /// A bound was reached before the request was written.
+    pub(super) fn busy(reason: String) -> Self {
+        Self { kind: ErrorKind::Busy, reason }
+    }
+
+    /// The metastore does not admit it: an organization that is being deleted is gone for the sender.
+    fn of_admission(error: &tidemill_store::Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::NotFound => ErrorKind::Invalid,
+            ErrorKind::Busy => ErrorKind::Busy,
+            _ => ErrorKind::Unavailable,
+        };
+        Self { kind, reason: error.to_string() }
     }
 }
 
@@ -121,6 +138,9 @@ async fn group(shared: &Shared, batch: Vec<Pending>) -> Vec<Group> {
         };
         entries.push((pending.key, entry));
     }
+    if entries.is_empty() {
+        return Vec::new();
+    }
     let identities: Vec<InputIdentity> = entries.iter().map(|(_, entry)| entry.identity).collect();
     let known = match shared.deps.metastore.known_identities(&identities).await {
         Ok(known) => known,
@@ -175,14 +195,9 @@ async fn commit_round(shared: &Shared, groups: Vec<Group>) -> Vec<Group> {
         return Vec::new();
     }
     reach(Step::RawStored);
-    let inputs: Vec<NewInput> = stored.iter().map(new_input).collect();
-    let admissions = match shared.deps.metastore.admit(&inputs).await {
-        Ok(admissions) if admissions.len() == inputs.len() => admissions,
-        Ok(admissions) => {
-            let reason = format!("{} inputs gave {} admissions", inputs.len(), admissions.len());
-            return fail_all(stored, &CommitFailure { kind: ErrorKind::Internal, reason });
-        }
-        Err(error) => return fail_all(stored, &Error::from(error).into()),
+    let (stored, admissions) = match admit(shared, stored).await {
+        Ok(admitted) => admitted,
+        Err(answered) => return answered,
     };
     reach(Step::Admitted);
     let mut again = Vec::new();
@@ -194,6 +209,41 @@ async fn commit_round(shared: &Shared, groups: Vec<Group>) -> Vec<Group> {
     }
     reach(Step::Acknowledged);
     again
+}
+
+/// Admits all groups in one transaction. The error is what is left to do after everyone was answered: nothing.
+async fn admit(shared: &Shared, stored: Vec<Stored>) -> std::result::Result<(Vec<Stored>, Vec<Admission>), Vec<Group>> {
+    let inputs: Vec<NewInput> = stored.iter().map(new_input).collect();
+    match shared.deps.metastore.admit(&inputs).await {
+        Ok(admissions) if admissions.len() == inputs.len() => Ok((stored, admissions)),
+        Ok(admissions) => {
+            let reason = format!("{} inputs gave {} admissions", inputs.len(), admissions.len());
+            Err(fail_all(stored, &CommitFailure { kind: ErrorKind::Internal, reason }))
+        }
+        // One organization is being deleted; that is no reason to turn the others away.
+        Err(error) if error.kind() == ErrorKind::NotFound && stored.len() > 1 => {
+            Ok(admit_one_by_one(shared, stored).await)
+        }
+        Err(error) => Err(fail_all(stored, &CommitFailure::of_admission(&error))),
+    }
+}
+
+async fn admit_one_by_one(shared: &Shared, stored: Vec<Stored>) -> (Vec<Stored>, Vec<Admission>) {
+    let (mut left, mut admissions) = (Vec::new(), Vec::new());
+    for stored in stored {
+        match shared.deps.metastore.admit(&[new_input(&stored)]).await {
+            Ok(mut one) if one.len() == 1 => {
+                admissions.append(&mut one);
+                left.push(stored);
+            }
+            Ok(_) => {
+                let reason = "one input gave no admission".to_owned();
+                fail(stored.group, &CommitFailure { kind: ErrorKind::Internal, reason });
+            }
+            Err(error) => fail(stored.group, &CommitFailure::of_admission(&error)),
+        }
+    }
+    (left, admissions)
 }
 
 async fn put(shared: &Shared, group: Group) -> (Group, Result<ObjectInfo>) {

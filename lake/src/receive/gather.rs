@@ -1,5 +1,8 @@
-//! The task that gathers checked requests into batches and has each batch committed.
+//! The tasks that gather checked requests into batches and have each batch committed: one lane for each bucket.
+//!
+//! A bucket that is slow or down delays its own requests only: its lane fills, and further requests of it are answered `Busy`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,15 +10,18 @@ use bytes::Bytes;
 use tidemill_store::metastore::{InputIdentity, Refusal};
 use tidemill_types::{OrganizationId, Signal, TimestampNs};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::commit::{CommitFailure, commit};
-use super::{Reservation, Shared};
+use super::{MemoryBudget, Reservation, Shared};
 use crate::place::Place;
 
 /// How often the organizations' limits are read again.
 const LIMITS_EVERY: Duration = Duration::from_secs(5);
 /// A batch holds at most this many requests, so that one transaction stays short.
 const BATCH_REQUESTS: usize = 4096;
+/// Requests that wait in one lane.
+const LANE_REQUESTS: usize = 1024;
 /// Refusals kept between two commits.
 const REFUSALS_KEPT: usize = 64;
 
@@ -40,20 +46,19 @@ pub(super) struct Pending {
     pub reservation: Reservation,
 }
 
-/// What reaches the gathering task.
+/// What reaches the gathering task, for the lane of a bucket.
 #[derive(Debug)]
 pub(super) enum Arrival {
     Push(Pending),
-    Refused(Refusal),
+    Refused(String, Refusal),
 }
 
 /// Commits groups until every [`super::Receiver`] is dropped and the last group is answered.
 pub struct ReceiverTask {
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Arrival>,
-    batch: Vec<Pending>,
-    batch_bytes: usize,
-    refusals: Vec<Refusal>,
+    lanes: HashMap<String, Lane>,
+    running: JoinSet<()>,
 }
 
 impl std::fmt::Debug for ReceiverTask {
@@ -62,26 +67,102 @@ impl std::fmt::Debug for ReceiverTask {
     }
 }
 
+/// The way to the task of one bucket.
+struct Lane {
+    queue: mpsc::Sender<Arrival>,
+    /// Its share of the memory, so that one bucket that is down leaves room for the others.
+    budget: MemoryBudget,
+}
+
 impl ReceiverTask {
     pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Arrival>) -> Self {
-        Self { shared, queue, batch: Vec::new(), batch_bytes: 0, refusals: Vec::new() }
+        Self { shared, queue, lanes: HashMap::new(), running: JoinSet::new() }
     }
 
     /// Runs until every handle is dropped.
     pub async fn run(mut self) {
-        let slots = self.shared.options.commits_in_flight.max(1);
-        let in_flight = Arc::new(Semaphore::new(slots));
         let mut limits = tokio::time::interval(LIMITS_EVERY);
         limits.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let arrival = tokio::select! {
-                arrival = self.queue.recv() => arrival,
-                _ = limits.tick() => {
-                    refresh_limits(&self.shared).await;
-                    continue;
+            tokio::select! {
+                arrival = self.queue.recv() => match arrival {
+                    Some(arrival) => self.pass_on(arrival),
+                    None => break,
+                },
+                _ = limits.tick() => refresh_limits(&self.shared).await,
+            }
+        }
+        // Without their senders the lanes end once the last sender is answered.
+        self.lanes.clear();
+        while self.running.join_next().await.is_some() {}
+    }
+
+    fn pass_on(&mut self, arrival: Arrival) {
+        let bucket = match &arrival {
+            Arrival::Push(pending) => &pending.key.place.bucket,
+            Arrival::Refused(bucket, _) => bucket,
+        };
+        if let Some(lane) = self.lanes.get(bucket) {
+            return lane.send(arrival);
+        }
+        let bucket = bucket.clone();
+        let lane = self.open_lane();
+        lane.send(arrival);
+        self.lanes.insert(bucket, lane);
+    }
+
+    fn open_lane(&mut self) -> Lane {
+        let (sender, queue) = mpsc::channel(LANE_REQUESTS);
+        let shared = self.shared.clone();
+        let budget = MemoryBudget::new(shared.options.memory_bytes / 4 * 3);
+        let lane = LaneTask { shared, queue, batch: Vec::new(), batch_bytes: 0, refusals: Vec::new() };
+        self.running.spawn(lane.run());
+        Lane { queue: sender, budget }
+    }
+}
+
+impl Lane {
+    /// Hands an arrival to the lane's task, or answers its sender at once when the lane is full.
+    fn send(&self, arrival: Arrival) {
+        let arrival = match arrival {
+            Arrival::Push(mut pending) => {
+                let mut share = self.budget.reservation();
+                if share.grow(pending.body.len()).is_err() {
+                    return turn_away(pending);
                 }
-            };
-            let Some(arrival) = arrival else { break };
+                pending.reservation.join(share);
+                Arrival::Push(pending)
+            }
+            refused @ Arrival::Refused(..) => refused,
+        };
+        match self.queue.try_send(arrival) {
+            Err(mpsc::error::TrySendError::Full(Arrival::Push(pending))) => turn_away(pending),
+            // A refusal that finds no room is not listed; a closed lane drops its sender, which the receiver notices.
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+fn turn_away(pending: Pending) {
+    let bucket = &pending.key.place.bucket;
+    let failure = CommitFailure::busy(format!("the bucket {bucket} takes writes more slowly than they arrive"));
+    drop(pending.answer.send(Err(failure)));
+}
+
+/// Gathers and commits what goes to one bucket.
+struct LaneTask {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Arrival>,
+    batch: Vec<Pending>,
+    batch_bytes: usize,
+    refusals: Vec<Refusal>,
+}
+
+impl LaneTask {
+    async fn run(mut self) {
+        let slots = self.shared.options.commits_in_flight.max(1);
+        let in_flight = Arc::new(Semaphore::new(slots));
+        while let Some(arrival) = self.queue.recv().await {
             self.take(arrival);
             self.gather().await;
             // While the earlier groups are written, this one goes on growing.
@@ -111,8 +192,8 @@ impl ReceiverTask {
                 self.batch_bytes += pending.body.len();
                 self.batch.push(pending);
             }
-            Arrival::Refused(refusal) if self.refusals.len() < REFUSALS_KEPT => self.refusals.push(refusal),
-            Arrival::Refused(_) => {}
+            Arrival::Refused(_, refusal) if self.refusals.len() < REFUSALS_KEPT => self.refusals.push(refusal),
+            Arrival::Refused(..) => {}
         }
     }
 

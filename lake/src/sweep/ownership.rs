@@ -12,12 +12,14 @@ use tidemill_types::ErrorKind;
 use uuid::Uuid;
 
 use super::SweeperDeps;
-use crate::{Error, Result};
+use crate::{Error, Result, own_key};
 
 /// Where the marker lies.
 pub(crate) const MARKER_KEY: &str = "db/tidemill-catalog.json";
 /// The database's document, one for each bucket.
 const DOCUMENT: &str = "bucket-owner";
+/// Objects looked up to tell whose a bucket without a marker is, of segments and of raw objects each.
+const SAMPLE: usize = 500;
 /// A marker is larger than this only when it is none.
 const MARKER_BYTES: u64 = 4096;
 
@@ -110,9 +112,17 @@ async fn is_empty_or_known(deps: &SweeperDeps, bucket: &str) -> Result<bool> {
     let store = deps.buckets.get(bucket)?;
     let mut keys = Vec::new();
     for prefix in ["db/", "raw/"] {
-        let mut listing = store.list(prefix).take(500);
+        let mut listing = store.list(prefix);
+        let mut seen = 0;
         while let Some(info) = listing.next().await {
-            keys.push(info?.key);
+            let key = info?.key;
+            if own_key::parse(&key).is_some() {
+                keys.push(key);
+                seen += 1;
+            }
+            if seen == SAMPLE {
+                break;
+            }
         }
     }
     Ok(keys.is_empty() || deps.metastore.referenced(&keys).await?.contains(&true))

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_plan::rollup::{RollupStep, plan_rollups, rollup_due_at};
-use tidemill_segment::rollup::{RollupOptions, rollup_hour};
+use tidemill_plan::rollup::{RollupStep, hour_of_rollup, plan_rollups, rollup_due_at};
 use tidemill_segment::DraftSegment;
+use tidemill_segment::rollup::{RollupOptions, rollup_hour};
 use tidemill_store::metastore::{Bundle, Publication, SegmentFilter};
 use tidemill_store::step::{Step, reach};
 use tidemill_types::{ErrorKind, Hour, SegmentMeta, Signal, Tier, TimeRange};
@@ -50,7 +50,12 @@ pub(super) async fn roll_up(shared: &Arc<Shared>, bundle: &Bundle) -> Result<End
     uploads.publish(&publication).await
 }
 
-async fn roll_up_once(shared: &Arc<Shared>, bundle: &Bundle, hours: &BTreeSet<Hour>, uploads: &mut Uploads<'_>) -> Result<Ending> {
+async fn roll_up_once(
+    shared: &Arc<Shared>,
+    bundle: &Bundle,
+    hours: &BTreeSet<Hour>,
+    uploads: &mut Uploads<'_>,
+) -> Result<Ending> {
     let now = shared.deps.metastore.now().await?;
     let mut publication = Publication { orphans: uploads.take_orphans(), ..Publication::default() };
     for hour in hours {
@@ -80,7 +85,7 @@ async fn climb(
     let ingest_seq = seqs.first().copied().unwrap_or_default();
     let live: Vec<SegmentMeta> = segments_in(shared, bundle, hour.range()).await?;
     let live: Vec<SegmentMeta> =
-        live.into_iter().filter(|meta| meta.tier != Tier::RAW && hour.range().covers(meta.time)).collect();
+        live.into_iter().filter(|meta| meta.tier != Tier::RAW && hour_of_rollup(meta) == hour).collect();
     let mut made: Vec<SegmentMeta> = Vec::new();
     for step in plan_rollups(&live, ingest_seq) {
         let inputs = if step.from == Tier::RAW {

@@ -27,11 +27,11 @@ use tidemill_lake::worker::{self, WorkerDeps, WorkerHandle, WorkerOptions};
 use tidemill_segment::push::PushEncoding;
 use tidemill_store::buckets::Buckets;
 use tidemill_store::folder::FolderStore;
-use tidemill_store::metastore::SegmentFilter;
+use tidemill_store::metastore::{NewWork, QueueEntry, SegmentFilter};
 use tidemill_store::object::{ObjectInfo, ObjectRead, PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_store::{Error, Metastore, MetastoreOptions, ObjectStore};
-use tidemill_types::{ErrorKind, OrganizationId, SegmentMeta, Signal, TimestampNs, WorkQueue};
+use tidemill_types::{Action, Day, ErrorKind, OrganizationId, SegmentMeta, Signal, Tier, TimestampNs, WorkQueue};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -204,6 +204,34 @@ impl Lake {
         self.until_drained().await;
         handle.stop();
         task.await.expect("ends");
+    }
+
+    /// Makes everything that waits for its time runnable, as if the time had come, and works it off.
+    pub async fn run_due_later(&self) {
+        for entry in self.metastore.queue(None, false, 1000).await.expect("is read") {
+            let work = NewWork {
+                queue: entry.queue,
+                organization: entry.organization,
+                instance_num: 1,
+                priority: 0,
+                delay: Duration::ZERO,
+                dedupe_key: Some(self.dedupe_key(&entry)),
+                range: None,
+                tier: Tier::RAW,
+                size_bytes: 0,
+                payload: entry.payload,
+            };
+            self.metastore.enqueue(&[work]).await.expect("is enqueued");
+        }
+        self.drain().await;
+    }
+
+    /// The key under which the lake itself enqueues this work.
+    fn dedupe_key(&self, entry: &QueueEntry) -> String {
+        match entry.queue.action {
+            Action::Rollup => format!("hour/{}", entry.payload["hour"]),
+            _ => format!("day/{}/1", Day(entry.payload["day"].as_i64().expect("a day") as i32)),
+        }
     }
 
     pub async fn until_drained(&self) {

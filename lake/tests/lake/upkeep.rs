@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{BUCKET, Lake, log_bodies};
+use crate::support::{BUCKET, Lake, gauge, log_bodies, now};
 use tidemill_lake::catalog::{self, CatalogDeps};
 use tidemill_lake::place::OnePlace;
 use tidemill_lake::receive::ReceiverOptions;
@@ -10,7 +10,7 @@ use tidemill_lake::sweep::{self, SweeperDeps, SweeperHandle, SweeperOptions};
 use tidemill_store::object::{PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_store::{MetastoreOptions, ObjectStore};
-use tidemill_types::Level;
+use tidemill_types::{Hour, Level, NANOS_PER_HOUR, NANOS_PER_SECOND, SegmentMeta, Signal, Tier};
 
 fn one_object_a_request() -> ReceiverOptions {
     ReceiverOptions { gather: Duration::ZERO, group_bytes: 1, ..ReceiverOptions::default() }
@@ -66,9 +66,19 @@ async fn the_sweeper_deletes_what_is_replaced_or_orphaned_and_nothing_else() {
     let orphan = format!("db/{}/logs/20260101/t0/l0/1-{}-0.parquet", lake.organization, uuid::Uuid::new_v4().simple());
     let body = PutBody::Chunks(vec![bytes::Bytes::from_static(b"an upload whose lease was lost")]);
     lake.store.put(&orphan, body, PutMode::IfAbsent).await.expect("is stored");
+    let foreign =
+        [format!("db/{}/default/20260101/logs/00/tbl_1.parquet", lake.organization), "raw/app.log".to_owned()];
+    for key in &foreign {
+        let body = PutBody::Chunks(vec![bytes::Bytes::from_static(b"not ours")]);
+        lake.store.put(key, body, PutMode::IfAbsent).await.expect("is stored");
+    }
     let sweeper = sweeper(&lake);
     sweeper.sweep_doomed().await.expect("sweeps");
     sweeper.sweep_fully().await.expect("sweeps");
+    for key in &foreign {
+        lake.store.head(key).await.expect("what is not ours is left alone");
+        lake.store.delete(key).await.expect("is deleted");
+    }
     let mut live: Vec<String> = lake.segments().await.into_iter().map(|meta| meta.object_key).collect();
     live.sort();
     let left: Vec<String> = lake.keys("db/").await.into_iter().filter(|key| key.ends_with(".parquet")).collect();
@@ -131,4 +141,33 @@ async fn retention_retires_what_is_past_its_days() {
     let sweeper = sweeper(&lake);
     sweeper.sweep_fully().await.expect("sweeps");
     assert_eq!(lake.rows().await, 10, "today's rows are kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_hour_is_rolled_up_and_late_samples_replace_its_rollups() {
+    let lake = Lake::new().await;
+    let receiver = lake.receiver(one_object_a_request());
+    let hour = now().plus_ns(-3 * NANOS_PER_HOUR).hour();
+    let at = |seconds: i64| hour.range().start.plus_ns(seconds * NANOS_PER_SECOND).0 as u64;
+    receiver.push(lake.request(Signal::Metrics, gauge(&[at(5), at(15), at(3000)]))).await.expect("is acknowledged");
+    lake.drain().await;
+    lake.run_due_later().await;
+    let first = rollups(&lake, hour).await;
+    assert_eq!(first.iter().map(|meta| meta.tier).collect::<Vec<_>>(), Tier::ROLLUPS);
+    assert!(first.iter().all(|meta| meta.covers_ingest_seq == 1), "{first:?}");
+    assert_eq!(first[0].rows, 3);
+    receiver.push(lake.request(Signal::Metrics, gauge(&[at(25)]))).await.expect("is acknowledged");
+    lake.drain().await;
+    lake.run_due_later().await;
+    let second = rollups(&lake, hour).await;
+    assert_eq!(second.len(), Tier::ROLLUPS.len());
+    assert!(second.iter().all(|meta| meta.covers_ingest_seq == 2));
+    assert_eq!(second[0].rows, 4);
+}
+
+async fn rollups(lake: &Lake, hour: Hour) -> Vec<SegmentMeta> {
+    let mut found = lake.segments().await;
+    found.retain(|meta| meta.tier != Tier::RAW && meta.time.start.hour() == hour);
+    found.sort_by_key(|meta| meta.tier);
+    found
 }

@@ -40,6 +40,12 @@ pub fn plan_rollups(live: &[SegmentMeta], ingest_seq: i64) -> Vec<RollupStep> {
     steps
 }
 
+/// The hour of a rollup segment. Its windows are (start, end], so half-open its time begins within the hour and ends one
+/// nanosecond into the next.
+pub fn hour_of_rollup(meta: &SegmentMeta) -> Hour {
+    meta.time.start.hour()
+}
+
 /// When an hour may be rolled up: now, or once it is closed.
 pub fn rollup_due_at(hour: Hour, now: TimestampNs) -> TimestampNs {
     hour.range().end.plus_ns(HOUR_GRACE_NS).max(now)

@@ -137,3 +137,13 @@ fn the_order_of_the_listing_does_not_matter() {
     all.reverse();
     assert_eq!(live(&all, &Surroundings::default()), forward);
 }
+
+#[test]
+fn what_a_restored_catalog_will_ingest_again_is_not_adopted() {
+    let (pending, done) = (of_inputs(found("1-aa", 0, 1), &["x"]), of_inputs(found("2-bb", 0, 1), &["y"]));
+    let merged = replacing(found("3-cc", 0, 1), &[&pending, &done]);
+    let around = Surroundings { pending_inputs: ["x".to_owned()].into(), ..Surroundings::default() };
+    assert_eq!(live(&[pending.clone(), done.clone(), merged.clone()], &around), ids(&[&done]));
+    let known = Surroundings { known: [merged.meta.id].into(), ..around };
+    assert_eq!(live(&[pending, done, merged.clone()], &known), ids(&[&merged]));
+}
