@@ -42,6 +42,7 @@ pub struct IndexBuilder {
     sections: Vec<u8>,
     terms: Terms,
     is_cut: Vec<bool>,
+    previous: PreviousText,
     memory_limit_bytes: usize,
 }
 
@@ -55,6 +56,7 @@ impl IndexBuilder {
             sections: Vec::new(),
             terms: Terms::default(),
             is_cut: Vec::new(),
+            previous: PreviousText::default(),
             memory_limit_bytes: PART_MEMORY_BYTES,
         }
     }
@@ -87,12 +89,20 @@ impl IndexBuilder {
     /// Adds the tokens of a text of the current block.
     pub fn add_text(&mut self, column: u16, text: &str) {
         let block = (self.is_cut.len() - 1) as u16;
-        for token in tokens(text) {
-            self.terms.add(column, token.text.as_bytes(), block);
+        let previous = &mut self.previous;
+        let is_known = previous.column == column && previous.block == Some(self.starts.len());
+        for (place, token) in tokens(text).enumerate() {
+            // Neighbours are often written by one statement: most of their tokens stand at the same places and are in the table already.
+            if !is_known || previous.token(place) != Some(token.text.as_bytes()) {
+                self.terms.add(column, token.text.as_bytes(), block);
+            }
             if token.is_cut {
                 self.is_cut[usize::from(block)] = true;
             }
+            let start = token.text.as_ptr() as usize - text.as_ptr() as usize;
+            previous.next_spans.push((start, start + token.text.len()));
         }
+        previous.replace(column, self.starts.len(), text);
     }
 
     /// Adds a value of the current block.
@@ -181,6 +191,32 @@ fn encode_frequent(terms: &Terms, frequent: &[&Entry], blocks: usize) -> Result<
     Ok((builder.into_inner().map_err(failed)?, postings))
 }
 
+/// The text added last, and where its tokens are.
+#[derive(Debug, Default)]
+struct PreviousText {
+    column: u16,
+    /// Which block it was in.
+    block: Option<usize>,
+    text: Vec<u8>,
+    spans: Vec<(usize, usize)>,
+    next_spans: Vec<(usize, usize)>,
+}
+
+impl PreviousText {
+    fn token(&self, place: usize) -> Option<&[u8]> {
+        self.spans.get(place).map(|(start, end)| &self.text[*start..*end])
+    }
+
+    fn replace(&mut self, column: u16, block: usize, text: &str) {
+        self.column = column;
+        self.block = Some(block);
+        self.text.clear();
+        self.text.extend_from_slice(text.as_bytes());
+        std::mem::swap(&mut self.spans, &mut self.next_spans);
+        self.next_spans.clear();
+    }
+}
+
 /// The distinct terms of a part and the blocks that have each.
 #[derive(Debug, Default)]
 struct Terms {
@@ -192,7 +228,7 @@ struct Terms {
 
 #[derive(Debug)]
 struct Entry {
-    start: u32,
+    start: usize,
     length: u32,
     column: u16,
     /// Ascending.
@@ -216,7 +252,7 @@ impl Terms {
             }
             return;
         }
-        let start = self.arena.len() as u32;
+        let start = self.arena.len();
         self.arena.extend_from_slice(term);
         let entry = Entry { start, length: term.len() as u32, column, blocks: SmallVec::from_slice(&[block]) };
         let (arena, hasher) = (&self.arena, &self.hasher);
@@ -229,5 +265,5 @@ impl Terms {
 }
 
 fn text_of<'a>(arena: &'a [u8], entry: &Entry) -> &'a [u8] {
-    &arena[entry.start as usize..(entry.start + entry.length) as usize]
+    &arena[entry.start..entry.start + entry.length as usize]
 }
