@@ -16,9 +16,12 @@ use uuid::Uuid;
 
 use crate::auth::issue_key;
 use crate::error::{Error, Result};
+use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, parse_mappings, parse_profiles};
 
 /// At most this many rows are listed at once.
 pub const MAX_ROWS: usize = 10_000;
+
+const DOCUMENTS: &[&str] = &[PROFILES_DOCUMENT, MAPPINGS_DOCUMENT];
 
 /// Whose rows are seen: one organization's, or everyone's.
 pub type Scope = Option<OrganizationId>;
@@ -341,6 +344,29 @@ impl Admin {
         let key = issue_key(id, label, self.metastore.now().await?)?;
         self.metastore.create_key(&key.stored).await?;
         Ok(CreatedKey { key: key.secret, stored: key.stored })
+    }
+
+    /// A stored configuration document: storage profiles, prefix mappings.
+    ///
+    /// # Errors
+    /// Those of the metastore.
+    pub async fn document(&self, name: &str) -> Result<Option<String>> {
+        one_of("document", name, DOCUMENTS)?;
+        Ok(self.metastore.document(name).await?)
+    }
+
+    /// Checks and stores such a document; `label` names it in problems.
+    ///
+    /// # Errors
+    /// `Invalid` with every problem; those of the metastore.
+    pub async fn store_document(&self, name: &str, label: &str, text: &str) -> Result<()> {
+        one_of("document", name, DOCUMENTS)?;
+        let checked = match name {
+            MAPPINGS_DOCUMENT => parse_mappings(label, text).map(drop),
+            _ => parse_profiles(label, text).map(drop),
+        };
+        checked.map_err(|problems| Error::invalid(problems.to_string()))?;
+        Ok(self.metastore.store_document(name, text).await?)
     }
 
     /// Revokes a key by its public id.

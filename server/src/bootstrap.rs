@@ -1,6 +1,6 @@
 //! The first start: an organization, a key for senders, a key for commands on this machine.
 
-use tidemill_types::OrganizationId;
+use tidemill_types::{ErrorKind, OrganizationId};
 
 use crate::admin::Admin;
 use crate::data_folder::{DataFolder, Ports};
@@ -26,7 +26,11 @@ pub async fn create_first_organization(admin: &Admin) -> Result<Option<FirstStar
     if !admin.organizations().await?.is_empty() {
         return Ok(None);
     }
-    let organization = admin.create_organization(FIRST_ORGANIZATION, None).await?;
+    let organization = match admin.create_organization(FIRST_ORGANIZATION, None).await {
+        // Another process started on the same metastore at the same time.
+        Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
+        created => created?,
+    };
     let key = admin.create_key(Some(FIRST_ORGANIZATION), "made at the first start").await?;
     Ok(Some(FirstStart { organization: organization.id, key: key.key }))
 }

@@ -14,7 +14,7 @@ Examples:
   tidemill demo                          everything here, real telemetry flowing in
   tidemill up                            OTLP in on 4317 and 4318, SQL out on 8080
   tidemill load app.json.gz --signal logs
-  tidemill sql 'SELECT service_name, count(*) FROM logs GROUP BY 1' --since 1h
+  tidemill sql 'SELECT service_name, count(*) FROM logs GROUP BY 1'
   tidemill status                        what waits, what is stored, how far behind
 
 Exit codes: 0 success, 2 wrong usage, 3 invalid, 4 not found, 5 conflict, 6 busy, 7 unavailable, 8 corrupt, 9 cancelled, 1 internal.";
@@ -62,6 +62,8 @@ pub struct GlobalOptions {
 pub enum Command {
     /// Run every role in one place
     Up(commands::up::UpOptions),
+    /// Run every role with real telemetry flowing in, and show what to ask
+    Demo(commands::demo::DemoOptions),
     /// Run the receiver alone: OTLP over gRPC and HTTP
     Receive(commands::role::ReceiveOptions),
     /// Run notifications alone: webhooks, watched folders, SQS
@@ -74,6 +76,16 @@ pub enum Command {
     Sweeper(commands::role::RoleOptions),
     /// Load files: OTLP, JSON lines, CSV, Parquet; plain, gzip or zstd
     Load(commands::load::LoadOptions),
+    /// Run one SQL statement over logs, metrics and spans
+    Sql(commands::sql::SqlOptions),
+    /// Attribute keys: types, how often, and whether they have columns of their own
+    Attributes(commands::attributes::AttributesOptions),
+    /// The catalog against the buckets
+    #[command(subcommand)]
+    Catalog(commands::catalog::CatalogCommand),
+    /// Storage profiles and prefix mappings in the metastore
+    #[command(subcommand)]
+    Profiles(commands::profiles::ProfilesCommand),
     /// Show and check the configuration
     #[command(subcommand)]
     Config(commands::config::ConfigCommand),

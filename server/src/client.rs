@@ -15,7 +15,7 @@ use crate::cli::GlobalOptions;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
-use crate::http::{KeysRequest, NewKeyRequest, NewOrganization, ProblemBody, RedriveRequest, Redriven};
+use crate::http::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, ProblemBody, RedriveRequest, Redriven};
 use crate::stack;
 
 /// A running server's API.
@@ -177,6 +177,25 @@ impl Target {
                 remote.send(Method::POST, "keys", &NewKeyRequest { organization, label: label.to_owned() }).await
             }
             Self::Local(admin, _) => admin.create_key(organization.as_deref(), label).await,
+        }
+    }
+
+    /// See [`Admin::document`].
+    pub async fn document(&self, name: &str) -> Result<Option<String>> {
+        match self {
+            Self::Remote(remote) => remote.get(&format!("documents/{name}"), &()).await,
+            Self::Local(admin, _) => admin.document(name).await,
+        }
+    }
+
+    /// See [`Admin::store_document`].
+    pub async fn store_document(&self, name: &str, label: &str, text: &str) -> Result<()> {
+        match self {
+            Self::Remote(remote) => {
+                let body = NewDocument { label: label.to_owned(), text: text.to_owned() };
+                remote.send(Method::PUT, &format!("documents/{name}"), &body).await
+            }
+            Self::Local(admin, _) => admin.store_document(name, label, text).await,
         }
     }
 

@@ -144,8 +144,11 @@ impl DataFolder {
             .map_err(|error| Error::io(format!("writing {}", self.ports_file().display()), error))
     }
 
-    /// Forgets where the server listened.
+    /// Forgets where this process listened.
     pub fn remove_ports(&self) {
+        if self.running_server().is_none_or(|ports| ports.pid != std::process::id()) {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(self.ports_file()) {
             tracing::debug!(%error, "ports.json");
         }

@@ -149,3 +149,68 @@ impl Connection {
         drop(slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use axum::routing::get;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    async fn listener(tls: Option<ServerTls>) -> Listener {
+        Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), "listen.api_port", 8, tls).await.expect("a free port")
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_names_the_key_that_chooses_another() {
+        let first = listener(None).await;
+        let error = Listener::bind(first.address(), "listen.api_port", 8, None).await.expect_err("is taken");
+        assert_eq!(error.kind(), tidemill_types::ErrorKind::Busy);
+        assert!(error.hint().is_some_and(|hint| hint.contains("listen.api_port")));
+    }
+
+    #[tokio::test]
+    async fn a_request_in_flight_is_finished_and_then_nobody_listens() {
+        let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (tell, wait) = (arrived.clone(), go_on.clone());
+        let answer = || async move {
+            tell.notify_one();
+            wait.notified().await;
+            "done"
+        };
+        let listener = listener(None).await;
+        let address = listener.address();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(listener.serve(Router::new().route("/", get(answer)), stop.clone()));
+        let request = tokio::spawn(reqwest::get(format!("http://{address}/")));
+        arrived.notified().await;
+        stop.cancel();
+        go_on.notify_one();
+        let response = request.await.expect("ends").expect("is answered");
+        assert_eq!(response.text().await.expect("has a body"), "done");
+        serving.await.expect("ends");
+        assert!(reqwest::get(format!("http://{address}/")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        std::fs::write(&certificate, made.cert.pem()).expect("is written");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("is written");
+        let listener = listener(Some(ServerTls::load(certificate, key).expect("is read"))).await;
+        assert_eq!(listener.scheme(), "https");
+        let port = listener.address().port();
+        let stop = CancellationToken::new();
+        tokio::spawn(listener.serve(Router::new().route("/", get(|| async { "safe" })), stop.clone()));
+        let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("is PEM");
+        let client = reqwest::Client::builder().add_root_certificate(root).build().expect("a client");
+        let answer = client.get(format!("https://localhost:{port}/")).send().await.expect("is answered");
+        assert_eq!(answer.text().await.expect("has a body"), "safe");
+        assert!(reqwest::get(format!("https://localhost:{port}/")).await.is_err(), "an unknown certificate is refused");
+        stop.cancel();
+    }
+}

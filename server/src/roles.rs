@@ -7,20 +7,25 @@ use axum::Router;
 use tidemill_lake::auth::Authenticator;
 use tidemill_lake::clock::SystemClock;
 use tidemill_lake::receive::{DiskLimits, DiskMonitor, Gate, Receiver, ReceiverDeps, ReceiverOptions};
+use tidemill_lake::sweep::{SweeperDeps, SweeperHandle, SweeperOptions};
 use tidemill_lake::worker::{WorkerDeps, WorkerHandle, WorkerOptions};
-use tidemill_lake::{otlp_grpc, otlp_http, receive, worker};
+use tidemill_lake::{otlp_grpc, otlp_http, receive, sweep, worker};
 use tidemill_store::metastore::queues_for;
+use tidemill_types::OrganizationId;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::auth::{KeyRing, Openness};
 use crate::config::Config;
 use crate::data_folder::Ports;
 use crate::error::Result;
-use crate::http::{ApiState, LoadState, Readiness, router};
+use crate::http::{ApiState, LoadState, Readiness, router, trace_requests};
 use crate::intake::{Intake, from_lake};
 use crate::listener::Listener;
+use crate::query::Queries;
 use crate::serve::{Tasks, worker_grace};
 use crate::stack::Stack;
+use crate::telemetry::{OwnDoor, Telemetry};
 use crate::tls::ServerTls;
 
 /// Which roles this process plays.
@@ -55,6 +60,36 @@ impl Roles {
     }
 }
 
+/// What this process tells of itself, and the doors by which some of that comes back in.
+#[derive(Debug, Default)]
+pub struct OwnTelemetry {
+    /// The exports.
+    pub telemetry: Telemetry,
+    /// Doors into this process's receiver, each with the organization behind it.
+    pub doors: Vec<(OwnDoor, OrganizationId)>,
+}
+
+/// What the caller of a started process works with.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the listeners are.
+    pub ports: Ports,
+    /// SQL, where this process queries.
+    pub queries: Option<Queries>,
+}
+
+impl OwnTelemetry {
+    /// Sends what is left once the process stops, then lets the receiver go.
+    async fn run_until(self, stop: CancellationToken) {
+        stop.cancelled().await;
+        let Self { telemetry, doors } = self;
+        if let Err(error) = tokio::task::spawn_blocking(move || telemetry.shut_down()).await {
+            tracing::debug!(%error, "own telemetry");
+        }
+        doors.iter().for_each(|(door, _)| door.close());
+    }
+}
+
 /// A process about to start.
 #[derive(Debug)]
 pub struct Assembly {
@@ -64,6 +99,10 @@ pub struct Assembly {
     pub roles: Roles,
     /// Told by `/readyz`.
     pub readiness: Readiness,
+    /// What it tells of itself.
+    pub own: OwnTelemetry,
+    /// Closed while the disk is nearly full.
+    pub gate: Gate,
 }
 
 impl Assembly {
@@ -71,7 +110,7 @@ impl Assembly {
     ///
     /// # Errors
     /// A taken port, a broken certificate, a store that does not open.
-    pub async fn start(self, tasks: &mut Tasks) -> Result<Ports> {
+    pub async fn start(self, tasks: &mut Tasks) -> Result<Running> {
         let config = &self.stack.config;
         let tls = load_tls(config)?;
         let bind = |key: &'static str| {
@@ -98,36 +137,51 @@ impl Assembly {
         let receiver = match push {
             Some((grpc, http)) => {
                 let receiver = self.start_receiver(tasks);
-                tasks.spawn(
-                    "OTLP over gRPC",
-                    grpc.serve(otlp_grpc::router(receiver.clone(), authenticator.clone()), tasks.stop.clone()),
-                );
-                tasks.spawn(
-                    "OTLP over HTTP",
-                    http.serve(otlp_http::router(receiver.clone(), authenticator.clone()), tasks.stop.clone()),
-                );
+                let routes = self.traced(otlp_grpc::router(receiver.clone(), authenticator.clone()));
+                tasks.spawn("OTLP over gRPC", grpc.serve(routes, tasks.stop.clone()));
+                let routes = self.traced(otlp_http::router(receiver.clone(), authenticator.clone()));
+                tasks.spawn("OTLP over HTTP", http.serve(routes, tasks.stop.clone()));
                 Some(receiver)
             }
             None => None,
         };
+        if self.roles.receive || self.roles.notify {
+            self.start_disk_monitor(tasks);
+        }
         let worker = if self.roles.work { Some(self.start_worker(tasks)?) } else { None };
+        let sweeper = self.roles.sweep.then(|| self.start_sweeper(tasks));
+        tasks.spawn("profiles and keys", self.stack.directory.clone().run_refresh(tasks.stop.clone()));
+        let queries = self.roles.query.then(|| Queries::new(&self.stack));
+        if let Some(receiver) = &receiver {
+            self.own.doors.iter().for_each(|(door, organization)| door.open(receiver.clone(), *organization));
+        }
+        self.own.telemetry.numbers.set(receiver, worker, sweeper);
         let state = ApiState {
             admin: Admin { metastore: self.stack.metastore.clone() },
-            authenticator,
+            authenticator: authenticator.clone(),
             readiness: self.readiness.clone(),
-            receiver,
-            worker,
+            numbers: self.own.telemetry.numbers.clone(),
+            queries: queries.clone(),
             load: LoadState {
                 intake: Intake {
                     metastore: self.stack.metastore.clone(),
                     buckets: self.stack.buckets.clone(),
-                    placement: self.stack.placement.clone(),
+                    placement: self.stack.placement(),
                 },
                 spool: self.stack.spool.clone(),
             },
         };
-        tasks.spawn("API", api.serve(self.api_router(state), tasks.stop.clone()));
-        Ok(ports)
+        let mut routes = router(state);
+        if self.roles.notify {
+            routes = self.start_notifications(tasks, authenticator, routes).await?;
+        }
+        tasks.spawn("API", api.serve(self.traced(routes), tasks.stop.clone()));
+        tasks.spawn("own telemetry", self.own.run_until(tasks.stop.clone()));
+        Ok(Running { ports, queries })
+    }
+
+    fn traced(&self, routes: Router) -> Router {
+        if self.own.telemetry.is_exporting() { trace_requests(routes) } else { routes }
     }
 
     fn authenticator(&self) -> Arc<dyn Authenticator> {
@@ -136,13 +190,8 @@ impl Assembly {
         Arc::new(KeyRing::new(self.stack.metastore.clone(), openness, config.duration("auth.cache")))
     }
 
-    fn api_router(&self, state: ApiState) -> Router {
-        router(state)
-    }
-
     fn start_receiver(&self, tasks: &mut Tasks) -> Receiver {
         let config = &self.stack.config;
-        let gate = Gate::default();
         let options = ReceiverOptions {
             gather: config.duration("receive.group_wait"),
             group_bytes: usize_of(config.bytes("receive.group_bytes")),
@@ -153,20 +202,25 @@ impl Assembly {
         let deps = ReceiverDeps {
             metastore: self.stack.metastore.clone(),
             buckets: self.stack.buckets.clone(),
-            placement: self.stack.placement.clone(),
+            placement: self.stack.placement(),
             clock: Arc::new(SystemClock),
-            gate: gate.clone(),
+            gate: self.gate.clone(),
         };
         let (receiver, task) = receive::build(options, deps);
         // It ends by itself once the listeners have dropped their handles: requests in flight are still answered.
         tasks.spawn("receiver", task.run());
+        receiver
+    }
+
+    fn start_disk_monitor(&self, tasks: &mut Tasks) {
+        let config = &self.stack.config;
         let limits = DiskLimits {
             folder: self.stack.folder.root().to_owned(),
             min_free_bytes: 256 << 20,
             max_used_bytes: Some(config.bytes("storage.disk_budget")).filter(|bytes| *bytes > 0),
             every: Duration::from_secs(5),
         };
-        let monitor = DiskMonitor::new(limits, gate);
+        let monitor = DiskMonitor::new(limits, self.gate.clone());
         let stop = tasks.stop.clone();
         tasks.spawn("disk budget", async move {
             tokio::select! {
@@ -174,7 +228,27 @@ impl Assembly {
                 () = monitor.run() => {}
             }
         });
-        receiver
+    }
+
+    fn start_sweeper(&self, tasks: &mut Tasks) -> SweeperHandle {
+        let config = &self.stack.config;
+        let options = SweeperOptions {
+            doomed_every: config.duration("sweep.interval"),
+            full_every: config.duration("sweep.full_interval"),
+            ..SweeperOptions::default()
+        };
+        let deps = SweeperDeps { metastore: self.stack.metastore.clone(), buckets: self.stack.buckets.clone() };
+        let (handle, task) = sweep::build(options, deps);
+        let stop = tasks.stop.clone();
+        let stopper = handle.clone();
+        tasks.spawn("sweeper", async move {
+            let stopped = async {
+                stop.cancelled().await;
+                stopper.stop();
+            };
+            tokio::join!(task.run(), stopped);
+        });
+        handle
     }
 
     fn start_worker(&self, tasks: &mut Tasks) -> Result<WorkerHandle> {
@@ -189,7 +263,7 @@ impl Assembly {
         let deps = WorkerDeps {
             metastore: self.stack.metastore.clone(),
             buckets: self.stack.buckets.clone(),
-            placement: self.stack.placement.clone(),
+            placement: self.stack.placement(),
             clock: Arc::new(SystemClock),
         };
         let (handle, task) = worker::build(options, deps).map_err(from_lake)?;

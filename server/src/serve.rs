@@ -5,15 +5,15 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tidemill_lake::receive::Gate;
 use tidemill_types::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::data_folder::Ports;
 use crate::error::{Error, Result};
 use crate::http::Readiness;
-use crate::roles::{Assembly, Roles};
+use crate::roles::{Assembly, OwnTelemetry, Roles, Running};
 use crate::stack::Stack;
 
 /// The tasks of this process and how they are told to stop.
@@ -60,9 +60,9 @@ impl Tasks {
 ///
 /// # Errors
 /// Those of starting, and `Internal` when a task ends by itself.
-pub async fn serve<R, U>(stack: Stack, roles: Roles, ready: R) -> Result<()>
+pub async fn serve<R, U>(stack: Stack, roles: Roles, own: OwnTelemetry, ready: R) -> Result<()>
 where
-    R: FnOnce(Ports) -> U,
+    R: FnOnce(Running) -> U,
     U: Future<Output = Result<Outcome>>,
 {
     let grace = stack.config.duration("shutdown.grace");
@@ -70,17 +70,18 @@ where
     let mut tasks = Tasks::new();
     let mut interrupts = Interrupts::listen()?;
     let readiness = Readiness::default();
-    let ports = Assembly { stack, roles, readiness: readiness.clone() }.start(&mut tasks).await?;
-    // Commands look for a whole server, not for one role.
-    let is_whole = roles == Roles::ALL;
-    if is_whole {
-        folder.write_ports(&ports)?;
+    let running =
+        Assembly { stack, roles, readiness: readiness.clone(), own, gate: Gate::default() }.start(&mut tasks).await?;
+    // Beside a whole server, a single role is not the one that commands look for.
+    let is_the_server = roles == Roles::ALL || folder.running_server().is_none();
+    if is_the_server {
+        folder.write_ports(&running.ports)?;
     }
     readiness.set(true);
-    let until = ready(ports);
+    let until = ready(running);
     let outcome = run_until_told(&mut tasks, &mut interrupts, until).await;
     readiness.set(false);
-    if is_whole {
+    if is_the_server {
         folder.remove_ports();
     }
     tasks.stop.cancel();

@@ -5,16 +5,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_lake::place::{OnePlace, Placement};
-use tidemill_store::Metastore;
+use tidemill_lake::place::Placement;
 use tidemill_store::buckets::Buckets;
 use tidemill_store::folder::FolderStore;
+use tidemill_store::postgres::{PostgresMetastore, PostgresOptions};
 use tidemill_store::sqlite::SqliteMetastore;
+use tidemill_store::{Metastore, MetastoreOptions};
 use tidemill_types::ErrorKind;
 
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
+use crate::routing::Directory;
 
 /// The bucket name of the embedded object store.
 pub const EMBEDDED_BUCKET: &str = "local";
@@ -31,7 +33,7 @@ pub struct Stack {
     /// The open object stores by bucket name.
     pub buckets: Arc<Buckets>,
     /// Where an organization's objects go.
-    pub placement: Arc<dyn Placement>,
+    pub directory: Arc<Directory>,
     /// Where this process keeps files that it works on.
     pub spool: PathBuf,
 }
@@ -46,8 +48,13 @@ impl Stack {
         let metastore = open_metastore(&config).await?;
         let buckets = Arc::new(Buckets::new());
         let bucket = open_default_bucket(&config, &buckets).await?;
-        let placement: Arc<dyn Placement> = Arc::new(OnePlace::new(bucket));
-        Ok(Self { config, folder, metastore, buckets, placement, spool })
+        let directory = Directory::open(config.clone(), metastore.clone(), buckets.clone(), bucket).await?;
+        Ok(Self { config, folder, metastore, buckets, directory, spool })
+    }
+
+    /// Where an organization's objects go, as the engines ask for it.
+    pub fn placement(&self) -> Arc<dyn Placement> {
+        self.directory.clone()
     }
 }
 
@@ -59,9 +66,24 @@ pub async fn open_metastore(config: &Config) -> Result<Arc<dyn Metastore>> {
     match config.optional("metastore.url") {
         None => {
             let path = DataFolder::new(config.data_dir()).metastore();
-            Ok(Arc::new(SqliteMetastore::open(&path).await?))
+            Ok(Arc::new(SqliteMetastore::open_with(&path, metastore_options(config)).await?))
         }
-        Some(_) => Err(Error::invalid("metastore.url: PostgreSQL is not in this build yet")),
+        Some(dsn) => {
+            let mut options = PostgresOptions::new(dsn);
+            options.listen_dsn = config.optional("metastore.listen_url").map(str::to_owned);
+            options.root_certificates = config.path("metastore.root_certificates");
+            options.connections = config.count("metastore.connections");
+            options.metastore = metastore_options(config);
+            Ok(Arc::new(PostgresMetastore::connect(&options).await?))
+        }
+    }
+}
+
+fn metastore_options(config: &Config) -> MetastoreOptions {
+    MetastoreOptions {
+        replaced_grace: config.duration("sweep.replaced_grace"),
+        raw_grace: config.duration("sweep.raw_grace"),
+        ..MetastoreOptions::default()
     }
 }
 

@@ -6,5 +6,5 @@
 mod issue;
 mod ring;
 
-pub use issue::{NewKey, hash_key, issue_key};
+pub use issue::{hash_key, issue_key};
 pub use ring::{KeyRing, ORGANIZATION_HEADER, Openness};

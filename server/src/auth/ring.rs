@@ -180,3 +180,91 @@ impl Authenticator for KeyRing {
         Ok(Caller { organization, role: stored.role })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_store::sqlite::SqliteMetastore;
+    use tidemill_types::TimestampNs;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::auth::issue_key;
+
+    struct World {
+        _folder: tempfile::TempDir,
+        metastore: Arc<dyn Metastore>,
+        shop: OrganizationId,
+        other: OrganizationId,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let metastore = SqliteMetastore::open(&folder.path().join("metastore.sqlite")).await.expect("opens");
+            let metastore: Arc<dyn Metastore> = Arc::new(metastore);
+            let (shop, other) = (OrganizationId(Uuid::new_v4()), OrganizationId(Uuid::new_v4()));
+            metastore.create_organization(shop, "shop").await.expect("is created");
+            metastore.create_organization(other, "other").await.expect("is created");
+            Self { _folder: folder, metastore, shop, other }
+        }
+
+        /// Nothing is believed for longer than one request.
+        fn ring(&self, openness: Openness) -> KeyRing {
+            KeyRing::new(self.metastore.clone(), openness, Duration::ZERO)
+        }
+
+        async fn key(&self, organization: Option<OrganizationId>) -> (String, String) {
+            let key = issue_key(organization, "", TimestampNs(0)).expect("is made");
+            self.metastore.create_key(&key.stored).await.expect("is stored");
+            (key.secret, key.stored.id)
+        }
+    }
+
+    async fn ask(ring: &KeyRing, key: Option<&str>, organization: Option<&str>) -> Result<Caller, AuthError> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            headers.insert("x-api-key", key.parse().expect("a header"));
+        }
+        if let Some(organization) = organization {
+            headers.insert(ORGANIZATION_HEADER, organization.parse().expect("a header"));
+        }
+        ring.authenticate(&headers).await
+    }
+
+    #[tokio::test]
+    async fn keys_come_and_go_without_a_restart() {
+        let world = World::new().await;
+        let ring = world.ring(Openness::KeyNeeded);
+        assert_eq!(ask(&ring, Some("tm_guess"), None).await, Err(AuthError::Unknown));
+        let (key, id) = world.key(Some(world.shop)).await;
+        let caller = Caller { organization: Some(world.shop), role: KeyRole::Organization };
+        assert_eq!(ask(&ring, Some(&key), None).await, Ok(caller));
+        world.metastore.revoke_key(&id).await.expect("is revoked");
+        assert_eq!(ask(&ring, Some(&key), None).await, Err(AuthError::Unknown));
+        assert_eq!(ask(&ring, None, None).await, Err(AuthError::Missing));
+    }
+
+    #[tokio::test]
+    async fn only_an_operator_names_organizations() {
+        let world = World::new().await;
+        let ring = world.ring(Openness::KeyNeeded);
+        let (member, _) = world.key(Some(world.shop)).await;
+        let (operator, _) = world.key(None).await;
+        assert_eq!(ask(&ring, Some(&member), Some("shop")).await.map(|it| it.organization), Ok(Some(world.shop)));
+        assert!(matches!(ask(&ring, Some(&member), Some("other")).await, Err(AuthError::Forbidden(_))));
+        assert_eq!(ask(&ring, Some(&operator), Some("other")).await.map(|it| it.organization), Ok(Some(world.other)));
+        assert_eq!(ask(&ring, Some(&operator), None).await.map(|it| it.organization), Ok(None));
+        assert!(matches!(ask(&ring, Some(&operator), Some("nobody")).await, Err(AuthError::Forbidden(_))));
+    }
+
+    #[tokio::test]
+    async fn without_keys_somebody_must_be_meant() {
+        let world = World::new().await;
+        let ring = world.ring(Openness::Open);
+        assert_eq!(ask(&ring, None, None).await.map(|it| it.organization), Ok(None));
+        assert_eq!(ask(&ring, None, Some("other")).await.map(|it| it.organization), Ok(Some(world.other)));
+        world.metastore.delete_organization(world.other).await.expect("is deleted");
+        assert_eq!(ask(&ring, None, None).await.map(|it| it.organization), Ok(Some(world.shop)));
+        assert_eq!(ask(&ring, Some("tm_guess"), None).await, Err(AuthError::Unknown));
+    }
+}

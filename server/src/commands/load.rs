@@ -141,11 +141,8 @@ async fn open_door(global: &GlobalOptions, config: Config) -> Result<Door> {
     let named = global.organization.as_deref().unwrap_or(crate::bootstrap::FIRST_ORGANIZATION);
     let organization = admin.organization(named).await?.id;
     eprintln!("no server runs on {}: loading here", stack.folder.root().display());
-    let intake = Intake {
-        metastore: stack.metastore.clone(),
-        buckets: stack.buckets.clone(),
-        placement: stack.placement.clone(),
-    };
+    let intake =
+        Intake { metastore: stack.metastore.clone(), buckets: stack.buckets.clone(), placement: stack.placement() };
     Ok(Door::Here(Box::new(Here { intake, organization, stack })))
 }
 
@@ -219,7 +216,7 @@ fn start_worker(here: &Here) -> Result<(worker::WorkerHandle, tokio::task::JoinH
     let deps = WorkerDeps {
         metastore: here.stack.metastore.clone(),
         buckets: here.stack.buckets.clone(),
-        placement: here.stack.placement.clone(),
+        placement: here.stack.placement(),
         clock: Arc::new(SystemClock),
     };
     let (handle, task) = worker::build(options, deps).map_err(from_lake)?;

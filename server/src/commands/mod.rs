@@ -1,14 +1,19 @@
 //! The commands, one file each. A command reads its options, asks or builds, prints; it decides nothing else.
 
+pub mod attributes;
+pub mod catalog;
 pub mod config;
+pub mod demo;
 pub mod doctor;
 pub mod inbox;
 pub mod key;
 pub mod load;
 pub mod org;
+pub mod profiles;
 pub mod queue;
 pub mod role;
 pub mod segments;
+pub mod sql;
 pub mod status;
 pub mod up;
 
@@ -30,12 +35,17 @@ pub fn run(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
     match command {
         Command::Up(options) => up::run(&global, &options),
+        Command::Demo(options) => demo::run(&global, &options),
         Command::Receive(options) => role::run_receive(&global, &options),
         Command::Notify(options) => role::run_role(&global, &options, Roles { notify: true, ..Roles::default() }),
         Command::Worker(options) => role::run_worker(&global, &options),
         Command::Query(options) => role::run_role(&global, &options, Roles { query: true, ..Roles::default() }),
         Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
         Command::Load(options) => load::run(&global, options),
+        Command::Sql(options) => sql::run(&global, options),
+        Command::Attributes(options) => attributes::run(&global, &options),
+        Command::Catalog(command) => catalog::run(&global, command),
+        Command::Profiles(command) => ask(&global, async |target| profiles::run(&target, command).await),
         Command::Config(command) => config::run(&global, &command),
         Command::Org(command) => ask(&global, async |target| org::run(&global, &target, command).await),
         Command::Key(command) => ask(&global, async |target| key::run(&global, &target, command).await),

@@ -10,10 +10,10 @@ use crate::cli::GlobalOptions;
 use crate::commands::server_runtime;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
-use crate::roles::Roles;
+use crate::roles::{OwnTelemetry, Roles};
 use crate::serve::{Outcome, serve};
 use crate::stack::Stack;
-use crate::telemetry;
+use crate::telemetry::{Telemetry, destination};
 
 /// Flags of a single role.
 #[derive(Debug, Clone, Default, Args)]
@@ -99,18 +99,19 @@ fn run(global: &GlobalOptions, settings: Vec<Setting>, roles: Roles) -> Result<(
     let started = Instant::now();
     let flags = settings.into_iter().filter_map(|(key, flag, value)| Some((key.to_owned(), flag.to_owned(), value?)));
     let config = global.load_config(flags.collect())?;
-    telemetry::start(&config)?;
     let runtime = server_runtime(&config)?;
+    let telemetry = Telemetry::start(&config, &destination(&config), runtime.handle())?;
+    let own = OwnTelemetry { telemetry, doors: Vec::new() };
     let outcome = runtime.block_on(async {
         let folder = DataFolder::new(config.data_dir());
         folder.create()?;
         let spool = Spool::create(folder.spool_of_process(roles.name()))?;
         let stack = Stack::open(config, spool.0.clone()).await?;
-        serve(stack, roles, async move |ports| {
+        serve(stack, roles, own, async move |running| {
             eprintln!(
                 "tidemill is ready after {} ms; health and metrics at {}",
                 started.elapsed().as_millis(),
-                ports.url(ports.api)
+                running.ports.url(running.ports.api)
             );
             Ok(Outcome::GoOn)
         })

@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::data_folder::{DataFolder, Ports};
 use crate::error::Result;
 use crate::output::print_text;
-use crate::roles::Roles;
+use crate::roles::{OwnTelemetry, Roles};
 use crate::serve::{Outcome, serve};
 use crate::stack::Stack;
-use crate::telemetry;
+use crate::telemetry::{Telemetry, destination};
 
 /// Flags of `up`; each sets a configuration key.
 #[derive(Debug, Clone, Default, Args)]
@@ -78,13 +78,14 @@ impl UpOptions {
 pub fn run(global: &GlobalOptions, options: &UpOptions) -> Result<()> {
     let started = Instant::now();
     let config = global.load_config(options.settings())?;
-    telemetry::start(&config)?;
     let runtime = server_runtime(&config)?;
+    let telemetry = Telemetry::start(&config, &destination(&config), runtime.handle())?;
+    let own = OwnTelemetry { telemetry, doors: Vec::new() };
     let outcome = runtime.block_on(async {
         let (stack, _lock, first) = prepare(config).await?;
         let is_open = !stack.config.flag("auth.enabled");
-        serve(stack, Roles::ALL, async move |ports| {
-            announce(&ports, first.as_ref(), is_open, started.elapsed())?;
+        serve(stack, Roles::ALL, own, async move |running| {
+            announce(&running.ports, first.as_ref(), is_open, started.elapsed())?;
             Ok(Outcome::GoOn)
         })
         .await
@@ -110,7 +111,11 @@ pub async fn prepare(config: Config) -> Result<(Stack, tidemill_store::lock::Dat
     Ok((stack, lock, first))
 }
 
-fn announce(ports: &Ports, first: Option<&FirstStart>, is_open: bool, elapsed: Duration) -> Result<()> {
+/// Tells where everything is: what to paste on stdout, the rest on stderr.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn announce(ports: &Ports, first: Option<&FirstStart>, is_open: bool, elapsed: Duration) -> Result<()> {
     eprintln!("tidemill is ready after {} ms", elapsed.as_millis());
     if let (Some(grpc), Some(http)) = (ports.grpc, ports.http) {
         eprintln!("  OTLP    gRPC {}   HTTP {}", ports.url(grpc), ports.url(http));

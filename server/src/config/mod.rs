@@ -15,9 +15,9 @@ use std::time::Duration;
 use tidemill_types::{Action, ErrorKind, Signal};
 
 pub use document::render_document;
-pub use layers::{Layers, Settings};
+pub use layers::{Layers, Origin, Settings};
 pub use quantity::{format_bytes, parse_bytes, parse_duration};
-pub use registry::{KEYS, Kind, find_key};
+pub use registry::{KEYS, Kind};
 
 use crate::error::{Error, Result};
 

@@ -50,11 +50,6 @@ impl Kind {
             Self::Choice(choices) => format!("one of {}", choices.join(", ")),
         }
     }
-
-    /// Whether its value is masked wherever it is shown.
-    pub fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::SecretUrl)
-    }
 }
 
 /// One configuration key.
@@ -118,6 +113,12 @@ pub const KEYS: &[Key] = &[
         "",
         "A DSN for LISTEN where `metastore.url` goes through a pooler; unset: `metastore.url`.",
     ),
+    key(
+        "metastore.root_certificates",
+        Kind::Path,
+        "",
+        "PEM certificates trusted with `sslmode=verify-full`, in place of the system's.",
+    ),
     key("metastore.connections", Kind::Count, "16", "At most this many connections to PostgreSQL."),
     key(
         "storage.url",
@@ -163,7 +164,7 @@ pub const KEYS: &[Key] = &[
     key("tls.key", Kind::Path, "", "PEM private key that belongs to `tls.cert`."),
     key("auth.enabled", Kind::Flag, "true", "Ask for an API key. Off only on a loopback address."),
     key("auth.keys", Kind::Text, "", "API keys YAML: a file, or `env:NAME`; unset: those in the metastore only."),
-    key("auth.cache", Kind::Duration, "2s", "How long a key is trusted before the metastore is asked again."),
+    key("auth.cache", Kind::Duration, "2s", "How long a key is believed before the metastore is asked again."),
     key("receive.group_wait", Kind::Duration, "20ms", "Pushed requests gather at most this long into one raw object."),
     key("receive.group_bytes", Kind::Bytes, "8MiB", "Pushed requests gather up to this size into one raw object."),
     key("receive.max_request", Kind::Bytes, "64MiB", "A pushed request, decompressed, is refused beyond this size."),
@@ -188,6 +189,18 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "",
         "The service account e-mail that Pub/Sub push tokens must carry.",
+    ),
+    key(
+        "notify.pubsub_keys_url",
+        Kind::Text,
+        "https://www.googleapis.com/oauth2/v3/certs",
+        "Where the keys that sign Pub/Sub push tokens are found.",
+    ),
+    key(
+        "notify.sns_endpoint",
+        Kind::Text,
+        "",
+        "The address of an SNS that is not Amazon's, whose confirmations are followed too.",
     ),
     key("worker.signals", Kind::Choices(SIGNALS), "logs,metrics,traces", "Signals that workers serve."),
     key("worker.actions", Kind::Choices(ACTIONS), "ingest,compact,rollup", "Actions that workers perform."),
@@ -215,7 +228,20 @@ pub const KEYS: &[Key] = &[
     ),
     key("query.concurrency", Kind::Count, "8", "Queries that run at the same time; others are told to come again."),
     key("query.cache", Kind::Bytes, "64MiB", "Memory for footers, indexes and hot ranges."),
-    key("sweep.interval", Kind::Duration, "30s", "How often retention, doomed objects and orphans are looked at."),
+    key("sweep.interval", Kind::Duration, "30s", "How often objects whose grace is over are deleted."),
+    key("sweep.full_interval", Kind::Duration, "1h", "How often retention, orphans and old rows are looked at."),
+    key(
+        "sweep.replaced_grace",
+        Kind::Duration,
+        "30m",
+        "A replaced segment keeps its object this long; longer than any query.",
+    ),
+    key(
+        "sweep.raw_grace",
+        Kind::Duration,
+        "10m",
+        "The raw object of pushed requests is kept this long after its publication.",
+    ),
     key(
         "shutdown.grace",
         Kind::Duration,
@@ -253,5 +279,40 @@ mod tests {
         assert_eq!(names.len(), KEYS.len());
         assert_eq!(variables.len(), KEYS.len());
         assert!(OTHER_ENVIRONMENT.iter().all(|name| !variables.contains(*name)));
+    }
+
+    /// A key that the code asks for and the registry does not have would end the process when it is asked for.
+    #[test]
+    fn every_key_that_the_code_names_exists() {
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        let mut named = HashSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("is readable") {
+                let path = entry.expect("is readable").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|it| it == "rs") {
+                    let text = std::fs::read_to_string(&path).expect("is readable");
+                    for call in [
+                        "optional(",
+                        "path(",
+                        "flag(",
+                        "port(",
+                        "count(",
+                        "bytes(",
+                        "duration(",
+                        "ratio(",
+                        "list(",
+                        "text(",
+                    ] {
+                        let asked = text.split(&format!(".{call}\"")).skip(1).filter_map(|rest| rest.split_once('"'));
+                        named.extend(asked.map(|(name, _)| name.to_owned()).filter(|name| name.contains('.')));
+                    }
+                }
+            }
+        }
+        assert!(named.len() > 30, "the test looks in the wrong place");
+        let missing: Vec<&String> = named.iter().filter(|name| find_key(name).is_none()).collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 }

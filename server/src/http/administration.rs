@@ -37,6 +37,16 @@ pub struct NewKeyRequest {
     pub label: String,
 }
 
+/// The body of `PUT /api/v1/documents/{name}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDocument {
+    /// What names it in problems: its file.
+    pub label: String,
+    /// The YAML.
+    pub text: String,
+}
+
 /// Which keys are listed.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +85,7 @@ pub fn router() -> Router<ApiState> {
         .route("/api/v1/organizations/{name}", patch(change_organization).delete(delete_organization))
         .route("/api/v1/keys", get(keys).post(create_key))
         .route("/api/v1/keys/{id}", delete(revoke_key))
+        .route("/api/v1/documents/{name}", get(document).put(store_document))
 }
 
 async fn status(State(state): State<ApiState>, _: Operator) -> Result<Json<Status>> {
@@ -171,4 +182,21 @@ async fn create_key(
 async fn revoke_key(State(state): State<ApiState>, _: Operator, Path(id): Path<String>) -> Result<StatusCode> {
     state.admin.revoke_key(&id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn document(
+    State(state): State<ApiState>,
+    _: Operator,
+    Path(name): Path<String>,
+) -> Result<Json<Option<String>>> {
+    Ok(Json(state.admin.document(&name).await?))
+}
+
+async fn store_document(
+    State(state): State<ApiState>,
+    _: Operator,
+    Path(name): Path<String>,
+    Body(document): Body<NewDocument>,
+) -> Result<Json<()>> {
+    Ok(Json(state.admin.store_document(&name, &document.label, &document.text).await?))
 }

@@ -14,6 +14,7 @@ use tidemill_types::TimestampNs;
 use super::ApiState;
 use crate::error::Result;
 use crate::metrics::Exposition;
+use crate::telemetry::resident_bytes;
 
 /// The metastore has this long to answer a readiness probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,6 +73,17 @@ async fn metrics(State(state): State<ApiState>) -> Result<Response> {
             let labels = [("signal", it.queue.signal.as_str()), ("action", it.queue.action.as_str())];
             exposition.gauge(name, help, &labels, value(it));
         }
+    }
+    for number in state.numbers.read() {
+        exposition.counter(&number.prometheus_name(), number.help, &[], number.value as f64);
+    }
+    if let Some(bytes) = resident_bytes() {
+        exposition.gauge(
+            "tidemill_process_resident_memory_bytes",
+            "Resident memory of this process.",
+            &[],
+            bytes as f64,
+        );
     }
     exposition.gauge(
         "tidemill_process_build_info",

@@ -9,22 +9,26 @@ mod caller;
 mod health;
 mod load;
 mod problem;
+mod sql;
+mod trace;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use tidemill_lake::auth::Authenticator;
-use tidemill_lake::receive::Receiver;
-use tidemill_lake::worker::WorkerHandle;
 
-pub use administration::{KeysRequest, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
+pub use administration::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
 pub use health::Readiness;
 pub use load::LoadState;
 pub use problem::ProblemBody;
+pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest};
+pub use trace::trace_requests;
 
 use crate::admin::Admin;
 use crate::error::Error;
+use crate::query::Queries;
+use crate::telemetry::Numbers;
 
 /// The largest body of an administrative request.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -38,10 +42,10 @@ pub struct ApiState {
     pub authenticator: Arc<dyn Authenticator>,
     /// Whether this process is ready to serve.
     pub readiness: Readiness,
-    /// The receiver's counts, where this process receives.
-    pub receiver: Option<Receiver>,
-    /// The worker's counts, where this process works.
-    pub worker: Option<WorkerHandle>,
+    /// The counts of this process's roles.
+    pub numbers: Numbers,
+    /// SQL, where this process queries.
+    pub queries: Option<Queries>,
     /// What loading files stands on.
     pub load: LoadState,
 }
@@ -51,6 +55,7 @@ pub fn router(state: ApiState) -> Router {
     Router::new()
         .merge(administration::router())
         .merge(health::router())
+        .merge(sql::router())
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(load::router())
@@ -60,3 +65,6 @@ pub fn router(state: ApiState) -> Router {
 async fn not_found(uri: http::Uri) -> Error {
     Error::new(tidemill_types::ErrorKind::NotFound, format!("there is nothing at {}", uri.path()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,99 @@
-//! What this process tells of itself: log lines on stderr.
+//! What this process tells of itself: log lines on stderr, and, where wished, traces, logs and metrics as OTLP: to another
+//! system (`telemetry.otlp_export`) or to itself (`tidemill demo`).
+//!
+//! Its own export is never traced: it enters through a door in this process, below the listeners, with tracing switched off.
+//! Start with [`Telemetry::start`].
+
+mod door;
+mod export;
+mod host;
+mod numbers;
+
+use std::sync::Arc;
 
 use tidemill_types::ErrorKind;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub use door::OwnDoor;
+pub use numbers::{Numbers, resident_bytes};
+
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// Starts log lines on stderr.
-///
-/// # Errors
-/// `Invalid` for a filter that is none.
-pub fn start(config: &Config) -> Result<()> {
+/// Where this process's own telemetry goes.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// Nowhere; log lines only.
+    Nowhere,
+    /// To the OTLP/HTTP base URL of the configuration.
+    Elsewhere,
+    /// Into this very process: what it tells of itself, and what it tells of the machine.
+    Here {
+        /// Its own telemetry's door.
+        own: OwnDoor,
+        /// The machine's metrics' door.
+        host: OwnDoor,
+    },
+}
+
+/// Where the configuration sends it.
+pub fn destination(config: &Config) -> Destination {
+    if config.optional("telemetry.otlp_export").is_some() { Destination::Elsewhere } else { Destination::Nowhere }
+}
+
+/// The running exports.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    exports: Vec<export::Export>,
+    /// Read by the metrics that are exported.
+    pub numbers: Numbers,
+}
+
+impl Telemetry {
+    /// Starts log lines on stderr, and exports to `destination`.
+    ///
+    /// # Errors
+    /// `Invalid` for a filter or URL that is none.
+    pub fn start(config: &Config, destination: &Destination, runtime: &tokio::runtime::Handle) -> Result<Self> {
+        let numbers = Numbers::default();
+        let exports = match destination {
+            Destination::Nowhere => Vec::new(),
+            Destination::Elsewhere => vec![export::Export::elsewhere(config, runtime, &numbers)?],
+            Destination::Here { own, host } => {
+                let own: Arc<dyn opentelemetry_http::HttpClient> = Arc::new(own.clone());
+                let host: Arc<dyn opentelemetry_http::HttpClient> = Arc::new(host.clone());
+                vec![export::Export::own(config, own, &numbers)?, export::Export::of_host(host)?]
+            }
+        };
+        start_log(config, exports.first())?;
+        Ok(Self { exports, numbers })
+    }
+
+    /// Whether spans are exported.
+    pub fn is_exporting(&self) -> bool {
+        !self.exports.is_empty()
+    }
+
+    /// Sends what is left and ends. Blocks the thread.
+    pub fn shut_down(self) {
+        for export in self.exports {
+            export.shut_down();
+        }
+        self.numbers.clear();
+    }
+}
+
+fn start_log(config: &Config, export: Option<&export::Export>) -> Result<()> {
     let filter = EnvFilter::try_new(config.settings.text("log.level")).map_err(|error| {
         Error::caused(ErrorKind::Invalid, "log.level", error).with_hint("as info, or info,tidemill_lake=debug")
     })?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let started = match config.settings.text("log.format") {
-        "json" => registry.with(layer.json()).try_init(),
-        _ => registry.with(layer).try_init(),
-    };
-    started.map_err(|error| Error::caused(ErrorKind::Internal, "starting the log", error))
+    let is_json = config.settings.text("log.format") == "json";
+    let plain = (!is_json).then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false));
+    let json = is_json.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json());
+    let registry = tracing_subscriber::registry().with(filter).with(plain).with(json);
+    let registry =
+        registry.with(export.and_then(export::Export::trace_layer)).with(export.and_then(export::Export::log_layer));
+    registry.try_init().map_err(|error| Error::caused(ErrorKind::Internal, "starting the log", error))
 }

@@ -1,0 +1,60 @@
+//! The rows of a query as bytes, batch by batch, encoded off the threads that serve the network.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tidemill_query::QueryStream;
+use tidemill_query::output::Encoder;
+use tidemill_types::ErrorKind;
+
+use crate::error::{Error, Result};
+use crate::query::from_query;
+
+pub use tidemill_query::output::OutputFormat;
+
+/// An answer being written. Dropping it cancels its query.
+pub struct Answer {
+    rows: QueryStream,
+    /// `None` once the last bytes are written.
+    encoder: Option<Encoder>,
+}
+
+impl Answer {
+    /// An answer in `format`.
+    ///
+    /// # Errors
+    /// `Invalid` when the format cannot express a column.
+    pub fn new(format: OutputFormat, rows: QueryStream) -> Result<Self> {
+        let encoder = Encoder::new(format, &rows.schema())
+            .map_err(|error| Error::caused(ErrorKind::Invalid, "the answer's columns", error))?;
+        Ok(Self { rows, encoder: Some(encoder) })
+    }
+
+    /// The next bytes, or `None` after the last.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
+            let batch = match self.rows.next().await {
+                Some(batch) => Some(batch.map_err(from_query)?),
+                None => None,
+            };
+            let encoding = tokio::task::spawn_blocking(move || match batch {
+                Some(batch) => encoder.encode(&batch).map(|bytes| (bytes, Some(encoder))),
+                None => encoder.finish().map(|bytes| (bytes, None)),
+            });
+            let encoded = encoding.await.map_err(|error| Error::caused(ErrorKind::Internal, "encoding rows", error))?;
+            let (bytes, encoder) =
+                encoded.map_err(|error| Error::caused(ErrorKind::Internal, "encoding rows", error))?;
+            let is_last = encoder.is_none();
+            self.encoder = encoder;
+            if !bytes.is_empty() {
+                return Ok(Some(Bytes::from(bytes)));
+            }
+            if is_last {
+                return Ok(None);
+            }
+        }
+    }
+}

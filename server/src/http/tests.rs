@@ -1,0 +1,162 @@
+//! The API from a caller's side, over a real metastore and folder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::auth::{KeyRing, Openness};
+use crate::config::{Config, Layers};
+use crate::data_folder::DataFolder;
+use crate::intake::Intake;
+use crate::stack::Stack;
+
+struct Api {
+    _folder: tempfile::TempDir,
+    routes: Router,
+    operator: String,
+    shop: String,
+    other: String,
+}
+
+impl Api {
+    async fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let path = temporary.path().display().to_string();
+        let flags = vec![("data_dir".to_owned(), "--data-dir".to_owned(), path)];
+        let config = Config::merge(&Layers { flags, ..Layers::default() }).expect("is valid");
+        let folder = DataFolder::new(temporary.path().to_owned());
+        folder.create().expect("is created");
+        folder.clear_spool().expect("is created");
+        let stack = Stack::open(config, folder.spool()).await.expect("opens");
+        let admin = Admin { metastore: stack.metastore.clone() };
+        for name in ["shop", "other"] {
+            admin.create_organization(name, None).await.expect("is created");
+        }
+        let key = async |organization| admin.create_key(organization, "").await.expect("is made").key;
+        let (operator, shop, other) = (key(None).await, key(Some("shop")).await, key(Some("other")).await);
+        let readiness = Readiness::default();
+        readiness.set(true);
+        let intake =
+            Intake { metastore: stack.metastore.clone(), buckets: stack.buckets.clone(), placement: stack.placement() };
+        let routes = router(ApiState {
+            authenticator: Arc::new(KeyRing::new(
+                stack.metastore.clone(),
+                Openness::KeyNeeded,
+                Duration::from_secs(60),
+            )),
+            admin,
+            readiness,
+            numbers: Numbers::default(),
+            queries: Some(Queries::new(&stack)),
+            load: LoadState { intake, spool: stack.spool },
+        });
+        Self { _folder: temporary, routes, operator, shop, other }
+    }
+
+    async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: Value) -> (StatusCode, Value) {
+        let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        if let Some(key) = key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let answer = self.routes.clone().oneshot(request.body(body).expect("a request")).await.expect("is answered");
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.expect("has a body").to_bytes();
+        (
+            status,
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned())),
+        )
+    }
+
+    async fn get(&self, path: &str, key: &str) -> (StatusCode, Value) {
+        self.ask(Method::GET, path, Some(key), Value::Null).await
+    }
+}
+
+#[tokio::test]
+async fn health_needs_no_key_and_everything_else_does() {
+    let api = Api::new().await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(api.ask(Method::GET, path, None, Value::Null).await.0, StatusCode::OK, "{path}");
+    }
+    for path in [
+        "/api/v1/status",
+        "/api/v1/inbox",
+        "/api/v1/queue",
+        "/api/v1/segments",
+        "/api/v1/organizations",
+        "/api/v1/keys",
+    ] {
+        let (status, body) = api.ask(Method::GET, path, None, Value::Null).await;
+        assert_eq!((status, &body["error"]["kind"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")), "{path}");
+    }
+    let (status, body) = api.ask(Method::GET, "/api/v2/nothing", None, Value::Null).await;
+    assert_eq!((status, &body["error"]["kind"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn an_organization_administers_nothing_and_sees_its_own() {
+    let api = Api::new().await;
+    for path in ["/api/v1/status", "/api/v1/organizations", "/api/v1/keys", "/api/v1/documents/storage-profiles"] {
+        assert_eq!(api.get(path, &api.shop).await.0, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(api.get(path, &api.operator).await.0, StatusCode::OK, "{path}");
+    }
+    let load = "/api/v1/load?name=logs.json&signal=logs&format=json_lines";
+    let (status, loaded) = api.ask(Method::POST, load, Some(&api.shop), json!({ "body": "hello" })).await;
+    assert_eq!(status, StatusCode::OK, "{loaded}");
+    let (_, again) = api.ask(Method::POST, load, Some(&api.shop), json!({ "body": "hello" })).await;
+    assert_eq!(again["work"], Value::Null, "the same content is loaded once");
+    let count = async |key: &str| api.get("/api/v1/inbox", key).await.1.as_array().map(Vec::len);
+    assert_eq!(
+        [count(&api.shop).await, count(&api.other).await, count(&api.operator).await],
+        [Some(1), Some(0), Some(1)]
+    );
+    let queue = async |key: &str| api.get("/api/v1/queue", key).await.1.as_array().map(Vec::len);
+    assert_eq!([queue(&api.shop).await, queue(&api.other).await], [Some(1), Some(0)]);
+}
+
+#[tokio::test]
+async fn wrong_requests_say_what_is_allowed() {
+    let api = Api::new().await;
+    for (path, word) in [
+        ("/api/v1/inbox?stat=dead", "stat"),
+        ("/api/v1/inbox?state=gone", "refused"),
+        ("/api/v1/queue?limit=0", "at least 1"),
+        ("/api/v1/segments/x", "UUID"),
+    ] {
+        let (status, body) = api.get(path, &api.operator).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {body}");
+        assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains(word)), "{path}: {body}");
+    }
+    let body = json!({ "name": "new", "colour": "red" });
+    let (status, body) = api.ask(Method::POST, "/api/v1/organizations", Some(&api.operator), body).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains("colour")), "{body}");
+    let body = json!({ "name": "shop" });
+    assert_eq!(api.ask(Method::POST, "/api/v1/organizations", Some(&api.operator), body).await.0, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn statements_are_answered_in_the_format_asked_for() {
+    let api = Api::new().await;
+    let (status, row) =
+        api.ask(Method::POST, "/api/v1/sql", Some(&api.shop), json!({ "query": "SELECT 1 AS one" })).await;
+    assert_eq!((status, row), (StatusCode::OK, json!({ "one": 1 })));
+    let (status, body) =
+        api.ask(Method::POST, "/api/v1/sql", Some(&api.shop), json!({ "query": "DROP TABLE logs" })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    let (status, body) =
+        api.ask(Method::POST, "/api/v1/sql", Some(&api.operator), json!({ "query": "SELECT 1" })).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "an operator says for whom: {body}");
+    let limits = json!({ "query": "SELECT 1", "limits": { "time_ms": 86_400_000 } });
+    let (status, body) = api.ask(Method::POST, "/api/v1/sql", Some(&api.shop), limits).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+}

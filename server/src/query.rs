@@ -1,0 +1,185 @@
+//! The query engine of this process: built at the first query, so that an idle server stays small; its limits; what recent queries did.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tidemill_query::{AttributeInfo, QueryEngine, QueryLimits, QueryOptions, QueryStats, QueryStream, StatsHandle};
+use tidemill_store::Metastore;
+use tidemill_store::buckets::Buckets;
+use tidemill_types::{ErrorKind, OrganizationId, Signal, TimeRange, TimestampNs};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::stack::Stack;
+
+/// Queries whose statistics are remembered.
+const REMEMBERED_QUERIES: usize = 256;
+
+/// Runs queries for the API and the command line.
+#[derive(Debug, Clone)]
+pub struct Queries {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    metastore: Arc<dyn Metastore>,
+    buckets: Arc<Buckets>,
+    options: QueryOptions,
+    most: QueryLimits,
+    engine: OnceCell<QueryEngine>,
+    recent: Mutex<VecDeque<Recent>>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    id: Uuid,
+    organization: OrganizationId,
+    stats: StatsHandle,
+}
+
+/// What a caller may ask of one query, below what the configuration allows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestedLimits {
+    /// Milliseconds from its start to its last row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
+    /// Memory of its sorts, joins and aggregations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Nanoseconds since 1970: tables hold no rows before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ns: Option<i64>,
+    /// Nanoseconds since 1970: tables hold no rows from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_ns: Option<i64>,
+}
+
+/// A query under way.
+#[derive(Debug)]
+pub struct RunningQuery {
+    /// By which its statistics are found.
+    pub id: Uuid,
+    /// Its rows.
+    pub rows: QueryStream,
+}
+
+impl Queries {
+    /// Queries over an open installation.
+    pub fn new(stack: &Stack) -> Self {
+        let shared = Shared {
+            metastore: stack.metastore.clone(),
+            buckets: stack.buckets.clone(),
+            options: options(&stack.config, stack.spool.join("query")),
+            most: most(&stack.config),
+            engine: OnceCell::new(),
+            recent: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Runs one read-only statement for `organization`.
+    ///
+    /// # Errors
+    /// `Invalid` for a statement or limits that may not be; those of the engine.
+    pub async fn sql(&self, organization: OrganizationId, text: &str, asked: &RequestedLimits) -> Result<RunningQuery> {
+        let limits = self.limits(asked)?;
+        let rows = self.engine().await?.sql(organization, text, limits).await.map_err(from_query)?;
+        let id = Uuid::new_v4();
+        let mut recent = self.shared.recent.lock();
+        if recent.len() == REMEMBERED_QUERIES {
+            recent.pop_front();
+        }
+        recent.push_back(Recent { id, organization, stats: rows.stats() });
+        drop(recent);
+        Ok(RunningQuery { id, rows })
+    }
+
+    /// What a recent query of `scope` did.
+    ///
+    /// # Errors
+    /// `NotFound` for one that is not remembered, or another organization's.
+    pub fn stats(&self, scope: Option<OrganizationId>, id: Uuid) -> Result<QueryStats> {
+        let recent = self.shared.recent.lock();
+        let found = recent.iter().find(|it| it.id == id && scope.is_none_or(|scope| scope == it.organization));
+        found.map(|it| it.stats.read()).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no recent query {id}")))
+    }
+
+    /// What is known of the attributes of a signal.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn attributes(
+        &self,
+        organization: OrganizationId,
+        signal: Signal,
+        time: TimeRange,
+    ) -> Result<Vec<AttributeInfo>> {
+        self.engine().await?.attributes(organization, signal, time).await.map_err(from_query)
+    }
+
+    async fn engine(&self) -> Result<&QueryEngine> {
+        let shared = &self.shared;
+        let build = async || {
+            QueryEngine::new(shared.metastore.clone(), shared.buckets.clone(), shared.options.clone())
+                .map_err(from_query)
+        };
+        shared.engine.get_or_try_init(build).await
+    }
+
+    fn limits(&self, asked: &RequestedLimits) -> Result<QueryLimits> {
+        let mut limits = self.shared.most;
+        if let Some(ms) = asked.time_ms {
+            let time = Duration::from_millis(ms);
+            if time.is_zero() || time > limits.time {
+                return Err(Error::invalid(format!("limits.time_ms: {ms}; from 1 to {}", limits.time.as_millis())));
+            }
+            limits.time = time;
+        }
+        if let Some(bytes) = asked.memory_bytes {
+            match usize::try_from(bytes) {
+                Ok(bytes) if bytes > 0 && bytes <= limits.memory_bytes => limits.memory_bytes = bytes,
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "limits.memory_bytes: {bytes}; from 1 to {}",
+                        limits.memory_bytes
+                    )));
+                }
+            }
+        }
+        if asked.start_ns.is_some() || asked.end_ns.is_some() {
+            let start = asked.start_ns.map_or(TimeRange::ALL.start, TimestampNs);
+            let end = asked.end_ns.map_or(TimeRange::ALL.end, TimestampNs);
+            limits.within = Some(TimeRange { start, end });
+        }
+        Ok(limits)
+    }
+}
+
+fn options(config: &Config, spill_folder: PathBuf) -> QueryOptions {
+    let mut options = QueryOptions::new(spill_folder);
+    options.concurrent_queries = config.count("query.concurrency");
+    options.footer_cache_bytes = config.bytes("query.cache");
+    options
+}
+
+fn most(config: &Config) -> QueryLimits {
+    QueryLimits {
+        time: config.duration("query.timeout"),
+        memory_bytes: usize::try_from(config.bytes("query.memory")).unwrap_or(usize::MAX),
+        ..QueryLimits::default()
+    }
+}
+
+/// A query's error as the binary reports it.
+pub fn from_query(error: tidemill_query::Error) -> Error {
+    let kind = error.kind();
+    Error::caused(kind, error.to_string(), error)
+}
