@@ -15,7 +15,7 @@ mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -127,6 +127,8 @@ pub(crate) struct Shared {
     abandon: CancellationToken,
     last_served: Mutex<Option<OrganizationId>>,
     claims: AtomicU64,
+    /// Bundles being worked on that are not ingest.
+    upkeep_running: AtomicUsize,
     /// Failures in a row of what we stand on, over all slots.
     world_failures: AtomicU32,
 }
@@ -169,6 +171,7 @@ pub fn build(options: WorkerOptions, deps: WorkerDeps) -> Result<(WorkerHandle, 
         abandon: CancellationToken::new(),
         last_served: Mutex::new(None),
         claims: AtomicU64::new(0),
+        upkeep_running: AtomicUsize::new(0),
         world_failures: AtomicU32::new(0),
     });
     Ok((WorkerHandle(shared.clone()), WorkerTask(shared)))
@@ -188,7 +191,8 @@ impl WorkerTask {
                 slot = slots.clone().acquire_owned() => slot,
             };
             let Ok(slot) = slot else { break };
-            match claim(&shared).await {
+            let queues = shared.open_queues();
+            match claim(&shared, queues.clone()).await {
                 Ok(Some(bundle)) => {
                     failures = 0;
                     running.spawn(run_bundle(shared.clone(), bundle, slot));
@@ -198,7 +202,9 @@ impl WorkerTask {
                     drop(slot);
                     tokio::select! {
                         () = shared.stopping.cancelled() => break,
-                        () = shared.deps.metastore.wait_for_work(&shared.options.queues, shared.options.poll) => {}
+                        // A finished bundle may have opened a queue again.
+                        Some(_) = running.join_next() => {}
+                        () = shared.deps.metastore.wait_for_work(&queues, shared.options.poll) => {}
                     }
                 }
                 Err(error) => {
@@ -225,11 +231,23 @@ fn backoff(failures: u32) -> Duration {
     Duration::from_millis(100u64 << failures.min(7)).min(Duration::from_secs(10))
 }
 
-async fn claim(shared: &Shared) -> Result<Option<Bundle>> {
+impl Shared {
+    /// The queues that may be claimed from now. Merges and rollups may take long, so the last slot is left to ingest: what
+    /// arrives is queryable soon, whatever is being tidied up.
+    fn open_queues(&self) -> Vec<WorkQueue> {
+        let queues = &self.options.queues;
+        let for_upkeep = self.options.concurrency.saturating_sub(1).max(1);
+        let ingest: Vec<WorkQueue> = queues.iter().copied().filter(|queue| queue.action == Action::Ingest).collect();
+        let is_upkeep_full = self.upkeep_running.load(Ordering::SeqCst) >= for_upkeep;
+        if ingest.is_empty() || !is_upkeep_full { queues.clone() } else { ingest }
+    }
+}
+
+async fn claim(shared: &Shared, queues: Vec<WorkQueue>) -> Result<Option<Bundle>> {
     let options = &shared.options;
     let after = *shared.last_served.lock();
     let request = ClaimRequest {
-        queues: in_turn(&options.queues, shared.claims.fetch_add(1, Ordering::Relaxed)),
+        queues: in_turn(&queues, shared.claims.fetch_add(1, Ordering::Relaxed)),
         max_items: options.bundle_items,
         max_bytes: options.bundle_bytes,
         lease: options.lease,
@@ -239,6 +257,9 @@ async fn claim(shared: &Shared) -> Result<Option<Bundle>> {
     let bundle = shared.deps.metastore.claim(&request).await?;
     if let Some(bundle) = &bundle {
         *shared.last_served.lock() = Some(bundle.organization);
+        if bundle.queue.action != Action::Ingest {
+            shared.upkeep_running.fetch_add(1, Ordering::SeqCst);
+        }
     }
     Ok(bundle)
 }
@@ -265,7 +286,17 @@ pub(crate) enum Ending {
     Abandoned,
 }
 
+/// Gives the place of an upkeep bundle back, also after a panic.
+struct UpkeepSlot(Arc<Shared>);
+
+impl Drop for UpkeepSlot {
+    fn drop(&mut self) {
+        self.0.upkeep_running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 async fn run_bundle(shared: Arc<Shared>, bundle: Bundle, slot: OwnedSemaphorePermit) {
+    let _upkeep = (bundle.queue.action != Action::Ingest).then(|| UpkeepSlot(shared.clone()));
     let keeper = lease::keep(shared.deps.metastore.clone(), bundle.token, shared.options.lease);
     let ending = tokio::select! {
         ending = perform(&shared, &bundle) => ending,

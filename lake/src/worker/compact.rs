@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tidemill_plan::compaction::{Candidate, CompactionPlan, CompactionPolicy, Merge, solve};
 use tidemill_segment::DraftSegment;
 use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments};
@@ -20,6 +21,8 @@ use super::upload::Uploads;
 use super::{Ending, Shared};
 use crate::{Error, Result};
 
+/// Segments downloaded at the same time.
+const DOWNLOADS_AHEAD: usize = 8;
 /// Plans made under one lease before the days are left to a later trigger.
 const PLANS: u32 = 3;
 /// One publication merges at most this many bytes, but at least one merge; the rest follows at once.
@@ -149,14 +152,15 @@ async fn run_merge(
 
 /// The files of segments in the order given, for as long as the result lives.
 pub(super) async fn fetch_segments(shared: &Shared, metas: &[&SegmentMeta]) -> Result<Vec<SpoolDownload>> {
-    let mut files = Vec::with_capacity(metas.len());
-    for meta in metas {
-        let store = shared.deps.buckets.get(&meta.bucket)?;
-        // A segment's key is never written twice, so its size tells torn from whole; the footer's hash is checked on reading.
-        let wanted = Wanted { key: &meta.object_key, etag: None, size_bytes: Some(meta.bytes) };
-        files.push(download_to_file(store.as_ref(), wanted, &shared.options.spool).await?);
-    }
-    Ok(files)
+    let fetches: Vec<_> = metas.iter().map(|meta| fetch_segment(shared, meta)).collect();
+    stream::iter(fetches).buffered(DOWNLOADS_AHEAD).try_collect().await
+}
+
+async fn fetch_segment(shared: &Shared, meta: &SegmentMeta) -> Result<SpoolDownload> {
+    let store = shared.deps.buckets.get(&meta.bucket)?;
+    // A segment's key is never written twice, so its size tells torn from whole; the footer's hash is checked on reading.
+    let wanted = Wanted { key: &meta.object_key, etag: None, size_bytes: Some(meta.bytes) };
+    download_to_file(store.as_ref(), wanted, &shared.options.spool).await
 }
 
 /// What merges and rollups read: catalog rows with their local files.
