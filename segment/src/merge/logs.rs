@@ -43,6 +43,8 @@ impl Slices {
         let slices = times.len().div_ceil(slice_rows).max(1);
         let mut cuts: Vec<i64> = (1..slices).map(|slice| times[slice * times.len() / slices]).collect();
         cuts.dedup();
+        // Nothing lies before the first time, and an output without rows would be missing among its siblings.
+        cuts.retain(|cut| Some(cut) > times.first());
         Self { cuts }
     }
 }
@@ -247,5 +249,22 @@ fn mix_column(column: &ArrayRef, hashes: &mut [u64]) {
                 .for_each(|row| mix(row, if flags.is_valid(row) { 1 + u64::from(flags.value(row)) } else { 0 }));
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slice_has_rows_and_rows_of_one_time_stay_together() {
+        for times in [vec![], vec![5; 10], vec![1, 1, 1, 1, 1, 2, 3], (0..100).collect(), vec![1, 9, 9, 9, 9, 9, 9]] {
+            let slices = Slices::of_times(times.clone(), 3);
+            let mut rows = vec![0; slices.cuts.len() + 1];
+            times.iter().for_each(|time| rows[slices.slice_of(*time)] += 1);
+            assert!(times.is_empty() || rows.iter().all(|rows| *rows > 0), "{times:?}: {rows:?}");
+            assert!(slices.cuts.is_sorted_by(|left, right| left < right));
+        }
+        assert_eq!(Slices::of_times((0..100).collect(), 10).cuts.len(), 9);
     }
 }
