@@ -6,6 +6,7 @@
 //! Start with [`Metastore`].
 
 pub mod buckets;
+pub mod cloud;
 pub mod folder;
 pub mod lock;
 pub mod metastore;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tidemill_types::{
-    Action, CatalogSeq, Day, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimeRange, TimestampNs,
-    WorkId, WorkQueue,
+    Action, CatalogSeq, Day, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimeRange,
+    TimestampNs, WorkId, WorkQueue,
 };
 
 use crate::Result;

@@ -32,7 +32,10 @@ pub(crate) const POSTGRES: &[Migration] =
 ///
 /// # Errors
 /// `Invalid` for a history that is newer than ours, or differs from it.
-pub(crate) fn plan_migrations(known: &'static [Migration], applied: &[(i64, String)]) -> Result<Vec<&'static Migration>> {
+pub(crate) fn plan_migrations(
+    known: &'static [Migration],
+    applied: &[(i64, String)],
+) -> Result<Vec<&'static Migration>> {
     let fail = |version: i64, problem: String| {
         Err(Error::new("migrate", format!("schema version {version}"), ErrorKind::Invalid, problem))
     };

@@ -48,7 +48,8 @@ pub enum FailureNature {
 /// Jitter", AWS Architecture Blog, 2015): half of the pause is fixed, the other half is `jitter` (0 to 1) of itself.
 pub fn backoff(policy: &RetryPolicy, count: u32, jitter: f64) -> Duration {
     let doublings = count.saturating_sub(1).min(32);
-    let full = policy.first_delay.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(policy.longest_delay);
+    let full =
+        policy.first_delay.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(policy.longest_delay);
     let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 1.0 };
     full / 2 + (full / 2).mul_f64(jitter)
 }

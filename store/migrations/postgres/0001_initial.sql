@@ -205,43 +205,32 @@ CREATE INDEX doomed_objects_by_time ON doomed_objects (delete_at);
 CREATE INDEX doomed_objects_by_object_key ON doomed_objects (object_key);
 CREATE INDEX doomed_objects_by_organization ON doomed_objects (organization) WHERE organization IS NOT NULL;
 
--- The first of the queues with claimable work, its best priority, and the organization whose turn it is: each step of the loops
--- is one seek in work_in_order.
-CREATE FUNCTION choose_work(queues smallint[], after uuid, OUT chosen_queue smallint, OUT chosen_priority smallint,
-  OUT chosen_organization uuid) LANGUAGE plpgsql STABLE AS $$
+-- The best priority of a queue with claimable work, and the organizations that have such work: each step of the loops is one
+-- seek in work_in_order.
+CREATE FUNCTION claimable_organizations(wanted smallint, at_most integer)
+  RETURNS TABLE (best_priority smallint, owner uuid) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-  nil CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
   now CONSTANT bigint := now_ns();
   last uuid;
-  lap integer;
+  listed integer := 0;
 BEGIN
-  FOREACH chosen_queue IN ARRAY queues LOOP
-    chosen_priority := NULL;
+  LOOP
+    SELECT w.priority INTO best_priority FROM work w
+      WHERE w.queue = wanted AND w.priority > coalesce(best_priority::integer, -32769) ORDER BY w.priority LIMIT 1;
+    EXIT WHEN NOT FOUND OR listed > 0;
+    last := '00000000-0000-0000-0000-000000000000';
     LOOP
-      SELECT w.priority INTO chosen_priority FROM work w
-        WHERE w.queue = chosen_queue AND w.priority > coalesce(chosen_priority::integer, -32769)
-        ORDER BY w.priority LIMIT 1;
-      EXIT WHEN NOT FOUND;
-      FOR lap IN 1..2 LOOP
-        last := CASE WHEN lap = 1 THEN after ELSE nil END;
-        CONTINUE WHEN last IS NULL;
-        LOOP
-          SELECT w.organization INTO chosen_organization FROM work w
-            WHERE w.queue = chosen_queue AND w.priority = chosen_priority AND w.organization > last
-            ORDER BY w.organization LIMIT 1;
-          EXIT WHEN NOT FOUND;
-          IF EXISTS (SELECT 1 FROM work w WHERE w.queue = chosen_queue AND w.priority = chosen_priority
-              AND w.organization = chosen_organization AND w.runnable_at <= now AND w.token IS NULL) THEN
-            RETURN;
-          END IF;
-          last := chosen_organization;
-        END LOOP;
-      END LOOP;
+      SELECT w.organization INTO owner FROM work w
+        WHERE w.queue = wanted AND w.priority = best_priority AND w.organization > last ORDER BY w.organization LIMIT 1;
+      EXIT WHEN NOT FOUND OR listed >= at_most;
+      IF EXISTS (SELECT 1 FROM work w WHERE w.queue = wanted AND w.priority = best_priority AND w.organization = owner
+          AND w.runnable_at <= now AND w.token IS NULL) THEN
+        listed := listed + 1;
+        RETURN NEXT;
+      END IF;
+      last := owner;
     END LOOP;
   END LOOP;
-  chosen_queue := NULL;
-  chosen_priority := NULL;
-  chosen_organization := NULL;
 END
 $$;
 

@@ -89,7 +89,8 @@ impl ObjectStore for FolderStore {
 
     async fn get(&self, key: &str, if_match: Option<&str>) -> Result<ObjectRead> {
         let if_match = if_match.map(str::to_owned);
-        self.blocking("get", key, move |inner, key| read::open(&inner.path("get", key)?, key, if_match.as_deref())).await
+        self.blocking("get", key, move |inner, key| read::open(&inner.path("get", key)?, key, if_match.as_deref()))
+            .await
     }
 
     async fn get_ranges(&self, key: &str, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {

@@ -2,8 +2,8 @@
 
 use deadpool_postgres::GenericClient;
 use tidemill_types::{
-    ByteRange, CatalogSeq, Day, ErrorKind, Hour, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimeRange,
-    TimestampNs,
+    ByteRange, CatalogSeq, Day, ErrorKind, Hour, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier,
+    TimeRange, TimestampNs,
 };
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -53,7 +53,8 @@ async fn raise_hours(
     if raised.is_empty() {
         return Ok(());
     }
-    let mut raised: Vec<(Uuid, i16, i32)> = raised.iter().map(|(owner, signal, hour)| (*owner, signal.code(), hour.0)).collect();
+    let mut raised: Vec<(Uuid, i16, i32)> =
+        raised.iter().map(|(owner, signal, hour)| (*owner, signal.code(), hour.0)).collect();
     raised.sort_unstable();
     raised.dedup();
     let organizations: Vec<Uuid> = raised.iter().map(|(organization, ..)| *organization).collect();
@@ -76,7 +77,12 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-async fn insert(client: &impl GenericClient, operation: &'static str, segments: &[SegmentMeta], seq: i64) -> Result<()> {
+async fn insert(
+    client: &impl GenericClient,
+    operation: &'static str,
+    segments: &[SegmentMeta],
+    seq: i64,
+) -> Result<()> {
     let sql = format!(
         "INSERT INTO segments ({COLUMNS}, added_seq) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
          $16, $17, $18, $19, $20, $21, $22, $23)"
@@ -196,7 +202,9 @@ pub(super) async fn adopt_segments(client: &impl GenericClient, segments: &[Segm
     }
     let raised: Vec<(Uuid, Signal, Hour)> = adopted
         .iter()
-        .flat_map(|segment| touched_hours(segment).into_iter().map(|hour| (segment.organization.0, segment.signal, hour)))
+        .flat_map(|segment| {
+            touched_hours(segment).into_iter().map(|hour| (segment.organization.0, segment.signal, hour))
+        })
         .collect();
     commit_change(client, "adopt segments", &Change { added: &adopted, raised: &raised, ..Change::default() }).await?;
     Ok(adopted.len() as u64)

@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use tidemill_scaling::lease::{AloneCrashes, OtherLeases, decide_crash};
 use tidemill_scaling::retry::Verdict;
-use tidemill_types::{Action, ErrorKind, LeaseToken, OrganizationId, TimestampNs, WorkId, WorkQueue};
+use tidemill_types::{Action, ErrorKind, LeaseToken, TimestampNs, WorkId, WorkQueue};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -11,12 +11,15 @@ use super::connection::{execute, query};
 use super::finish::{kill, note_error, release};
 use super::inbox::without_zero;
 use super::organizations::check_open;
+use super::ring::{Choice, Mark};
 use crate::encoding::{InputPayload, work_payload};
 use crate::metastore::{Bundle, ClaimRequest, NewInput, NewWork, WorkItem};
 use crate::{Error, MetastoreOptions, Result};
 
 /// Leases settled by one claim.
 const SETTLED_AT_ONCE: i64 = 64;
+/// Organizations in one ring; more take their turns as those before them have no work left.
+const RING_SIZE: i32 = 1_000;
 /// Rows inserted by one statement.
 const ENQUEUED_AT_ONCE: usize = 10_000;
 
@@ -49,7 +52,8 @@ async fn insert(client: &impl GenericClient, work: &[&NewWork], on_conflict: &st
     let organizations: Vec<Uuid> = work.iter().map(|item| item.organization.0).collect();
     let instances: Vec<i32> = work.iter().map(|item| item.instance_num).collect();
     let priorities: Vec<i16> = work.iter().map(|item| item.priority).collect();
-    let delays: Vec<i64> = work.iter().map(|item| i64::try_from(item.delay.as_nanos()).unwrap_or(i64::MAX / 4)).collect();
+    let delays: Vec<i64> =
+        work.iter().map(|item| i64::try_from(item.delay.as_nanos()).unwrap_or(i64::MAX / 4)).collect();
     let sizes: Vec<i64> = work.iter().map(|item| i64::try_from(item.size_bytes).unwrap_or(i64::MAX)).collect();
     let tiers: Vec<i64> = work.iter().map(|item| i64::from(item.tier.0)).collect();
     let starts: Vec<Option<i64>> = work.iter().map(|item| item.range.map(|range| range.start.0)).collect();
@@ -67,9 +71,8 @@ async fn insert(client: &impl GenericClient, work: &[&NewWork], on_conflict: &st
              payload, place) \
          ORDER BY place {on_conflict}"
     );
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
-        &queues, &organizations, &instances, &priorities, &delays, &sizes, &tiers, &starts, &ends, &keys, &payloads,
-    ];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] =
+        [&queues, &organizations, &instances, &priorities, &delays, &sizes, &tiers, &starts, &ends, &keys, &payloads];
     execute(client, "enqueue", &sql, &values).await?;
     Ok(())
 }
@@ -80,20 +83,12 @@ pub(super) async fn has_expired(client: &impl GenericClient) -> Result<bool> {
     Ok(query(client, "claim", sql, &[]).await?[0].get(0))
 }
 
-/// What is to be claimed next.
-pub(super) struct Choice {
-    queue: WorkQueue,
-    priority: i16,
-    organization: OrganizationId,
-}
-
-pub(super) async fn choose(client: &impl GenericClient, request: &ClaimRequest) -> Result<Option<Choice>> {
-    let queues: Vec<i16> = request.queues.iter().map(|queue| queue.code()).collect();
-    let sql = "SELECT chosen_queue, chosen_priority, chosen_organization FROM choose_work($1, $2)";
-    let rows = query(client, "claim", sql, &[&queues, &request.after.map(|id| id.0)]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let queue = row.get::<_, Option<i16>>(0).and_then(WorkQueue::from_code);
-    Ok(queue.map(|queue| Choice { queue, priority: row.get(1), organization: OrganizationId(row.get(2)) }))
+/// Looks which organizations have claimable work in a queue, at its best priority.
+pub(super) async fn scan(client: &impl GenericClient, queue: WorkQueue) -> Result<Option<(i16, Vec<Uuid>)>> {
+    let sql = "SELECT best_priority, owner FROM claimable_organizations($1, $2)";
+    let rows = query(client, "claim", sql, &[&queue.code(), &RING_SIZE]).await?;
+    let priority = rows.first().map(|row| row.get(0));
+    Ok(priority.map(|priority| (priority, rows.iter().map(|row| row.get(1)).collect())))
 }
 
 /// Bundle and lease in one statement. `taken` is `tidemill_scaling::lease::plan_bundle` in SQL: a prefix within the budgets and
@@ -102,6 +97,7 @@ const LEASE: &str = "
     WITH candidates AS MATERIALIZED (
       SELECT id, size_bytes, bundle_limit, instance_num, runnable_at, dedupe_key IS NOT NULL AS has_key FROM work
       WHERE queue = $1 AND priority = $2 AND organization = $3 AND runnable_at <= now_ns() AND token IS NULL
+        AND (runnable_at, id) >= ($10::bigint, $11::bigint)
       ORDER BY runnable_at, id LIMIT $4::bigint FOR UPDATE SKIP LOCKED),
     ranked AS (
       SELECT c.*, row_number() OVER running AS place, sum(size_bytes) OVER running AS bytes,
@@ -124,8 +120,9 @@ pub(super) async fn lease(
     request: &ClaimRequest,
     choice: &Choice,
     holder: Uuid,
-) -> Result<Option<Bundle>> {
+) -> Result<Option<(Bundle, Mark)>> {
     let token = Uuid::new_v4();
+    let (mark_at, mark_id) = choice.mark.unwrap_or((i64::MIN, i64::MIN));
     let max_items = i64::try_from(request.max_items.max(1)).unwrap_or(i64::MAX);
     let max_bytes = i64::try_from(request.max_bytes).unwrap_or(i64::MAX);
     let lease = i64::try_from(request.lease.as_nanos()).unwrap_or(i64::MAX / 4);
@@ -143,15 +140,17 @@ pub(super) async fn lease(
             &holder,
             &without_zero(&request.worker),
             &lease,
+            &mark_at,
+            &mark_id,
         ],
     )
     .await?;
     rows.sort_by_key(|row| (row.get::<_, i64>(8), row.get::<_, i64>(0)));
     let Some(first) = rows.first() else { return Ok(None) };
-    let instance_num = first.get(1);
+    let (instance_num, mark) = (first.get(1), (first.get(8), first.get(0)));
     let items = rows.iter().map(|row| read_item(row, choice)).collect::<Result<_>>()?;
     let (queue, organization) = (choice.queue, choice.organization);
-    Ok(Some(Bundle { token: LeaseToken(token), queue, organization, instance_num, items }))
+    Ok(Some((Bundle { token: LeaseToken(token), queue, organization, instance_num, items }, mark)))
 }
 
 fn read_item(row: &Row, choice: &Choice) -> Result<WorkItem> {
@@ -190,7 +189,11 @@ fn read_item(row: &Row, choice: &Choice) -> Result<WorkItem> {
 }
 
 /// Leases that ran out are crashes: their items become claimable in smaller bundles, or dead letters.
-pub(super) async fn settle_crashes(client: &impl GenericClient, claimer: Uuid, options: &MetastoreOptions) -> Result<()> {
+pub(super) async fn settle_crashes(
+    client: &impl GenericClient,
+    claimer: Uuid,
+    options: &MetastoreOptions,
+) -> Result<()> {
     let expired = query(
         client,
         "claim",
@@ -206,7 +209,12 @@ pub(super) async fn settle_crashes(client: &impl GenericClient, claimer: Uuid, o
     Ok(())
 }
 
-async fn settle_crash(client: &impl GenericClient, lease: &Row, claimer: Uuid, options: &MetastoreOptions) -> Result<()> {
+async fn settle_crash(
+    client: &impl GenericClient,
+    lease: &Row,
+    claimer: Uuid,
+    options: &MetastoreOptions,
+) -> Result<()> {
     let (token, queue, holder): (Uuid, i16, Uuid) = (lease.get(0), lease.get(1), lease.get(2));
     let (worker, ids): (&str, Vec<i64>) = (lease.get(3), lease.get(4));
     let items = query(
@@ -221,10 +229,8 @@ async fn settle_crash(client: &impl GenericClient, lease: &Row, claimer: Uuid, o
     let is_alone = items.len() == 1;
     for item in &items {
         let (id, total, with_living_holder): (i64, i32, i32) = (item.get(0), item.get(1), item.get(2));
-        let before = AloneCrashes {
-            total: total.cast_unsigned(),
-            with_living_holder: with_living_holder.cast_unsigned(),
-        };
+        let before =
+            AloneCrashes { total: total.cast_unsigned(), with_living_holder: with_living_holder.cast_unsigned() };
         let alone = AloneCrashes {
             total: before.total + u32::from(is_alone),
             with_living_holder: before.with_living_holder + u32::from(is_alone && holder == claimer),

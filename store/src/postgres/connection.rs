@@ -28,7 +28,9 @@ pub(super) fn failed(operation: &'static str) -> impl Fn(tokio_postgres::Error) 
     move |source| {
         let kind = match source.code() {
             Some(code) => kind_of(code),
-            None if source.is_closed() || std::error::Error::source(&source).is_some_and(is_io) => ErrorKind::Unavailable,
+            None if source.is_closed() || std::error::Error::source(&source).is_some_and(is_io) => {
+                ErrorKind::Unavailable
+            }
             None => ErrorKind::Internal,
         };
         // Its own text says only "db error"; what happened is in its source.
@@ -68,9 +70,9 @@ fn kind_of(code: &SqlState) -> ErrorKind {
         }
         &SqlState::DISK_FULL | &SqlState::OUT_OF_MEMORY | &SqlState::TOO_MANY_CONNECTIONS => ErrorKind::Busy,
         &SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED => ErrorKind::Corrupt,
-        &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION | &SqlState::INVALID_CATALOG_NAME => {
-            ErrorKind::Invalid
-        }
+        &SqlState::INVALID_PASSWORD
+        | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+        | &SqlState::INVALID_CATALOG_NAME => ErrorKind::Invalid,
         code if code.code().starts_with("08") || code.code().starts_with("57P") => ErrorKind::Unavailable,
         code if code.code().starts_with("58") => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
@@ -195,7 +197,12 @@ impl ServerCertVerifier for EncryptOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -204,7 +211,12 @@ impl ServerCertVerifier for EncryptOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

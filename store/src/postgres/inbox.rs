@@ -61,7 +61,11 @@ pub(super) async fn admit(
 }
 
 /// Inserts the identities that are not known, in order of their hashes so that two senders never wait for each other in a ring.
-async fn remember(client: &impl GenericClient, inputs: &[NewInput], options: &MetastoreOptions) -> Result<HashSet<[u8; 32]>> {
+async fn remember(
+    client: &impl GenericClient,
+    inputs: &[NewInput],
+    options: &MetastoreOptions,
+) -> Result<HashSet<[u8; 32]>> {
     let nanos = |memory: std::time::Duration| i64::try_from(memory.as_nanos()).unwrap_or(i64::MAX / 4);
     let mut identities: Vec<(&[u8], i64)> = inputs
         .iter()

@@ -14,6 +14,7 @@ mod notify;
 mod options;
 mod organizations;
 mod outcomes;
+mod ring;
 mod sweep;
 mod views;
 
@@ -24,7 +25,8 @@ use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool, PoolError};
 use tidemill_scaling::retry::FailureNature;
 use tidemill_types::{
-    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId, WorkQueue,
+    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
+    WorkQueue,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{IsolationLevel, SimpleQueryMessage};
@@ -32,21 +34,22 @@ use uuid::Uuid;
 
 use crate::bells::Bells;
 use crate::metastore::{
-    Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput, NewWork,
-    Organization, Publication, QueueEntry, Refusal, SegmentFilter,
+    Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
+    NewWork, Organization, Publication, QueueEntry, Refusal, SegmentFilter,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
 use connection::{Address, failed, is_worth_repeating, query};
 use notify::Notifier;
 use outcomes::Outcomes;
+use ring::Rings;
 
 pub use options::PostgresOptions;
 
 /// How often a transaction is run that is undone because of others.
 const ATTEMPTS: usize = 5;
-/// How often a claim chooses anew when others took what it had chosen.
-const CHOICES: usize = 4;
+/// How many organizations one claim looks at when others were there first.
+const CHOICES: usize = 1_000;
 
 /// A metastore in a PostgreSQL database.
 #[derive(Debug)]
@@ -58,6 +61,7 @@ pub struct PostgresMetastore {
     bells: Arc<Bells>,
     notifier: Arc<Notifier>,
     outcomes: Outcomes,
+    rings: Arc<Rings>,
     options: MetastoreOptions,
     tasks: [JoinHandle<()>; 2],
 }
@@ -113,12 +117,13 @@ impl PostgresMetastore {
             None => address,
         };
         let (bells, notifier) = (Arc::new(Bells::new()), Arc::new(Notifier::default()));
+        let rings = Arc::new(Rings::default());
         let tasks = [
             tokio::spawn(notify::run_notify(Arc::clone(&notifier), pool.clone())),
-            tokio::spawn(notify::run_listen(listen, Arc::clone(&bells))),
+            tokio::spawn(notify::run_listen(listen, Arc::clone(&bells), Arc::clone(&rings))),
         ];
         let (holder, outcomes, options) = (Uuid::new_v4(), Outcomes::default(), options.metastore.clone());
-        Ok(Self { pool, version, holder, bells, notifier, outcomes, options, tasks })
+        Ok(Self { pool, version, holder, bells, notifier, outcomes, rings, options, tasks })
     }
 
     /// Runs a read-only query and returns its first value as a number: what a scaler's trigger does.
@@ -143,6 +148,7 @@ impl PostgresMetastore {
 
     /// Wakes the workers of this process now, those of others by NOTIFY.
     fn announce(&self, queues: Vec<WorkQueue>) {
+        self.rings.forget(queues.iter().copied());
         self.notifier.notify(&queues);
         self.bells.ring(queues);
     }
@@ -158,6 +164,28 @@ impl PostgresMetastore {
                 tracing::debug!(%error, "how leases ended was not counted");
             }
         }
+    }
+
+    /// Claims from one queue: whose turn it is as far as is known, else after a scan.
+    async fn claim_from(&self, client: &Client, request: &ClaimRequest, queue: WorkQueue) -> Result<Option<Bundle>> {
+        let mut is_scanned = false;
+        for _ in 0..CHOICES {
+            let Some(choice) = self.rings.next(queue, request.after) else {
+                let found = if is_scanned { None } else { claim::scan(client, queue).await? };
+                let Some((priority, organizations)) = found else { return Ok(None) };
+                self.rings.replace(queue, priority, organizations);
+                is_scanned = true;
+                continue;
+            };
+            match claim::lease(client, request, &choice, self.holder).await? {
+                Some((bundle, first)) => {
+                    self.rings.advance(&choice, first);
+                    return Ok(Some(bundle));
+                }
+                None => self.rings.exhaust(&choice),
+            }
+        }
+        Ok(None)
     }
 
     /// A lease ended and its items are claimable again.
@@ -251,20 +279,16 @@ impl Metastore for PostgresMetastore {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Bundle>> {
         let client = self.client("claim").await?;
-        // Sent together, answered together.
-        let (has_expired, mut choice) = tokio::try_join!(claim::has_expired(&client), claim::choose(&client, request))?;
-        if has_expired {
+        if claim::has_expired(&client).await? {
             in_transaction!(self, "claim", |transaction| {
                 claim::settle_crashes(&transaction, self.holder, &self.options).await
             })?;
-            choice = claim::choose(&client, request).await?;
+            self.rings.forget(WorkQueue::all());
         }
-        for _ in 0..CHOICES {
-            let Some(chosen) = &choice else { return Ok(None) };
-            if let Some(bundle) = claim::lease(&client, request, chosen, self.holder).await? {
+        for &queue in &request.queues {
+            if let Some(bundle) = self.claim_from(&client, request, queue).await? {
                 return Ok(Some(bundle));
             }
-            choice = claim::choose(&client, request).await?;
         }
         Ok(None)
     }
@@ -346,7 +370,11 @@ impl Metastore for PostgresMetastore {
         let due = async { views::due_in_ns(&self.client("wait for work").await?, queues).await };
         let pause = match due.await {
             Ok(Some(due_ns)) => at_most.min(Duration::from_nanos(due_ns.cast_unsigned())),
-            _ => at_most,
+            Ok(None) => at_most,
+            Err(error) => {
+                tracing::warn!(%error, "cannot see when work falls due");
+                at_most
+            }
         };
         if !pause.is_zero() {
             // Either something changed, or the time has come.

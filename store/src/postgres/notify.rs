@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 
 use super::connection::{Address, failed, query};
+use super::ring::Rings;
 use crate::Result;
 use crate::bells::Bells;
 
@@ -57,11 +58,11 @@ pub(super) async fn run_notify(notifier: Arc<Notifier>, pool: Pool) {
 }
 
 /// Rings `bells` for what other processes tell; connects again for ever. Runs until it is aborted.
-pub(super) async fn run_listen(address: Address, bells: Arc<Bells>) {
+pub(super) async fn run_listen(address: Address, bells: Arc<Bells>, rings: Arc<Rings>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        if let Err(error) = listen(&address, &bells).await {
+        if let Err(error) = listen(&address, &bells, &rings).await {
             tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "listening for work failed; polling meanwhile");
         }
         pause = if begun.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
@@ -69,7 +70,7 @@ pub(super) async fn run_listen(address: Address, bells: Arc<Bells>) {
     }
 }
 
-async fn listen(address: &Address, bells: &Bells) -> Result<()> {
+async fn listen(address: &Address, bells: &Bells, rings: &Rings) -> Result<()> {
     let fail = failed("listen");
     let (client, mut connection) = address.config.connect(address.tls.clone()).await.map_err(&fail)?;
     let mut messages = futures::stream::poll_fn(move |context| connection.poll_message(context));
@@ -77,6 +78,7 @@ async fn listen(address: &Address, bells: &Bells) -> Result<()> {
         while let Some(message) = messages.next().await {
             if let AsyncMessage::Notification(notification) = message.map_err(&fail)? {
                 let queue = notification.payload().parse().ok().and_then(WorkQueue::from_code);
+                rings.forget(queue);
                 bells.ring(queue);
             }
         }
@@ -85,6 +87,7 @@ async fn listen(address: &Address, bells: &Bells) -> Result<()> {
     let begin = async {
         client.batch_execute(&format!("LISTEN {CHANNEL}")).await.map_err(&fail)?;
         // What was told before we listened.
+        rings.forget(WorkQueue::all());
         bells.ring_all();
         std::future::pending::<Result<()>>().await
     };

@@ -54,7 +54,8 @@ pub(super) async fn update(client: &impl GenericClient, organization: &Organizat
 /// Begins the deletion: keys, work and segments go now, objects when they are swept.
 pub(super) async fn delete(client: &impl GenericClient, id: OrganizationId) -> Result<()> {
     const OPERATION: &str = "delete organization";
-    let changed = execute(client, OPERATION, "UPDATE organizations SET deleting = true WHERE id = $1", &[&id.0]).await?;
+    let changed =
+        execute(client, OPERATION, "UPDATE organizations SET deleting = true WHERE id = $1", &[&id.0]).await?;
     found(OPERATION, &id.to_string(), changed)?;
     // Waits for publications under way; later ones find no lease.
     execute(client, OPERATION, "DELETE FROM leases WHERE organization = $1", &[&id.0]).await?;

@@ -82,8 +82,14 @@ pub(super) async fn prune(client: &impl GenericClient, options: &MetastoreOption
     let nanos = |memory: std::time::Duration| i64::try_from(memory.as_nanos()).unwrap_or(i64::MAX / 4);
     let mut is_more = false;
     for (sql, memory) in [
-        ("DELETE FROM identities WHERE hash IN (SELECT hash FROM identities WHERE forget_at <= now_ns() - $1 LIMIT $2)", 0),
-        ("DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE at <= now_ns() - $1 LIMIT $2)", nanos(options.refusal_memory)),
+        (
+            "DELETE FROM identities WHERE hash IN (SELECT hash FROM identities WHERE forget_at <= now_ns() - $1 LIMIT $2)",
+            0,
+        ),
+        (
+            "DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE at <= now_ns() - $1 LIMIT $2)",
+            nanos(options.refusal_memory),
+        ),
     ] {
         let pruned = execute(client, OPERATION, sql, &[&memory, &PRUNED_AT_ONCE]).await?;
         is_more |= pruned as i64 >= PRUNED_AT_ONCE;

@@ -95,8 +95,8 @@ pub(super) async fn due_in_ns(client: &impl GenericClient, queues: &[WorkQueue])
         "wait for work",
         "SELECT least( \
            (SELECT min(lease_until) FROM leases), \
-           (SELECT min(runnable_at) FROM (SELECT runnable_at FROM work WHERE queue = ANY($1) AND token IS NULL LIMIT 2000) some), \
-           (SELECT now_ns() FROM choose_work($1, NULL) WHERE chosen_queue IS NOT NULL)) - now_ns()",
+           (SELECT min(runnable_at) FROM (SELECT runnable_at FROM work WHERE queue = ANY($1) AND token IS NULL LIMIT 2000) seen), \
+           (SELECT now_ns() FROM unnest($1) AS queues (code), claimable_organizations(code, 1) LIMIT 1)) - now_ns()",
         &[&codes],
     )
     .await?;

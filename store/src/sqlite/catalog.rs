@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidemill_types::{
-    ByteRange, CatalogSeq, Day, ErrorKind, Hour, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimeRange,
-    TimestampNs,
+    ByteRange, CatalogSeq, Day, ErrorKind, Hour, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier,
+    TimeRange, TimestampNs,
 };
 use uuid::Uuid;
 
@@ -29,7 +29,12 @@ fn signed(value: u64) -> i64 {
 }
 
 /// Inserts segments.
-pub(super) fn insert(connection: &Connection, operation: &'static str, segments: &[SegmentMeta], seq: i64) -> Result<()> {
+pub(super) fn insert(
+    connection: &Connection,
+    operation: &'static str,
+    segments: &[SegmentMeta],
+    seq: i64,
+) -> Result<()> {
     let fail = failed(operation);
     let mut statement = connection
         .prepare_cached(&format!(
@@ -259,8 +264,7 @@ pub(super) fn changes(connection: &Connection, since: CatalogSeq, limit: usize) 
         let mut statement = connection
             .prepare_cached("SELECT id FROM removed_segments WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")
             .map_err(&fail)?;
-        let rows =
-            statement.query_map(range, |row| Ok(SegmentId(Uuid::from_bytes(row.get(0)?)))).map_err(&fail)?;
+        let rows = statement.query_map(range, |row| Ok(SegmentId(Uuid::from_bytes(row.get(0)?)))).map_err(&fail)?;
         delta.removed = rows.collect::<rusqlite::Result<_>>().map_err(&fail)?;
     }
     let mut statement = connection

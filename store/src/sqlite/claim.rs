@@ -79,7 +79,9 @@ fn choose_organization(
 ) -> Result<Option<(i64, OrganizationId)>> {
     let fail = failed("claim");
     let mut next_priority = connection
-        .prepare_cached("SELECT priority FROM work WHERE token IS NULL AND queue = ?1 AND priority > ?2 ORDER BY priority LIMIT 1")
+        .prepare_cached(
+            "SELECT priority FROM work WHERE token IS NULL AND queue = ?1 AND priority > ?2 ORDER BY priority LIMIT 1",
+        )
         .map_err(&fail)?;
     let mut next_organization = connection
         .prepare_cached(
@@ -95,7 +97,8 @@ fn choose_organization(
         .map_err(&fail)?;
     let mut priority = i64::MIN;
     loop {
-        let next = next_priority.query_row(params![queue.code(), priority], |row| row.get(0)).optional().map_err(&fail)?;
+        let next =
+            next_priority.query_row(params![queue.code(), priority], |row| row.get(0)).optional().map_err(&fail)?;
         let Some(found) = next else { return Ok(None) };
         priority = found;
         // Organizations after the cursor, then all from the start.
@@ -267,7 +270,9 @@ fn settle_crash(
     let fail = failed("claim");
     let items = {
         let mut statement = connection
-            .prepare_cached("SELECT id, crashes_alone, crashes_with_living_holder FROM work WHERE token = ?1 ORDER BY id")
+            .prepare_cached(
+                "SELECT id, crashes_alone, crashes_with_living_holder FROM work WHERE token = ?1 ORDER BY id",
+            )
             .map_err(&fail)?;
         let rows = statement
             .query_map([lease.token], |row| {

@@ -23,9 +23,9 @@ pub(super) fn failed(operation: &'static str) -> impl Fn(rusqlite::Error) -> Err
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => ErrorKind::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
             Some(ErrorCode::ConstraintViolation) => ErrorKind::Conflict,
-            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                ErrorKind::Unavailable
-            }
+            Some(
+                ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied,
+            ) => ErrorKind::Unavailable,
             _ if matches!(source, rusqlite::Error::QueryReturnedNoRows) => ErrorKind::NotFound,
             _ => ErrorKind::Internal,
         };

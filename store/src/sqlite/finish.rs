@@ -35,7 +35,9 @@ fn current_lease(connection: &Connection, operation: &'static str, token: LeaseT
 
 fn require_lease(connection: &Connection, operation: &'static str, token: LeaseToken) -> Result<Lease> {
     let lease = current_lease(connection, operation, token)?;
-    lease.ok_or_else(|| Error::new(operation, token.0.to_string(), ErrorKind::Conflict, "the lease is no longer current"))
+    lease.ok_or_else(|| {
+        Error::new(operation, token.0.to_string(), ErrorKind::Conflict, "the lease is no longer current")
+    })
 }
 
 pub(super) fn extend_lease(connection: &Connection, token: LeaseToken, lease: Duration) -> Result<()> {
@@ -72,8 +74,9 @@ pub(super) fn fail(
         let mut statement = connection
             .prepare_cached("SELECT id, failures FROM work WHERE token = ?1 ORDER BY id")
             .map_err(failed("fail"))?;
-        let rows =
-            statement.query_map([token.0.into_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed("fail"))?;
+        let rows = statement
+            .query_map([token.0.into_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(failed("fail"))?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed("fail"))?
     };
     let count = items.len() as u32;
@@ -196,8 +199,8 @@ pub(super) fn release(
     bundle_limit: Option<u32>,
     now: i64,
 ) -> Result<()> {
-    let runnable_at = (!delay.is_zero())
-        .then(|| now.saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)));
+    let runnable_at =
+        (!delay.is_zero()).then(|| now.saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)));
     // A wish to run again is fulfilled by the attempt that is still to come. Without a pause the item keeps its place.
     connection
         .prepare_cached(

@@ -32,28 +32,37 @@ impl Holder {
         Ok(Self { id, folder, _file: file })
     }
 
-    /// Ends the leases of processes that are gone, so that the next claim counts them as crashes; returns how many.
-    pub(super) fn end_leases_of_gone(&self, connection: &Connection) -> Result<usize> {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(0) };
-        let mut ended = 0;
-        for entry in entries {
-            let Some((id, file)) = entry.ok().and_then(|entry| self.lock_if_gone(&entry)) else { continue };
-            ended += end_leases(connection, id)?;
-            file.remove()?;
-        }
-        Ok(ended)
+    /// Holders whose process is gone. Their marks stay locked by us until they are dropped or removed.
+    pub(super) fn find_gone(&self) -> Vec<Gone> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        entries.filter_map(|entry| self.lock_if_gone(&entry.ok()?)).collect()
     }
 
-    fn lock_if_gone(&self, entry: &std::fs::DirEntry) -> Option<(Uuid, LockedFile)> {
+    fn lock_if_gone(&self, entry: &std::fs::DirEntry) -> Option<Gone> {
         let id: Uuid = entry.file_name().to_str()?.parse().ok()?;
         if id == self.id {
             return None;
         }
-        Some((id, LockedFile::try_acquire(&entry.path()).ok()??))
+        Some(Gone { id, mark: LockedFile::try_acquire(&entry.path()).ok()?? })
     }
 }
 
-fn end_leases(connection: &Connection, holder: Uuid) -> Result<usize> {
+/// A holder whose process is gone.
+#[derive(Debug)]
+pub(super) struct Gone {
+    pub(super) id: Uuid,
+    mark: LockedFile,
+}
+
+impl Gone {
+    /// Removes the mark, after the leases were ended.
+    pub(super) fn forget(self) -> Result<()> {
+        self.mark.remove()
+    }
+}
+
+/// Ends a holder's leases; the next claim counts them as crashes.
+pub(super) fn end_leases(connection: &Connection, holder: Uuid) -> Result<usize> {
     connection
         .prepare_cached("UPDATE leases SET lease_until = min(lease_until, ?2) WHERE holder = ?1")
         .and_then(|mut statement| statement.execute(params![holder.into_bytes(), now_ns()]))

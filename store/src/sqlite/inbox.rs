@@ -23,7 +23,11 @@ fn is_known(connection: &Connection, identity: &InputIdentity, now: i64) -> Resu
     Ok(found.is_some())
 }
 
-pub(super) fn admit(connection: &Connection, inputs: &[NewInput], options: &MetastoreOptions) -> Result<Vec<Admission>> {
+pub(super) fn admit(
+    connection: &Connection,
+    inputs: &[NewInput],
+    options: &MetastoreOptions,
+) -> Result<Vec<Admission>> {
     inputs.iter().map(|input| admit_one(connection, input, options)).collect()
 }
 
@@ -117,7 +121,11 @@ const INBOX: &str = "
       FROM refusals WHERE ?1 IS NULL OR organization = ?1 ORDER BY at DESC LIMIT ?2)
     ORDER BY 8 DESC LIMIT ?2";
 
-pub(super) fn inbox(connection: &Connection, organization: Option<OrganizationId>, limit: usize) -> Result<Vec<InboxEntry>> {
+pub(super) fn inbox(
+    connection: &Connection,
+    organization: Option<OrganizationId>,
+    limit: usize,
+) -> Result<Vec<InboxEntry>> {
     let fail = failed("list inbox");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(INBOX).map_err(&fail)?;

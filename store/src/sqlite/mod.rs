@@ -24,13 +24,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemill_scaling::retry::FailureNature;
 use tidemill_types::{
-    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId, WorkQueue,
+    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
+    WorkQueue,
 };
 
 use crate::bells::Bells;
 use crate::metastore::{
-    Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput, NewWork,
-    Organization, Publication, QueueEntry, Refusal, SegmentFilter,
+    Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
+    NewWork, Organization, Publication, QueueEntry, Refusal, SegmentFilter,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
@@ -73,7 +74,14 @@ impl SqliteMetastore {
         refuse_network_file_system(folder)?;
         let connection = open_writer(path)?;
         let holder = Holder::enter(path)?;
-        holder.end_leases_of_gone(&connection)?;
+        for gone in holder.find_gone() {
+            holders::end_leases(&connection, gone.id)?;
+            gone.forget()?;
+        }
+        // The file's own name must survive a power cut as well.
+        std::fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| Error::from_io("open", folder.display().to_string(), source))?;
         let bells = Arc::new(Bells::new());
         wakeup::start_watch(path, &bells)?;
         Ok(Self {
@@ -100,6 +108,25 @@ impl SqliteMetastore {
         work: impl FnOnce(&rusqlite::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.readers.run(operation, work).await
+    }
+
+    async fn claim_once(&self, request: &ClaimRequest) -> Result<Option<Bundle>> {
+        let (request, holder) = (request.clone(), self.holder.id);
+        self.write("claim", move |connection, options| claim::claim(connection, &request, holder, options)).await
+    }
+
+    /// Ends the leases of killed processes, so that they need not run out; returns whether there were any.
+    async fn end_leases_of_gone(&self) -> Result<bool> {
+        let holder = Arc::clone(&self.holder);
+        let found = tokio::task::spawn_blocking(move || holder.find_gone()).await;
+        let found = found.map_err(|source| Error::new("claim", "the metastore", ErrorKind::Internal, source))?;
+        let mut ended = 0;
+        for gone in found {
+            let id = gone.id;
+            ended += self.write("end leases", move |connection, _| holders::end_leases(connection, id)).await?;
+            gone.forget()?;
+        }
+        Ok(ended > 0)
     }
 
     /// Runs a read-only query and returns its first value as a number: what a scaler's trigger does.
@@ -134,6 +161,8 @@ impl SqliteMetastore {
         let readers = Arc::clone(&self.readers);
         let joined = tokio::task::spawn_blocking(move || {
             let connection = connection::open_reader(readers.path())?;
+            // The copy counts as a write.
+            connection.pragma_update(None, "query_only", false).map_err(failed("back up"))?;
             connection.execute("VACUUM INTO ?1", [&file]).map_err(failed("back up"))?;
             std::fs::File::open(&file)
                 .and_then(|file| file.sync_all())
@@ -204,7 +233,8 @@ impl Metastore for SqliteMetastore {
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {
         let queues: Vec<WorkQueue> = inputs.iter().map(NewInput::queue).collect();
         let inputs = inputs.to_vec();
-        let admitted = self.write("admit", move |connection, options| inbox::admit(connection, &inputs, options)).await?;
+        let admitted =
+            self.write("admit", move |connection, options| inbox::admit(connection, &inputs, options)).await?;
         self.bells.ring(queues);
         Ok(admitted)
     }
@@ -227,16 +257,12 @@ impl Metastore for SqliteMetastore {
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Bundle>> {
-        let (request, holder) = (request.clone(), Arc::clone(&self.holder));
-        self.write("claim", move |connection, options| {
-            let claimed = claim::claim(connection, &request, holder.id, options)?;
-            // Only a worker with nothing to do looks whose process is gone.
-            if claimed.is_some() || holder.end_leases_of_gone(connection)? == 0 {
-                return Ok(claimed);
-            }
-            claim::claim(connection, &request, holder.id, options)
-        })
-        .await
+        let claimed = self.claim_once(request).await?;
+        // Only a worker with nothing to do looks whose process is gone.
+        if claimed.is_some() || !self.end_leases_of_gone().await? {
+            return Ok(claimed);
+        }
+        self.claim_once(request).await
     }
 
     async fn extend_lease(&self, token: LeaseToken, lease: Duration) -> Result<()> {
@@ -252,7 +278,8 @@ impl Metastore for SqliteMetastore {
     async fn fail(&self, token: LeaseToken, reason: &str, is_permanent: bool) -> Result<()> {
         let reason = reason.to_owned();
         let nature = if is_permanent { FailureNature::Permanent } else { FailureNature::Transient };
-        self.write("fail", move |connection, options| finish::fail(connection, token, &reason, nature, options)).await?;
+        self.write("fail", move |connection, options| finish::fail(connection, token, &reason, nature, options))
+            .await?;
         self.bells.ring_all();
         Ok(())
     }
@@ -294,7 +321,11 @@ impl Metastore for SqliteMetastore {
         let due = self.read("wait for work", move |connection| views::due_in_ns(connection, &queues)).await;
         let pause = match due {
             Ok(Some(due_ns)) => at_most.min(Duration::from_nanos(due_ns.cast_unsigned())),
-            _ => at_most,
+            Ok(None) => at_most,
+            Err(error) => {
+                tracing::warn!(%error, "cannot see when work falls due");
+                at_most
+            }
         };
         if !pause.is_zero() {
             // Either something changed, or the time has come.
@@ -318,7 +349,8 @@ impl Metastore for SqliteMetastore {
 
     async fn retire_segments(&self, ids: &[SegmentId]) -> Result<u64> {
         let ids = ids.to_vec();
-        self.write("retire segments", move |connection, options| catalog::retire_segments(connection, &ids, options)).await
+        self.write("retire segments", move |connection, options| catalog::retire_segments(connection, &ids, options))
+            .await
     }
 
     async fn adopt_segments(&self, segments: &[SegmentMeta]) -> Result<u64> {

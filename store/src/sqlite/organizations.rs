@@ -91,7 +91,10 @@ pub(super) fn delete(connection: &Connection, id: OrganizationId) -> Result<()> 
         connection.execute(&format!("DELETE FROM {table} WHERE organization = ?1"), [organization]).map_err(&fail)?;
     }
     connection
-        .execute("UPDATE doomed_objects SET delete_at = min(delete_at, ?2) WHERE organization = ?1", params![organization, now])
+        .execute(
+            "UPDATE doomed_objects SET delete_at = min(delete_at, ?2) WHERE organization = ?1",
+            params![organization, now],
+        )
         .map_err(&fail)?;
     let seq = super::catalog::next_seq(connection)?;
     connection

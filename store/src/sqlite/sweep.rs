@@ -30,9 +30,8 @@ pub(super) fn doomed_objects(connection: &Connection, limit: usize) -> Result<Ve
 
 pub(super) fn forget_doomed(connection: &Connection, objects: &[DoomedObject]) -> Result<()> {
     let fail = failed("forget doomed objects");
-    let mut statement = connection
-        .prepare_cached("DELETE FROM doomed_objects WHERE bucket = ?1 AND object_key = ?2")
-        .map_err(&fail)?;
+    let mut statement =
+        connection.prepare_cached("DELETE FROM doomed_objects WHERE bucket = ?1 AND object_key = ?2").map_err(&fail)?;
     for object in objects {
         statement.execute(params![object.bucket, object.object_key]).map_err(&fail)?;
     }
@@ -71,7 +70,10 @@ pub(super) fn prune(connection: &Connection, options: &MetastoreOptions) -> Resu
         Ok(())
     };
     run("DELETE FROM identities WHERE hash IN (SELECT hash FROM identities WHERE forget_at <= ?1 LIMIT ?2)", now)?;
-    run("DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE at <= ?1 LIMIT ?2)", before(options.refusal_memory))?;
+    run(
+        "DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE at <= ?1 LIMIT ?2)",
+        before(options.refusal_memory),
+    )?;
     let log = before(options.change_log_memory);
     connection
         .execute(

@@ -31,7 +31,8 @@ pub(super) fn backlog(connection: &Connection) -> Result<Vec<Backlog>> {
             (count(1)?, count(2)?, count(3)?, count(4)?);
         backlog.oldest = row.get::<_, Option<i64>>(5).map_err(&fail)?.map(TimestampNs);
     }
-    let mut dead = connection.prepare_cached("SELECT queue, count(*) FROM dead_letters GROUP BY queue").map_err(&fail)?;
+    let mut dead =
+        connection.prepare_cached("SELECT queue, count(*) FROM dead_letters GROUP BY queue").map_err(&fail)?;
     let mut rows = dead.query([]).map_err(&fail)?;
     while let Some(row) = rows.next().map_err(&fail)? {
         let code: i16 = row.get(0).map_err(&fail)?;

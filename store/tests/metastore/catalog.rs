@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidemill_store::metastore::{DoomedObject, Publication, Refusal, SegmentFilter};
 use tidemill_store::{Metastore, MetastoreOptions};
 use tidemill_types::{
-    ByteRange, CatalogSeq, Day, ErrorKind, Hour, Level, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange, TimestampNs,
+    ByteRange, CatalogSeq, Day, ErrorKind, Hour, Level, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange,
+    TimestampNs,
 };
 use uuid::Uuid;
 
@@ -100,7 +101,11 @@ pub async fn a_publication_that_conflicts_changes_nothing(place: Place) {
     let after = store.catalog_changes(CatalogSeq(0), 10).await.expect("reads");
     assert_eq!((after.seq, after.added), (before.seq, vec![segment(owner, 1)]));
     assert_eq!(store.ingest_seqs(owner, Signal::Logs, &[Hour(5)]).await.expect("reads"), [0]);
-    assert_eq!(store.queue(None, false, 10).await.expect("lists").len(), 1, "the item is still there, its follow-up is not");
+    assert_eq!(
+        store.queue(None, false, 10).await.expect("lists").len(),
+        1,
+        "the item is still there, its follow-up is not"
+    );
     let publication = Publication { replaces: vec![segment(owner, 1).id], ..publication };
     store.publish(bundle.token, &publication).await.expect("the lease is still current");
     assert_eq!(live(&*store).await, [segment(owner, 3)]);
@@ -127,7 +132,11 @@ pub async fn segments_are_filtered(place: Place) {
         segment(two, 2),
         SegmentMeta { signal: Signal::Traces, ..segment(one, 3) },
         SegmentMeta { tier: Tier(60), ..segment(one, 4) },
-        SegmentMeta { day: Day(19_388), time: TimeRange { start: day.start, end: day.start.plus_ns(10) }, ..segment(one, 5) },
+        SegmentMeta {
+            day: Day(19_388),
+            time: TimeRange { start: day.start, end: day.start.plus_ns(10) },
+            ..segment(one, 5)
+        },
     ];
     publish(&*store, one, with_segments(variants.clone())).await;
     let ids = async |filter: SegmentFilter| {
@@ -145,7 +154,11 @@ pub async fn segments_are_filtered(place: Place) {
     assert_eq!(ids(SegmentFilter { tier: Some(Tier(60)), ..all.clone() }).await, [4]);
     assert_eq!(ids(SegmentFilter { day: Some(Day(19_388)), ..all.clone() }).await, [5]);
     let just_before = TimeRange { start: day.start.plus_ns(-5), end: day.start };
-    assert_eq!(ids(SegmentFilter { time: Some(just_before), ..all.clone() }).await, Vec::<u64>::new(), "ranges are half-open");
+    assert_eq!(
+        ids(SegmentFilter { time: Some(just_before), ..all.clone() }).await,
+        Vec::<u64>::new(),
+        "ranges are half-open"
+    );
     let last_instant = TimeRange { start: day.start.plus_ns(9), end: day.end };
     assert_eq!(ids(SegmentFilter { time: Some(last_instant), organization: Some(one), ..all }).await, [5]);
 }
@@ -170,7 +183,11 @@ pub async fn changes_come_in_pages_and_in_commit_order(place: Place) {
     publish(
         &*store,
         owner,
-        Publication { segments: vec![segment(owner, 6)], replaces: vec![segment(owner, 2).id], ..Publication::default() },
+        Publication {
+            segments: vec![segment(owner, 6)],
+            replaces: vec![segment(owner, 2).id],
+            ..Publication::default()
+        },
     )
     .await;
     let page = store.catalog_changes(at, 2).await.expect("reads");
@@ -263,7 +280,10 @@ pub async fn a_pruned_change_log_is_said(place: Place) {
 pub async fn hours_are_raised_by_ingest(place: Place) {
     let store = place.open().await;
     let (one, two) = (organization(&*store, 1).await, organization(&*store, 2).await);
-    let hours = |hours: &[i32]| Publication { raised_hours: hours.iter().map(|hour| Hour(*hour)).collect(), ..Default::default() };
+    let hours = |hours: &[i32]| Publication {
+        raised_hours: hours.iter().map(|hour| Hour(*hour)).collect(),
+        ..Default::default()
+    };
     publish(&*store, one, hours(&[1, 2])).await;
     publish(&*store, one, hours(&[2])).await;
     publish(&*store, two, hours(&[2])).await;

@@ -79,7 +79,11 @@ pub async fn identities_are_forgotten_in_time(place: Place) {
     let object = NewInput { owned: false, ..push(owner, 2) };
     admit(&*store, object.clone()).await;
     store.prune().await.expect("prunes");
-    assert_eq!(store.admit(&[object]).await.expect("answers"), [Admission::Known(vec![0])], "objects are remembered longer");
+    assert_eq!(
+        store.admit(&[object]).await.expect("answers"),
+        [Admission::Known(vec![0])],
+        "objects are remembered longer"
+    );
 }
 
 fn refusal(organization: Option<tidemill_types::OrganizationId>, at: i64) -> Refusal {

@@ -8,7 +8,8 @@ use tidemill_types::{Action, Day, ErrorKind, LeaseToken, Signal, Tier, WorkQueue
 use uuid::Uuid;
 
 use crate::world::{
-    JOBS, LOGS, Place, admit, assert_kind, claim, doomed_request, enqueue_jobs, job, numbers, organization, push, request,
+    JOBS, LOGS, Place, admit, assert_kind, claim, doomed_request, enqueue_jobs, job, numbers, organization, push,
+    request,
 };
 
 pub async fn the_best_priority_and_the_oldest_go_first(place: Place) {
@@ -179,7 +180,8 @@ pub async fn enqueueing_a_key_again_runs_it_once_more(place: Place) {
     // A follow-up with the key of the very item that is published.
     store.enqueue(&[keyed(6, Duration::ZERO)]).await.expect("is enqueued");
     let bundle = claim(&*store, 1).await;
-    let publication = tidemill_store::metastore::Publication { enqueue: vec![keyed(7, Duration::ZERO)], ..Default::default() };
+    let publication =
+        tidemill_store::metastore::Publication { enqueue: vec![keyed(7, Duration::ZERO)], ..Default::default() };
     store.publish(bundle.token, &publication).await.expect("is current");
     assert_eq!(numbers(&claim(&*store, 1).await), [7]);
 }
@@ -224,8 +226,9 @@ async fn check_views(place: &Place, store: &dyn Metastore, step: &str) {
     for backlog in store.backlog().await.expect("counts") {
         let WorkQueue { signal, action } = backlog.queue;
         if action == Action::Ingest {
-            let query =
-                format!("SELECT COALESCE(COUNT(*),0) FROM inqueue WHERE telemetry_type='{signal}' AND claimed_at IS NULL");
+            let query = format!(
+                "SELECT COALESCE(COUNT(*),0) FROM inqueue WHERE telemetry_type='{signal}' AND claimed_at IS NULL"
+            );
             assert_eq!(place.number(&query).await, backlog.runnable + backlog.delayed, "{step}: {query}");
         } else {
             let query = format!(
@@ -264,7 +267,10 @@ pub async fn the_views_agree_with_the_queue_at_every_step(place: Place) {
     };
     store.enqueue(&[later]).await.expect("is enqueued");
     check_views(&place, &*store, "enqueued").await;
-    assert_eq!(place.number("SELECT dateint FROM work_queue WHERE id = (SELECT min(id) FROM work_queue)").await, 20_230_130);
+    assert_eq!(
+        place.number("SELECT dateint FROM work_queue WHERE id = (SELECT min(id) FROM work_queue)").await,
+        20_230_130
+    );
     assert_eq!(place.number("SELECT frequency_ms FROM work_queue ORDER BY id LIMIT 1").await, 10_000);
     assert_eq!(place.number("SELECT COUNT(DISTINCT organization_id) FROM inqueue").await, 1);
     assert_eq!(place.number("SELECT COUNT(*) FROM inqueue WHERE collector_name='default' AND bucket='lake'").await, 4);
@@ -283,7 +289,8 @@ pub async fn the_views_agree_with_the_queue_at_every_step(place: Place) {
     check_views(&place, &*store, "dead").await;
     store.redrive(None).await.expect("redrives");
     check_views(&place, &*store, "redriven").await;
-    let compact = ClaimRequest { queues: vec![WorkQueue { signal: Signal::Metrics, action: Action::Compact }], ..request(1) };
+    let compact =
+        ClaimRequest { queues: vec![WorkQueue { signal: Signal::Metrics, action: Action::Compact }], ..request(1) };
     let bundle = store.claim(&compact).await.expect("claims").expect("has work");
     check_views(&place, &*store, "compacting").await;
     store.hand_back(bundle.token).await.expect("is current");

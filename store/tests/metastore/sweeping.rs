@@ -19,8 +19,11 @@ async fn publish_and_replace(store: &dyn Metastore, owner: OrganizationId) {
     admit(store, push(owner, 1)).await;
     let bundle = claim(store, 1).await;
     store.publish(bundle.token, &with_segments(vec![segment(owner, 1)])).await.expect("is current");
-    let replacing =
-        Publication { segments: vec![segment(owner, 2)], replaces: vec![segment(owner, 1).id], ..Publication::default() };
+    let replacing = Publication {
+        segments: vec![segment(owner, 2)],
+        replaces: vec![segment(owner, 1).id],
+        ..Publication::default()
+    };
     publish(store, owner, replacing).await;
 }
 
@@ -59,7 +62,8 @@ pub async fn references_keep_objects(place: Place) {
     admit(&*store, push(owner, 3)).await;
     let key_of = |token| {
         let (signal, day, tier, level) = (Signal::Logs, Day(1), Tier::RAW, Level(0));
-        SegmentKey { organization: owner, signal, day, tier, level, work: lease.items[0].id, token, ordinal: 0 }.object_key()
+        SegmentKey { organization: owner, signal, day, tier, level, work: lease.items[0].id, token, ordinal: 0 }
+            .object_key()
     };
     let keys = [
         segment(owner, 2).object_key,

@@ -11,8 +11,8 @@ use tidemill_store::postgres::{PostgresMetastore, PostgresOptions};
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_store::{Metastore, MetastoreOptions};
 use tidemill_types::{
-    Action, ByteRange, Day, ErrorKind, Level, OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange,
-    TimestampNs, WorkId, WorkQueue,
+    Action, ByteRange, Day, ErrorKind, Level, OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal, Tier,
+    TimeRange, TimestampNs, WorkId, WorkQueue,
 };
 use uuid::Uuid;
 
@@ -51,7 +51,11 @@ impl Place {
                 Opened::Sqlite(SqliteMetastore::open_with(&folder.path().join("metastore.sqlite"), options).await?)
             }
             Self::Postgres { dsn, database } => {
-                let options = PostgresOptions { database: Some(database.clone()), metastore: options, ..PostgresOptions::new(dsn) };
+                let options = PostgresOptions {
+                    database: Some(database.clone()),
+                    metastore: options,
+                    ..PostgresOptions::new(dsn)
+                };
                 Opened::Postgres(PostgresMetastore::connect(&options).await?)
             }
         })
@@ -201,7 +205,8 @@ pub fn numbers(bundle: &Bundle) -> Vec<u64> {
 
 pub fn segment(organization: OrganizationId, number: u64) -> SegmentMeta {
     let start = Day(19_387).range().start;
-    let object_key = format!("db/{organization}/logs/20230130/t0/l0/{number}-{}-0.parquet", Uuid::from_u128(number.into()).simple());
+    let object_key =
+        format!("db/{organization}/logs/20230130/t0/l0/{number}-{}-0.parquet", Uuid::from_u128(number.into()).simple());
     SegmentMeta {
         id: SegmentId(Uuid::from_u128(u128::from(number) << 64 | organization.0.as_u128() >> 64)),
         organization,
