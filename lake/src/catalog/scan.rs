@@ -76,8 +76,8 @@ async fn read_footer(deps: &CatalogDeps, store: &dyn ObjectStore, bucket: &str, 
     };
     let mut tail_bytes = TAIL_BYTES.min(info.size);
     loop {
-        let ranges = [info.size - tail_bytes..info.size];
-        let tail = store.get_ranges(&info.key, &ranges).await?;
+        let range = info.size - tail_bytes..info.size;
+        let tail = store.get_ranges(&info.key, std::slice::from_ref(&range)).await?;
         let tail = tail.first().map(|bytes| &bytes[..]).unwrap_or_default();
         match segment_meta(&object, tail).map_err(Error::segment("read a segment's footer"))? {
             Ok((meta, footer)) => {

@@ -135,10 +135,9 @@ impl Lane {
             }
             refused @ Arrival::Refused(..) => refused,
         };
-        match self.queue.try_send(arrival) {
-            Err(mpsc::error::TrySendError::Full(Arrival::Push(pending))) => turn_away(pending),
-            // A refusal that finds no room is not listed; a closed lane drops its sender, which the receiver notices.
-            Ok(()) | Err(_) => {}
+        // A refusal that finds no room is not listed; a closed lane drops its sender, which the receiver notices.
+        if let Err(mpsc::error::TrySendError::Full(Arrival::Push(pending))) = self.queue.try_send(arrival) {
+            turn_away(pending);
         }
     }
 }
