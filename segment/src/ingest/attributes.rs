@@ -139,6 +139,11 @@ impl AttributeColumns {
         &self.slots
     }
 
+    /// The arrays of the columns, in their order.
+    pub(crate) fn build_slots(&mut self, placement: Placement<'_>, out: &mut Vec<ArrayRef>) {
+        out.extend(self.slots.iter_mut().map(|slot| slot.build(placement)));
+    }
+
     /// What is known of key number `id`.
     pub(crate) fn seen(&self, id: KeyId) -> Option<KeySeen> {
         self.seen.get(id as usize).copied().filter(|seen| seen.types != 0)
@@ -199,8 +204,8 @@ impl AttributeColumns {
     }
 
     /// The array of the overflow column.
-    pub(crate) fn build_rest(&self, placement: Placement<'_>) -> ArrayRef {
-        self.rest.build_plain(placement)
+    pub(crate) fn build_rest(&mut self, placement: Placement<'_>) -> ArrayRef {
+        self.rest.build_long(placement)
     }
 
     /// Forgets all rows, keeping columns and statistics.
@@ -281,8 +286,8 @@ impl Slot {
     }
 
     /// The column's array.
-    pub(crate) fn build(&self, placement: Placement<'_>) -> ArrayRef {
-        match &self.values {
+    fn build(&mut self, placement: Placement<'_>) -> ArrayRef {
+        match &mut self.values {
             SlotValues::String(column) => column.build(placement),
             SlotValues::Int(column) => column.build(placement, &DataType::Int64),
             SlotValues::Double(column) => column.build(placement, &DataType::Float64),

@@ -9,6 +9,8 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType, Field, Int32Type};
 
+/// Texts up to this length are handed to the Parquet writer as dictionaries: a thousand of them still make a small page.
+const LONG_TEXT_BYTES: i32 = 16 << 10;
 /// No value for this row.
 const NONE: u32 = u32::MAX;
 
@@ -243,23 +245,23 @@ impl TextColumn {
         self.keys.push(self.ends.len() as i32 - 2);
     }
 
-    pub(crate) fn build(&self, placement: Placement<'_>) -> ArrayRef {
+    pub(crate) fn build(&mut self, placement: Placement<'_>) -> ArrayRef {
         if self.rows.is_empty() {
             return new_null_array(&text_type(), placement.len());
         }
         let places = placement.places(&self.rows);
         let keys = Int32Array::new(ScalarBuffer::from(places.pick(&self.keys)), places.nulls);
-        Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(self.values())))
+        Arc::new(DictionaryArray::<Int32Type>::new(keys, Arc::new(self.take_values())))
     }
 
     /// The same as a plain array: for long text, whose pages the Parquet writer then bounds, and for elements of lists.
-    pub(crate) fn build_plain(&self, placement: Placement<'_>) -> ArrayRef {
+    pub(crate) fn build_plain(&mut self, placement: Placement<'_>) -> ArrayRef {
         if self.rows.is_empty() {
             return new_null_array(&DataType::Utf8, placement.len());
         }
         let stored = self.ends.len() - 1;
         if placement.source.is_none() && stored == placement.rows && self.rows.len() == placement.rows {
-            return Arc::new(self.values());
+            return Arc::new(self.take_values());
         }
         let places = placement.places(&self.rows);
         let mut bytes = Vec::with_capacity(self.bytes.len());
@@ -275,15 +277,23 @@ impl TextColumn {
         Arc::new(StringArray::new(offsets, Buffer::from(bytes), places.nulls))
     }
 
-    fn values(&self) -> StringArray {
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.ends.clone()));
-        StringArray::new(offsets, Buffer::from_slice_ref(&self.bytes), None)
+    /// The stored texts, moved out: they are the bulk of a row group and are not copied. Only `clear` may follow.
+    fn take_values(&mut self) -> StringArray {
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::take(&mut self.ends)));
+        StringArray::new(offsets, Buffer::from(std::mem::take(&mut self.bytes)), None)
+    }
+
+    /// As a dictionary, or plain when a text is so long that the Parquet writer, which does not bound pages of dictionaries, should.
+    pub(crate) fn build_long(&mut self, placement: Placement<'_>) -> ArrayRef {
+        let longest = self.ends.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0);
+        if longest > LONG_TEXT_BYTES { self.build_plain(placement) } else { self.build(placement) }
     }
 
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.keys.clear();
-        self.ends.truncate(1);
+        self.ends.clear();
+        self.ends.push(0);
         self.bytes.clear();
     }
 }

@@ -48,11 +48,11 @@ impl LogColumns {
     }
 
     /// Arrays in the order of the schema.
-    pub(crate) fn build(&self, rows: Placement<'_>, out: &mut Vec<ArrayRef>) {
+    pub(crate) fn build(&mut self, rows: Placement<'_>, out: &mut Vec<ArrayRef>) {
         out.push(self.observed_time.build(rows, &timestamp_type()));
         out.push(self.severity_number.build(rows, &DataType::Int32));
         out.push(self.severity_text.build(rows));
-        out.push(self.body.build_plain(rows));
+        out.push(self.body.build_long(rows));
         out.push(self.body_type.build(rows));
         out.push(self.event_name.build(rows));
         out.push(self.trace_id.build(rows));

@@ -10,7 +10,7 @@ use parquet::file::properties::WriterProperties;
 use tidemill_types::{ByteRange, Day, Hour, Level, ServiceSet, Signal, Tier, TimeRange, TimestampNs};
 
 use super::attributes::AttributeColumns;
-use super::columns::{NumberColumn, Placement, build_dense, text_type};
+use super::columns::{NumberColumn, Placement, build_dense};
 use super::keys::Keys;
 use super::log_columns::LogColumns;
 use super::point_columns::PointColumns;
@@ -22,7 +22,7 @@ use super::time::ChosenTime;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::{LISTED_ATTRIBUTES, SegmentFooter};
-use crate::schema::{AttributeScope, PromotedColumn, SERVICE_NAME_COLUMN, core_fields, timestamp_type};
+use crate::schema::{segment_schema, timestamp_type};
 use crate::write::SegmentWriter;
 
 /// Distinct service names kept by name; more become a bloom filter.
@@ -31,10 +31,7 @@ const NAMED_SERVICES_BYTES: usize = 512;
 /// What a buffered row costs besides its own bytes, roughly.
 const ROW_OVERHEAD_BYTES: usize = 96;
 
-/// Columns of texts that may be long: no dictionaries in memory either, so that the Parquet writer can bound their pages.
-const LONG_TEXTS: [&str; 2] = ["body", "exemplars"];
-
-/// Keys of the three attribute scopes, in the order of [`AttributeScope::ALL`].
+/// Keys of the three attribute scopes, in the order of `AttributeScope::ALL`.
 pub(crate) type ScopeKeys = [Keys; 3];
 
 /// The partition of one day and ingest day.
@@ -181,8 +178,8 @@ impl Partition {
         let order = order.as_deref();
         let arrays = self.build(order);
         let written = self.written.as_mut().expect("was started above");
-        let batch =
-            RecordBatch::try_new(Arc::clone(&written.schema), arrays).map_err(Error::arrow("build a row group"))?;
+        let schema = memory_schema(&written.schema, &arrays);
+        let batch = RecordBatch::try_new(schema, arrays).map_err(Error::arrow("build a row group"))?;
         written.writer.write(&batch)?;
         written.writer.end_row_group()?;
         self.rows += rows as u64;
@@ -233,7 +230,7 @@ impl Partition {
             keys,
             promote,
         );
-        let schema = memory_schema(self.signal, &promotion.columns);
+        let schema = segment_schema(self.signal, &promotion.columns);
         let properties: WriterProperties = level_0_properties(self.signal, &promotion, self.times.len());
         let writer = SegmentWriter::create(spool, Arc::clone(&schema), properties)?;
         Ok(Written { writer, schema, promotion })
@@ -268,7 +265,7 @@ impl Partition {
     }
 
     /// All arrays in the order of the schema.
-    fn build(&self, order: Option<&[u32]>) -> Vec<ArrayRef> {
+    fn build(&mut self, order: Option<&[u32]>) -> Vec<ArrayRef> {
         let rows = Placement { rows: self.times.len(), source: order };
         let sorted = |entries: &Vec<u32>| -> Vec<u32> {
             order.map_or_else(|| entries.clone(), |order| order.iter().map(|row| entries[*row as usize]).collect())
@@ -290,19 +287,18 @@ impl Partition {
             self.scopes.build_dropped(scopes),
             self.dropped.build(rows, &DataType::UInt32),
         ];
-        match &self.core {
+        match &mut self.core {
             CoreColumns::Logs(core) => core.build(rows, &mut out),
             CoreColumns::Points(core) => core.build(rows, &mut out),
             CoreColumns::Spans(core) => core.build(rows, &mut out),
         }
-        let scopes =
-            [(&self.attributes, rows), (&self.resources.attributes, resources), (&self.scopes.attributes, scopes)];
-        for (columns, placement) in &scopes {
-            out.extend(columns.slots().iter().map(|slot| slot.build(*placement)));
+        let sets = [&mut self.attributes, &mut self.resources.attributes, &mut self.scopes.attributes];
+        let mut rest = Vec::with_capacity(sets.len());
+        for (columns, placement) in sets.into_iter().zip([rows, resources, scopes]) {
+            columns.build_slots(placement, &mut out);
+            rest.push(columns.build_rest(placement));
         }
-        for (columns, placement) in scopes {
-            out.push(columns.build_rest(placement));
-        }
+        out.extend(rest);
         out
     }
 
@@ -326,18 +322,11 @@ impl Partition {
     }
 }
 
-/// The segment's schema with text as the dictionaries that the buffers build; the file holds plain UTF-8 either way.
-fn memory_schema(signal: Signal, promoted: &[PromotedColumn]) -> SchemaRef {
-    let text = |field: Field| {
-        let is_long = LONG_TEXTS.contains(&field.name().as_str());
-        if *field.data_type() == DataType::Utf8 && !is_long { field.with_data_type(text_type()) } else { field }
-    };
-    let mut fields: Vec<Field> = core_fields(signal).into_iter().map(text).collect();
-    for column in promoted.iter().filter(|column| column.column != SERVICE_NAME_COLUMN) {
-        fields.push(text(Field::new(&column.column, column.kind.data_type(), true)));
-    }
-    fields.extend(AttributeScope::ALL.map(|scope| Field::new(scope.overflow_column(), DataType::Utf8, true)));
-    Arc::new(Schema::new(fields))
+/// The schema of arrays that may be dictionaries where the segment has plain text; the file is the same either way.
+fn memory_schema(segment: &SchemaRef, arrays: &[ArrayRef]) -> SchemaRef {
+    let fields = segment.fields().iter().zip(arrays);
+    let typed = fields.map(|(field, array)| field.as_ref().clone().with_data_type(array.data_type().clone()));
+    Arc::new(Schema::new(typed.collect::<Vec<Field>>()))
 }
 
 /// The rows by ascending time, equal times in their order; `None` when they stand so already.

@@ -156,7 +156,7 @@ impl PointColumns {
     }
 
     /// Arrays in the order of the schema.
-    pub(crate) fn build(&self, rows: Placement<'_>, out: &mut Vec<ArrayRef>) {
+    pub(crate) fn build(&mut self, rows: Placement<'_>, out: &mut Vec<ArrayRef>) {
         let source: Vec<u32> = match rows.source {
             None => self.metric.clone(),
             Some(order) => order.iter().map(|row| self.metric[*row as usize]).collect(),
@@ -189,7 +189,7 @@ impl PointColumns {
         out.push(self.negative_offset.build(rows, &DataType::Int32));
         out.push(self.negative_counts.build(rows, &count_list));
         out.push(self.quantiles.build(rows));
-        out.push(self.exemplars.build_plain(rows));
+        out.push(self.exemplars.build_long(rows));
         out.push(self.metrics.metadata.build(shared));
     }
 

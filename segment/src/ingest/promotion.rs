@@ -17,7 +17,7 @@ pub(crate) struct Promotion {
     pub distinct: Vec<String>,
 }
 
-/// Decides and tells the three sets of columns, which are in the order of [`AttributeScope::ALL`].
+/// Decides and tells the three sets of columns, which are in the order of `AttributeScope::ALL`.
 pub(crate) fn choose_columns(sets: [&mut AttributeColumns; 3], keys: &ScopeKeys, promote: &[String]) -> Promotion {
     let mut candidates = Vec::new();
     for (scope, set) in sets.iter().enumerate() {

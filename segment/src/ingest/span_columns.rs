@@ -83,7 +83,7 @@ impl SpanColumns {
     }
 
     /// Arrays in the order of the schema.
-    pub(crate) fn build(&self, rows: Placement<'_>, out: &mut Vec<ArrayRef>) {
+    pub(crate) fn build(&mut self, rows: Placement<'_>, out: &mut Vec<ArrayRef>) {
         out.push(self.trace_id.build(rows));
         out.push(self.span_id.build(rows));
         out.push(self.parent_span_id.build(rows));
@@ -140,7 +140,7 @@ impl EventColumns {
         self.ends.push(self.count as usize);
     }
 
-    fn build(&self, rows: Placement<'_>) -> ArrayRef {
+    fn build(&mut self, rows: Placement<'_>) -> ArrayRef {
         let elements = Placement { rows: self.count as usize, source: None };
         let arrays = vec![
             self.time.build(elements, &timestamp_type()),
@@ -174,7 +174,7 @@ impl LinkColumns {
         self.ends.push(self.count as usize);
     }
 
-    fn build(&self, rows: Placement<'_>) -> ArrayRef {
+    fn build(&mut self, rows: Placement<'_>) -> ArrayRef {
         let elements = Placement { rows: self.count as usize, source: None };
         let arrays = vec![
             self.trace_id.build(elements),

@@ -99,11 +99,11 @@ impl ResourceTable {
         self.entries.bytes
     }
 
-    pub(crate) fn build_service(&self, placement: Placement<'_>) -> ArrayRef {
+    pub(crate) fn build_service(&mut self, placement: Placement<'_>) -> ArrayRef {
         self.service.build(placement)
     }
 
-    pub(crate) fn build_schema_url(&self, placement: Placement<'_>) -> ArrayRef {
+    pub(crate) fn build_schema_url(&mut self, placement: Placement<'_>) -> ArrayRef {
         self.schema_url.build(placement)
     }
 
@@ -167,8 +167,8 @@ impl ScopeTable {
     }
 
     /// Name, version and schema URL.
-    pub(crate) fn build_texts(&self, placement: Placement<'_>) -> [ArrayRef; 3] {
-        [&self.name, &self.version, &self.schema_url].map(|column| column.build(placement))
+    pub(crate) fn build_texts(&mut self, placement: Placement<'_>) -> [ArrayRef; 3] {
+        [&mut self.name, &mut self.version, &mut self.schema_url].map(|column| column.build(placement))
     }
 
     pub(crate) fn build_dropped(&self, placement: Placement<'_>) -> ArrayRef {
