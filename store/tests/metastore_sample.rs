@@ -126,8 +126,9 @@ async fn write_sample(path: &Path) {
     let ingest = ClaimRequest { queues: queues_for(&Signal::ALL, &[Action::Ingest]), ..claim(Duration::from_secs(60)) };
     let dead = store.claim(&ingest).await.expect("claims").expect("has work");
     store.fail(dead.token, "cannot be read", true).await.expect("is current");
-    // An open lease: its holder will be gone when the sample is opened.
-    store.claim(&ingest).await.expect("claims").expect("has work");
+    // A lease that is over when the sample is opened, and whose holder is gone.
+    let over = ClaimRequest { lease: Duration::ZERO, ..ingest };
+    store.claim(&over).await.expect("claims").expect("has work");
     let compact = rusqlite::Connection::open(path).expect("opens");
     compact.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("is written into the file");
 }
@@ -156,7 +157,7 @@ async fn a_database_of_schema_1_opens() {
     let mut states: Vec<String> =
         store.inbox(None, 10).await.expect("lists").into_iter().map(|entry| entry.state).collect();
     states.sort_unstable();
-    assert_eq!(states, ["dead", "leased", "refused"]);
+    assert_eq!(states, ["dead", "refused", "waiting"]);
     assert_eq!(store.redrive(None).await.expect("redrives"), 1);
     let backlog = store.backlog().await.expect("counts");
     let compact =

@@ -20,7 +20,7 @@ use object_store::{
 use tidemill_types::{ErrorKind, TimestampNs};
 use tokio::io::AsyncReadExt;
 
-pub use open::CloudOptions;
+pub use open::{AccessKey, CloudOptions};
 pub use role::{RoleOptions, assume_role};
 
 use crate::object::{ObjectInfo, ObjectRead, PutBody, PutMode};

@@ -12,7 +12,22 @@ use tidemill_types::{CloudProvider, ErrorKind, StorageProfile};
 use super::role::{RoleOptions, assume_role};
 use crate::{Error, Result};
 
-/// Where a bucket is and how it is reached. Credentials come from the environment as each cloud defines it.
+/// A pair of credentials that never change. Azure: the account and its key.
+#[derive(Clone)]
+pub struct AccessKey {
+    /// The public half.
+    pub id: String,
+    /// The secret half.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Where a bucket is and how it is reached. Credentials come from the environment as each cloud defines it, unless they are given.
 #[derive(Debug, Clone)]
 pub struct CloudOptions {
     /// Whose API.
@@ -29,6 +44,8 @@ pub struct CloudOptions {
     pub insecure_tls: bool,
     /// The ARN of a role to assume (AWS).
     pub role: Option<String>,
+    /// Credentials in place of the environment's (AWS, Azure).
+    pub access_key: Option<AccessKey>,
     /// The token service's address; by default `AWS_ENDPOINT_URL_STS`, the bucket's own endpoint where it has one, the region's.
     pub sts_endpoint: Option<String>,
 }
@@ -56,6 +73,7 @@ impl CloudOptions {
             use_path_style: false,
             insecure_tls: false,
             role: None,
+            access_key: None,
             sts_endpoint: None,
         }
     }
@@ -68,6 +86,12 @@ pub(super) fn open_bucket(options: &CloudOptions) -> Result<Arc<dyn ObjectStore>
         CloudProvider::Folder => return Err(invalid(options, "a folder is opened by the folder store")),
         CloudProvider::Gcp | CloudProvider::Azure if options.role.is_some() => {
             return Err(invalid(options, "role: only AWS roles can be assumed"));
+        }
+        CloudProvider::Gcp if options.access_key.is_some() => {
+            return Err(invalid(
+                options,
+                "Google Cloud Storage takes a service account, by GOOGLE_APPLICATION_CREDENTIALS",
+            ));
         }
         CloudProvider::Gcp => open_gcs(options),
         CloudProvider::Azure => open_azure(options),
@@ -82,7 +106,12 @@ fn invalid(options: &CloudOptions, source: impl Into<Box<dyn std::error::Error +
 fn open_s3(options: &CloudOptions) -> Result<Arc<dyn ObjectStore>> {
     let region = options.region.clone().or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-    let mut builder = AmazonS3Builder::from_env()
+    let credentials = match &options.access_key {
+        // Nothing of the environment, whose session token would not belong to them.
+        Some(key) => AmazonS3Builder::new().with_access_key_id(&key.id).with_secret_access_key(&key.secret),
+        None => AmazonS3Builder::from_env(),
+    };
+    let mut builder = credentials
         .with_bucket_name(&options.bucket)
         .with_region(&region)
         .with_client_options(client_options(options))
@@ -128,13 +157,17 @@ fn open_gcs(options: &CloudOptions) -> object_store::Result<Arc<dyn ObjectStore>
 }
 
 fn open_azure(options: &CloudOptions) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let mut builder = MicrosoftAzureBuilder::from_env()
+    let credentials = match &options.access_key {
+        Some(key) => MicrosoftAzureBuilder::new().with_account(&key.id).with_access_key(&key.secret),
+        None => match variable("AZURE_STORAGE_ACCOUNT") {
+            Some(account) => MicrosoftAzureBuilder::from_env().with_account(account),
+            None => MicrosoftAzureBuilder::from_env(),
+        },
+    };
+    let mut builder = credentials
         .with_container_name(&options.bucket)
         .with_client_options(client_options(options))
         .with_retry(retry());
-    if let Some(account) = variable("AZURE_STORAGE_ACCOUNT") {
-        builder = builder.with_account(account);
-    }
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }
