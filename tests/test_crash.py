@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -171,9 +172,8 @@ def test_a_lost_database_is_rebuilt_from_the_bucket(mill: Tidemill) -> None:
     mill.drain()
     before = {name: sorted(segment["object_key"] for segment in lake.live_segments(mill, name)) for name in SIGNALS}
     assert mill.stop() == 0
-    for path in mill.data.glob("*.sqlite*"):
-        path.unlink()
-    assert not list(mill.data.glob("*.sqlite*"))
+    for path in mill.data.glob("metastore.sqlite*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     mill.cli("catalog", "rebuild")
     mill.cli("catalog", "verify")
     after = {name: sorted(segment["object_key"] for segment in lake.live_segments(mill, name)) for name in SIGNALS}
@@ -189,8 +189,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(volume)], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a small tmpfs needs root: " + mounted.stderr.decode().strip())
-    mill = Tidemill(tmp_path / "mill", data_dir=volume / "data")
-    mill.data = volume / "data"
+    mill = Tidemill(tmp_path / "mill", data=volume / "data")
     try:
         mill.start()
         kept, refused = set(), None

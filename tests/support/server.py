@@ -25,11 +25,11 @@ def binary() -> Path:
 class Tidemill:
     """One installation: a data folder, and at most one `tidemill up` over it."""
 
-    def __init__(self, folder: Path, **settings: object):
+    def __init__(self, folder: Path, *, data: Path | None = None, **settings: object):
         """`settings` are configuration keys with `__` for the dot, as `worker__lease="2s"`."""
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self.log = folder / "tidemill.log"
         self.process: subprocess.Popen | None = None
         self.ports: dict[str, int] = {}
