@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tidemill_lake::auth::Authenticator;
 use tidemill_lake::clock::SystemClock;
 use tidemill_lake::receive::{DiskLimits, DiskMonitor, Gate, Receiver, ReceiverDeps, ReceiverOptions};
 use tidemill_lake::sweep::{SweeperDeps, SweeperHandle, SweeperOptions};
@@ -184,7 +183,7 @@ impl Assembly {
         if self.own.telemetry.is_exporting() { trace_requests(routes) } else { routes }
     }
 
-    fn authenticator(&self) -> Arc<dyn Authenticator> {
+    fn authenticator(&self) -> Arc<KeyRing> {
         let config = &self.stack.config;
         let openness = if config.flag("auth.enabled") { Openness::KeyNeeded } else { Openness::Open };
         Arc::new(KeyRing::new(self.stack.metastore.clone(), openness, config.duration("auth.cache")))

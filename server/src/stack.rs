@@ -16,6 +16,7 @@ use tidemill_types::ErrorKind;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
+use crate::open_bucket::open_url_bucket;
 use crate::routing::Directory;
 
 /// The bucket name of the embedded object store.
@@ -118,6 +119,10 @@ async fn open_default_bucket(config: &Config, buckets: &Buckets) -> Result<Strin
             buckets.set(EMBEDDED_BUCKET, Arc::new(store));
             Ok(EMBEDDED_BUCKET.to_owned())
         }
-        Some(_) => Err(Error::invalid("storage.url: cloud storage is not in this build yet")),
+        Some(url) => {
+            let (name, store) = open_url_bucket(config, url)?;
+            buckets.set(name.clone(), store);
+            Ok(name)
+        }
     }
 }

@@ -24,7 +24,8 @@ use super::issue::hash_key;
 /// The header by which an operator says for which organization it acts: its id or its name.
 pub const ORGANIZATION_HEADER: &str = "x-tidemill-organization";
 
-/// After an unknown key the snapshot is read again, unless it is younger than this.
+/// After an unknown key the snapshot is read again, but not before it is this old: the caller waits, and guessing costs the
+/// database little.
 const SHORTEST_AGE: Duration = Duration::from_millis(250);
 
 /// Whether callers must show a key.
@@ -45,6 +46,7 @@ pub struct KeyRing {
     refresh: Mutex<()>,
 }
 
+#[derive(Default)]
 struct Snapshot {
     /// By the first 8 bytes of the hash; the rest is compared in constant time.
     keys: HashMap<[u8; 8], Vec<ApiKey>>,
@@ -61,8 +63,13 @@ impl fmt::Debug for KeyRing {
 impl KeyRing {
     /// A ring over the metastore's keys, each snapshot trusted for `trust`.
     pub fn new(metastore: Arc<dyn Metastore>, openness: Openness, trust: Duration) -> Self {
-        let empty = Snapshot { keys: HashMap::new(), organizations: Vec::new(), read_at: None };
+        let empty = Snapshot::default();
         Self { metastore, openness, trust, snapshot: ArcSwap::from_pointee(empty), refresh: Mutex::new(()) }
+    }
+
+    /// Reads anew at the next request: keys or organizations were changed by this very process.
+    pub fn forget(&self) {
+        self.snapshot.store(Arc::new(Snapshot::default()));
     }
 
     /// The organization that `named` (an id or a name) means.
@@ -70,7 +77,8 @@ impl KeyRing {
     /// # Errors
     /// `Forbidden` when there is none; `Unavailable`.
     async fn organization(&self, named: &str) -> Result<OrganizationId, AuthError> {
-        for oldest in [self.trust, SHORTEST_AGE] {
+        // Only an operator's word, or that of a holder of a valid key, makes the snapshot be read at once.
+        for oldest in [self.trust, Duration::ZERO] {
             let snapshot = self.snapshot(oldest).await?;
             let id = named.parse::<OrganizationId>().ok();
             let found =
@@ -102,12 +110,13 @@ impl KeyRing {
 
     async fn find_key(&self, key: &str) -> Result<ApiKey, AuthError> {
         let hash = hash_key(key);
-        for oldest in [self.trust, SHORTEST_AGE] {
-            if let Some(stored) = self.snapshot(oldest).await?.find(&hash) {
-                return Ok(stored);
-            }
+        let snapshot = self.snapshot(self.trust).await?;
+        if let Some(stored) = snapshot.find(&hash) {
+            return Ok(stored);
         }
-        Err(AuthError::Unknown)
+        let age = snapshot.read_at.map_or(SHORTEST_AGE, |read_at| read_at.elapsed());
+        tokio::time::sleep(SHORTEST_AGE.saturating_sub(age)).await;
+        self.snapshot(SHORTEST_AGE).await?.find(&hash).ok_or(AuthError::Unknown)
     }
 
     async fn snapshot(&self, oldest: Duration) -> Result<Arc<Snapshot>, AuthError> {

@@ -19,7 +19,7 @@ const TOUR: &[Stop] = &[
     },
     Stop {
         question: "What went wrong last?",
-        query: "SELECT time, service_name, body FROM logs WHERE severity_number >= 17 ORDER BY time DESC LIMIT 3",
+        query: "SELECT time, service_name, split_part(body, chr(10), 1) AS body FROM logs WHERE severity_number >= 17 ORDER BY time DESC LIMIT 3",
     },
     Stop {
         question: "Which requests are slow?",

@@ -142,7 +142,9 @@ async fn create_organization(
     _: Operator,
     Body(request): Body<NewOrganization>,
 ) -> Result<(StatusCode, Json<Organization>)> {
-    Ok((StatusCode::CREATED, Json(state.admin.create_organization(&request.name, request.id).await?)))
+    let organization = state.admin.create_organization(&request.name, request.id).await?;
+    state.authenticator.forget();
+    Ok((StatusCode::CREATED, Json(organization)))
 }
 
 async fn change_organization(
@@ -159,7 +161,9 @@ async fn delete_organization(
     _: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Organization>> {
-    Ok(Json(state.admin.delete_organization(&name).await?))
+    let organization = state.admin.delete_organization(&name).await?;
+    state.authenticator.forget();
+    Ok(Json(organization))
 }
 
 async fn keys(
@@ -176,11 +180,13 @@ async fn create_key(
     Body(request): Body<NewKeyRequest>,
 ) -> Result<(StatusCode, Json<CreatedKey>)> {
     let key = state.admin.create_key(request.organization.as_deref(), &request.label).await?;
+    state.authenticator.forget();
     Ok((StatusCode::CREATED, Json(key)))
 }
 
 async fn revoke_key(State(state): State<ApiState>, _: Operator, Path(id): Path<String>) -> Result<StatusCode> {
     state.admin.revoke_key(&id).await?;
+    state.authenticator.forget();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::response::Response;
 use http::request::Parts;
-use tidemill_lake::auth::{AuthError, Caller};
+use tidemill_lake::auth::{AuthError, Authenticator as _, Caller};
 use tidemill_store::metastore::KeyRole;
 use tidemill_types::OrganizationId;
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use tidemill_lake::auth::Authenticator;
 
 pub use administration::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
 pub use health::Readiness;
@@ -26,6 +25,7 @@ pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest};
 pub use trace::trace_requests;
 
 use crate::admin::Admin;
+use crate::auth::KeyRing;
 use crate::error::Error;
 use crate::query::Queries;
 use crate::telemetry::Numbers;
@@ -39,7 +39,7 @@ pub struct ApiState {
     /// Administration over the metastore.
     pub admin: Admin,
     /// Who calls.
-    pub authenticator: Arc<dyn Authenticator>,
+    pub authenticator: Arc<KeyRing>,
     /// Whether this process is ready to serve.
     pub readiness: Readiness,
     /// The counts of this process's roles.

@@ -9,6 +9,7 @@ mod export;
 mod host;
 mod numbers;
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use tidemill_types::ErrorKind;
@@ -90,7 +91,10 @@ fn start_log(config: &Config, export: Option<&export::Export>) -> Result<()> {
         Error::caused(ErrorKind::Invalid, "log.level", error).with_hint("as info, or info,tidemill_lake=debug")
     })?;
     let is_json = config.settings.text("log.format") == "json";
-    let plain = (!is_json).then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false));
+    let is_terminal = std::io::stderr().is_terminal();
+    let plain = (!is_json).then(|| {
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false)
+    });
     let json = is_json.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json());
     let registry = tracing_subscriber::registry().with(filter).with(plain).with(json);
     let registry =
