@@ -11,8 +11,8 @@ use tidemill_segment::read::AttributeType;
 use tidemill_store::Metastore;
 use tidemill_types::{CatalogSeq, Day, ErrorKind, OrganizationId, Signal, TimestampNs};
 
-use crate::{Error, Result};
 use crate::attributes::{AttributeKey, KnownAttributes};
+use crate::{Error, Result};
 
 /// Changes fetched in one transaction.
 const CHANGES_TOGETHER: usize = 10_000;
@@ -87,7 +87,8 @@ impl LiveCatalog {
             return Ok(());
         }
         let organizations = self.metastore.organizations().await?;
-        let days = organizations.into_iter().map(|organization| (organization.id, organization.retention_days)).collect();
+        let days =
+            organizations.into_iter().map(|organization| (organization.id, organization.retention_days)).collect();
         *self.retention.lock() = Retention { days, read_at: Some(Instant::now()) };
         Ok(())
     }
@@ -136,7 +137,12 @@ impl LiveCatalog {
     }
 
     /// The type that an attribute had last, to plan with until its segments are known.
-    pub(crate) fn known_type(&self, organization: OrganizationId, signal: Signal, key: &AttributeKey) -> Option<AttributeType> {
+    pub(crate) fn known_type(
+        &self,
+        organization: OrganizationId,
+        signal: Signal,
+        key: &AttributeKey,
+    ) -> Option<AttributeType> {
         self.types.lock().get(&(organization, signal, key.clone())).copied()
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::plan::{Parts, Plan, Started, Work};
-use crate::run::{AbortOnDrop, channel, forward};
+use crate::run::{AbortOnDrop, End, channel, forward};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
 use crate::statement::{Statement, parse_statement};
@@ -84,9 +84,7 @@ impl QueryEngine {
         match parse_statement(text)? {
             Statement::ShowTables => Ok(self.ready(describe::show_tables(), stats)),
             Statement::Describe(signal) => Ok(self.ready(describe::describe_table(signal), stats)),
-            Statement::Query(statement) => {
-                self.start(organization, Work::Statement(statement), limits, stats).await
-            }
+            Statement::Query(statement) => self.start(organization, Work::Statement(statement), limits, stats).await,
         }
     }
 
@@ -94,7 +92,12 @@ impl QueryEngine {
     ///
     /// # Errors
     /// As for a query; `Invalid` for a column that does not exist.
-    pub async fn rows(&self, organization: OrganizationId, request: RowRequest, limits: QueryLimits) -> Result<QueryStream> {
+    pub async fn rows(
+        &self,
+        organization: OrganizationId,
+        request: RowRequest,
+        limits: QueryLimits,
+    ) -> Result<QueryStream> {
         limits.check()?;
         self.start(organization, Work::Rows(request), limits, StatsHandle::new()).await
     }
@@ -108,7 +111,7 @@ impl QueryEngine {
         stats.planned();
         let (_, rest) = channel();
         let task = AbortOnDrop(self.runtime().spawn(async {}));
-        QueryStream::new(batch.schema(), Some(batch), rest, task, stats)
+        QueryStream::new(batch.schema(), Some(batch), rest, End::complete(), task, stats)
     }
 
     async fn start(
@@ -123,16 +126,16 @@ impl QueryEngine {
         let deadline = Instant::now() + limits.time;
         let (sender, rest) = channel();
         let (tell, told) = oneshot::channel();
+        let end = End::default();
+        let told_end = end.clone();
         let task = self.runtime().spawn(async move {
             let _slot = slot;
             let started = tokio::time::timeout_at(deadline, plan.start(deadline)).await;
             match started.unwrap_or(Err(Error::TimeLimit { limit: limits.time })) {
                 Err(error) => drop(tell.send(Err(error))),
                 Ok(Started { schema, first, rest }) => {
-                    if tell.send(Ok((schema, first))).is_ok()
-                        && let Some(rows) = rest
-                    {
-                        forward(rows, sender, deadline, limits.time).await;
+                    if tell.send(Ok((schema, first))).is_ok() {
+                        forward(rest, sender, told_end, deadline, limits.time).await;
                     }
                 }
             }
@@ -140,7 +143,7 @@ impl QueryEngine {
         let task = AbortOnDrop(task);
         // The sender is lost only when the runtime stops.
         let (schema, first) = told.await.unwrap_or(Err(Error::Cancelled))?;
-        Ok(QueryStream::new(schema, first, rest, task, stats))
+        Ok(QueryStream::new(schema, first, rest, end, task, stats))
     }
 
     fn take_slot(&self) -> Result<OwnedSemaphorePermit> {

@@ -35,7 +35,9 @@ pub enum Error {
     #[error(transparent)]
     Store(Arc<tidemill_store::Error>),
     /// A live segment's object is not there.
-    #[error("segment {object_key} of bucket {bucket} is in the catalog but its object is missing: the answer would be incomplete")]
+    #[error(
+        "segment {object_key} of bucket {bucket} is in the catalog but its object is missing: the answer would be incomplete"
+    )]
     SegmentMissing {
         /// The bucket.
         bucket: String,
@@ -151,7 +153,8 @@ fn root_message(error: &DataFusionError) -> String {
 }
 
 fn describe_types(types: &[(AttributeKey, AttributeType)]) -> String {
-    let names: Vec<String> = types.iter().map(|(key, kind)| format!("{} is {}", key.column_name(), kind_name(*kind))).collect();
+    let names: Vec<String> =
+        types.iter().map(|(key, kind)| format!("{} is {}", key.column_name(), kind_name(*kind))).collect();
     format!("the data turned out to hold other types than planned ({}); run the query again", names.join(", "))
 }
 

@@ -6,7 +6,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewBuilder};
 use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
 
 pub(crate) const HAS_TOKEN: &str = "has_token";
 
@@ -22,7 +24,9 @@ pub(crate) fn is_token(word: &str) -> bool {
 /// Whether `word` occurs in `text` as a whole run of ASCII letters and digits, case as it is.
 pub(crate) fn text_has_token(text: &str, word: &str) -> bool {
     let bytes = text.as_bytes();
-    let is_edge = |place: Option<usize>| place.and_then(|place| bytes.get(place)).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+    let is_edge = |place: Option<usize>| {
+        place.and_then(|place| bytes.get(place)).is_none_or(|byte| !byte.is_ascii_alphanumeric())
+    };
     text.match_indices(word).any(|(start, _)| is_edge(start.checked_sub(1)) && is_edge(Some(start + word.len())))
 }
 
@@ -57,10 +61,13 @@ impl ScalarUDFImpl for HasToken {
         };
         let Some(word) = word else { return Ok(ColumnarValue::Scalar(ScalarValue::Boolean(None))) };
         if !is_token(word) {
-            return exec_err!("has_token(text, {word:?}): a token is one run of ASCII letters and digits; use LIKE '%…%' for others");
+            return exec_err!(
+                "has_token(text, {word:?}): a token is one run of ASCII letters and digits; use LIKE '%…%' for others"
+            );
         }
         let text = text.to_array(args.number_rows)?;
-        let found: BooleanArray = text.as_string_view().iter().map(|text| text.map(|text| text_has_token(text, word))).collect();
+        let found: BooleanArray =
+            text.as_string_view().iter().map(|text| text.map(|text| text_has_token(text, word))).collect();
         Ok(ColumnarValue::Array(Arc::new(found)))
     }
 }

@@ -32,7 +32,8 @@ impl Default for QueryLimits {
 impl QueryLimits {
     pub(crate) fn check(&self) -> Result<()> {
         if self.time > LONGEST_QUERY || self.time.is_zero() {
-            let problem = format!("time limit {} s; from 1 ms to {} s", self.time.as_secs_f64(), LONGEST_QUERY.as_secs());
+            let problem =
+                format!("time limit {} s; from 1 ms to {} s", self.time.as_secs_f64(), LONGEST_QUERY.as_secs());
             return Err(Error::statement(problem));
         }
         Ok(())

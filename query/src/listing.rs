@@ -66,7 +66,8 @@ impl QueryEngine {
         segments: &[SegmentMeta],
         known: &KnownAttributes,
     ) -> Result<BTreeMap<AttributeKey, Cardinality>> {
-        let mut by_rows: Vec<(u64, &AttributeKey)> = known.iter().map(|(key, attribute)| (attribute.rows, key)).collect();
+        let mut by_rows: Vec<(u64, &AttributeKey)> =
+            known.iter().map(|(key, attribute)| (attribute.rows, key)).collect();
         by_rows.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(other.1)));
         let keys: Vec<&AttributeKey> = by_rows.into_iter().take(COUNTED_KEYS).map(|(_, key)| key).collect();
         let (counted, is_all) = newest(segments, time);

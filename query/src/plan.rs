@@ -151,7 +151,12 @@ impl Plan {
         Ok(state.create_physical_plan(&logical).await?)
     }
 
-    async fn plan_rows(&self, session: &SessionContext, request: &RowRequest, types: &Types) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn plan_rows(
+        &self,
+        session: &SessionContext,
+        request: &RowRequest,
+        types: &Types,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let table = self.table(request.signal, types);
         let names = request.columns.iter().cloned().chain(request.attributes.iter().map(AttributeKey::column_name));
         let projection: Vec<usize> = names.map(|name| table.place(&name)).collect::<Result<_>>()?;

@@ -1,6 +1,7 @@
 //! A query under way: its first batch decides that the plan holds, then batches flow until the end, the limit, or the drop.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ const BATCHES_AHEAD: usize = 2;
 pub struct QueryStream {
     schema: SchemaRef,
     first: Option<RecordBatch>,
-    rest: mpsc::Receiver<Result<RecordBatch>>,
+    rest: mpsc::Receiver<RecordBatch>,
+    end: End,
     /// Ends the query when dropped.
     _task: AbortOnDrop,
     stats: StatsHandle,
@@ -56,11 +58,12 @@ impl QueryStream {
     pub(crate) fn new(
         schema: SchemaRef,
         first: Option<RecordBatch>,
-        rest: mpsc::Receiver<Result<RecordBatch>>,
+        rest: mpsc::Receiver<RecordBatch>,
+        end: End,
         task: AbortOnDrop,
         stats: StatsHandle,
     ) -> Self {
-        Self { schema, first, rest, _task: task, stats, ended: false }
+        Self { schema, first, rest, end, _task: task, stats, ended: false }
     }
 }
 
@@ -74,12 +77,12 @@ impl Stream for QueryStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let item = std::task::ready!(self.rest.poll_recv(context));
-        if !matches!(item, Some(Ok(_))) {
-            self.ended = true;
-            self.stats.ended();
+        if let Some(batch) = std::task::ready!(self.rest.poll_recv(context)) {
+            return Poll::Ready(Some(Ok(batch)));
         }
-        Poll::Ready(item)
+        self.ended = true;
+        self.stats.ended();
+        Poll::Ready(self.end.read().err().map(Err))
     }
 }
 
@@ -93,8 +96,30 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// How a query ended. Without a word it was aborted: a lost sender alone never looks like a complete answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct End(Arc<OnceLock<Result<()>>>);
+
+impl End {
+    /// An end that has come already.
+    pub(crate) fn complete() -> Self {
+        let end = Self::default();
+        end.tell(Ok(()));
+        end
+    }
+
+    fn tell(&self, outcome: Result<()>) {
+        // Only the first word counts.
+        let _ = self.0.set(outcome);
+    }
+
+    fn read(&self) -> Result<()> {
+        self.0.get().cloned().unwrap_or(Err(Error::Cancelled))
+    }
+}
+
 /// Where the batches after the first go.
-pub(crate) fn channel() -> (mpsc::Sender<Result<RecordBatch>>, mpsc::Receiver<Result<RecordBatch>>) {
+pub(crate) fn channel() -> (mpsc::Sender<RecordBatch>, mpsc::Receiver<RecordBatch>) {
     mpsc::channel(BATCHES_AHEAD)
 }
 
@@ -113,18 +138,87 @@ pub(crate) async fn next_batch(
     }
 }
 
-/// Sends what is left; ends early when the reader is gone.
+/// Sends what is left and tells the end; stops early when the reader is gone.
 pub(crate) async fn forward(
-    mut rows: SendableRecordBatchStream,
-    sender: mpsc::Sender<Result<RecordBatch>>,
+    rows: Option<SendableRecordBatchStream>,
+    sender: mpsc::Sender<RecordBatch>,
+    end: End,
     deadline: Instant,
     limit: Duration,
 ) {
-    while let Some(item) = next_batch(&mut rows, deadline, limit).await {
-        let has_failed = item.is_err();
-        let sent = tokio::time::timeout_at(deadline, sender.send(item)).await;
-        if has_failed || !matches!(sent, Ok(Ok(()))) {
-            return;
+    let outcome = match rows {
+        None => Ok(()),
+        Some(rows) => send_all(rows, &sender, deadline, limit).await,
+    };
+    end.tell(outcome);
+}
+
+async fn send_all(
+    mut rows: SendableRecordBatchStream,
+    sender: &mpsc::Sender<RecordBatch>,
+    deadline: Instant,
+    limit: Duration,
+) -> Result<()> {
+    while let Some(batch) = next_batch(&mut rows, deadline, limit).await {
+        match tokio::time::timeout_at(deadline, sender.send(batch?)).await {
+            Err(_) => return Err(Error::TimeLimit { limit }),
+            Ok(Err(_)) => return Err(Error::Cancelled),
+            Ok(Ok(())) => {}
         }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use datafusion::error::DataFusionError;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+    use super::*;
+
+    fn batch() -> RecordBatch {
+        RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).expect("one column")
+    }
+
+    fn stream(items: Vec<std::result::Result<RecordBatch, DataFusionError>>) -> SendableRecordBatchStream {
+        Box::pin(RecordBatchStreamAdapter::new(batch().schema(), futures::stream::iter(items)))
+    }
+
+    fn query(rest: mpsc::Receiver<RecordBatch>, end: End) -> QueryStream {
+        let task = AbortOnDrop(tokio::spawn(async {}));
+        QueryStream::new(batch().schema(), Some(batch()), rest, end, task, StatsHandle::new())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_complete_only_when_its_end_is_told() {
+        let limit = Duration::from_secs(60);
+        let deadline = Instant::now() + limit;
+        let (sender, rest) = channel();
+        let end = End::default();
+        forward(Some(stream(vec![Ok(batch()), Ok(batch())])), sender, end.clone(), deadline, limit).await;
+        assert_eq!(query(rest, end).collect().await.expect("it is complete").len(), 3);
+
+        let (sender, rest) = channel();
+        let end = End::default();
+        let failing = stream(vec![Ok(batch()), Err(DataFusionError::Execution("no".to_owned()))]);
+        forward(Some(failing), sender, end.clone(), deadline, limit).await;
+        assert!(query(rest, end).collect().await.is_err());
+
+        // The task is gone without a word.
+        let (sender, rest) = channel();
+        drop(sender);
+        assert!(matches!(query(rest, End::default()).collect().await, Err(Error::Cancelled)));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_meets_the_time_limit_and_not_a_short_answer() {
+        let limit = Duration::from_secs(60);
+        let (sender, rest) = channel();
+        let end = End::default();
+        let many = (0..10).map(|_| Ok(batch())).collect();
+        // The deadline has come: what is ready still flows, and the third batch finds no room.
+        forward(Some(stream(many)), sender, end.clone(), Instant::now(), limit).await;
+        assert!(matches!(query(rest, end).collect().await, Err(Error::TimeLimit { .. })));
     }
 }

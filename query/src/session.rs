@@ -33,10 +33,8 @@ pub(crate) fn new_session(base: &SessionState, options: &QueryOptions, limits: &
         .with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]))
         .with_max_temp_directory_size(limits.spill_bytes);
     let pool = TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes), NAMED_CONSUMERS);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_disk_manager_builder(disk)
-        .with_memory_pool(Arc::new(pool))
-        .build_arc()?;
+    let runtime =
+        RuntimeEnvBuilder::new().with_disk_manager_builder(disk).with_memory_pool(Arc::new(pool)).build_arc()?;
     // No statement can name a file; even a plan that could would find no store to open it with.
     runtime.deregister_object_store(ObjectStoreUrl::local_filesystem().as_ref()).map_err(Error::from)?;
     let mut config = ConfigOptions::new();

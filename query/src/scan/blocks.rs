@@ -131,7 +131,10 @@ impl PageStatistics {
             column: logical.to_owned(),
             mins: converter.data_page_mins(columns, offsets, &groups).ok().and_then(comparable),
             maxes: converter.data_page_maxes(columns, offsets, &groups).ok().and_then(comparable),
-            nulls: converter.data_page_null_counts(columns, offsets, &groups).ok().map(|nulls| Arc::new(nulls) as ArrayRef),
+            nulls: converter
+                .data_page_null_counts(columns, offsets, &groups)
+                .ok()
+                .map(|nulls| Arc::new(nulls) as ArrayRef),
             counts: counts.iter().map(|count| count.unwrap_or(0)).collect(),
         })
     }

@@ -16,7 +16,11 @@ use crate::functions::{HAS_TOKEN, is_token};
 use crate::tables::{LogicalColumn, TableColumns};
 
 /// What the index of `open` is asked for rows that match `predicate`; `None` when it can tell nothing.
-pub(super) fn index_condition(predicate: &Arc<dyn PhysicalExpr>, table: &TableColumns, open: &OpenSegment) -> Option<Condition> {
+pub(super) fn index_condition(
+    predicate: &Arc<dyn PhysicalExpr>,
+    table: &TableColumns,
+    open: &OpenSegment,
+) -> Option<Condition> {
     Reader { table, open }.condition(predicate)
 }
 
@@ -72,7 +76,9 @@ impl Reader<'_> {
                 let parts: Option<Vec<Condition>> = sides.into_iter().map(|side| self.condition(side)).collect();
                 parts.map(Condition::Any)
             }
-            Operator::Eq => self.equals(binary.left(), binary.right()).or_else(|| self.equals(binary.right(), binary.left())),
+            Operator::Eq => {
+                self.equals(binary.left(), binary.right()).or_else(|| self.equals(binary.right(), binary.left()))
+            }
             Operator::LikeMatch => self.all_substrings(binary.left(), &like_pieces(text(binary.right())?)),
             _ => None,
         }
@@ -121,7 +127,9 @@ fn text(expr: &Arc<dyn PhysicalExpr>) -> Option<&str> {
         return text(cast.expr());
     }
     match expr.downcast_ref::<Literal>()?.value() {
-        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => Some(text),
+        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => {
+            Some(text)
+        }
         _ => None,
     }
 }

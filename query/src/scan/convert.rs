@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringViewArray,
-    StringViewBuilder, new_null_array,
+    Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions,
+    StringViewArray, StringViewBuilder, new_null_array,
 };
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
@@ -73,18 +73,26 @@ impl Conversion {
     }
 
     fn physical<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
-        batch.column_by_name(name).ok_or_else(|| Error::corrupt(&self.open.meta.object_key, format!("column {name} was not read")))
+        batch
+            .column_by_name(name)
+            .ok_or_else(|| Error::corrupt(&self.open.meta.object_key, format!("column {name} was not read")))
     }
 
     fn hex(&self, array: &ArrayRef) -> Result<ArrayRef> {
-        hex_text(array).ok_or_else(|| Error::corrupt(&self.open.meta.object_key, format!("an id is {}", array.data_type())))
+        hex_text(array)
+            .ok_or_else(|| Error::corrupt(&self.open.meta.object_key, format!("an id is {}", array.data_type())))
     }
 
     fn rest<'a>(&self, scope: AttributeScope, batch: &'a RecordBatch) -> Option<&'a StringViewArray> {
         batch.column_by_name(scope.overflow_column()).and_then(|array| array.as_string_view_opt())
     }
 
-    fn object(&self, scope: AttributeScope, columns: &[(String, String, AttributeType)], batch: &RecordBatch) -> Result<ArrayRef> {
+    fn object(
+        &self,
+        scope: AttributeScope,
+        columns: &[(String, String, AttributeType)],
+        batch: &RecordBatch,
+    ) -> Result<ArrayRef> {
         let columns: Vec<(&str, ArrayRef)> = columns
             .iter()
             .map(|(key, column, _)| Ok((key.as_str(), Arc::clone(self.physical(batch, column)?))))
@@ -104,7 +112,13 @@ impl Conversion {
         Ok(Arc::new(builder.finish()))
     }
 
-    fn attribute(&self, key: &AttributeKey, place: &AttributePlace, kind: AttributeType, batch: &RecordBatch) -> Result<ArrayRef> {
+    fn attribute(
+        &self,
+        key: &AttributeKey,
+        place: &AttributePlace,
+        kind: AttributeType,
+        batch: &RecordBatch,
+    ) -> Result<ArrayRef> {
         let own = match &place.column {
             None => None,
             Some((column, from)) => {
@@ -138,7 +152,8 @@ impl Conversion {
                 continue;
             }
             let text = if rest.is_valid(row) { rest.value(row) } else { "" };
-            let value = if !text.is_empty() && text.contains(&quoted) { self.checked(read_key(text, &key.key))? } else { None };
+            let value =
+                if !text.is_empty() && text.contains(&quoted) { self.checked(read_key(text, &key.key))? } else { None };
             if let Err(found) = column.append_overflow(value) {
                 return Err(self.retyped(key, kind, Some(found)));
             }
@@ -251,7 +266,13 @@ fn write_json(text: &mut String, array: &ArrayRef, row: usize) {
         DataType::Utf8View => write_quoted(text, array.as_string_view().value(row)),
         DataType::Float64 if !array.as_primitive::<Float64Type>().value(row).is_finite() => {
             let value = array.as_primitive::<Float64Type>().value(row);
-            let name = if value.is_nan() { "NaN" } else if value > 0.0 { "Infinity" } else { "-Infinity" };
+            let name = if value.is_nan() {
+                "NaN"
+            } else if value > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            };
             write!(text, "{{\"doubleValue\":\"{name}\"}}").expect("writing to a String succeeds");
         }
         _ => write_plain(text, array, row),

@@ -42,7 +42,12 @@ pub(crate) struct SegmentScan {
 }
 
 impl SegmentScan {
-    pub(crate) fn new(request: ScanRequest, loader: Arc<SegmentLoader>, stats: StatsHandle, most_partitions: usize) -> Self {
+    pub(crate) fn new(
+        request: ScanRequest,
+        loader: Arc<SegmentLoader>,
+        stats: StatsHandle,
+        most_partitions: usize,
+    ) -> Self {
         let rows: u64 = request.segments.iter().map(|meta| meta.rows).sum();
         let useful = usize::try_from(rows.div_ceil(ROWS_PER_PARTITION)).unwrap_or(usize::MAX);
         let partitions = useful.clamp(1, most_partitions.max(1));
@@ -174,18 +179,17 @@ impl ExecutionPlan for SegmentScan {
             }
         }
         // Whoever pushed them down checks them again; here they only spare work.
-        let answer = FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; result.parent_filters.len()]);
+        let answer =
+            FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; result.parent_filters.len()]);
         Ok(if has_more { answer.with_updated_node(self.with_request(request)) } else { answer })
     }
 
     fn try_pushdown_sort(&self, order: &[PhysicalSortExpr]) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
         let first = order.first();
-        let is_time = first
-            .and_then(|sort| sort.expr.downcast_ref::<Column>())
-            .is_some_and(|column| {
-                let field = self.request.schema.field(column.index());
-                field.name() == "time" && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _))
-            });
+        let is_time = first.and_then(|sort| sort.expr.downcast_ref::<Column>()).is_some_and(|column| {
+            let field = self.request.schema.field(column.index());
+            field.name() == "time" && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _))
+        });
         let Some(first) = first.filter(|_| is_time) else { return Ok(SortOrderPushdownResult::Unsupported) };
         let order = if first.options.descending { TimeOrder::NewestFirst } else { TimeOrder::OldestFirst };
         let inner = self.with_request(ScanRequest { order, ..ScanRequest::clone(&self.request) });

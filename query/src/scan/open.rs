@@ -9,11 +9,11 @@ use arrow::datatypes::{DataType, Field, Schema, TimestampNanosecondType};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use moka::future::Cache;
+use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parking_lot::Mutex;
 use tidemill_segment::index::{Condition, IndexDirectory, RowBlocks};
 use tidemill_segment::read::{AttributeEntry, AttributeScope, AttributeType, SegmentFooter};
 use tidemill_store::ObjectStore;
@@ -90,7 +90,8 @@ impl SegmentLoader {
             .try_get_with(meta.id, async {
                 let range = meta.footer.offset..meta.footer.offset.saturating_add(meta.footer.len);
                 let mut parts = self.fetch(meta, &[range], stats).await?;
-                let bytes = parts.pop().ok_or_else(|| Error::corrupt(&meta.object_key, "the store returned no bytes"))?;
+                let bytes =
+                    parts.pop().ok_or_else(|| Error::corrupt(&meta.object_key, "the store returned no bytes"))?;
                 OpenSegment::decode(meta, &bytes).map(Arc::new)
             })
             .await
@@ -112,7 +113,12 @@ impl SegmentLoader {
     }
 
     /// Reads ranges of a segment; near ones in one request.
-    pub(crate) async fn fetch(&self, meta: &SegmentMeta, ranges: &[Range<u64>], stats: &StatsHandle) -> Result<Vec<Bytes>> {
+    pub(crate) async fn fetch(
+        &self,
+        meta: &SegmentMeta,
+        ranges: &[Range<u64>],
+        stats: &StatsHandle,
+    ) -> Result<Vec<Bytes>> {
         if ranges.is_empty() {
             return Ok(Vec::new());
         }
@@ -130,7 +136,12 @@ impl SegmentLoader {
     }
 
     /// Reads small ranges that queries ask for again and again: indexes, bloom filters, page locations.
-    pub(crate) async fn fetch_kept(&self, meta: &SegmentMeta, ranges: &[Range<u64>], stats: &StatsHandle) -> Result<Vec<Bytes>> {
+    pub(crate) async fn fetch_kept(
+        &self,
+        meta: &SegmentMeta,
+        ranges: &[Range<u64>],
+        stats: &StatsHandle,
+    ) -> Result<Vec<Bytes>> {
         let mut parts: Vec<Option<Bytes>> = Vec::with_capacity(ranges.len());
         for range in ranges {
             parts.push(self.kept.get(&(meta.id, range.start, range.end)).await);
@@ -221,7 +232,8 @@ impl OpenSegment {
         let Some(part) = self.footer.sections.iter().find(|part| part.name == "directory") else { return Ok(None) };
         let range = part.range.offset..part.range.offset.saturating_add(part.range.len);
         let bytes = loader.fetch(&self.meta, &[range], stats).await?;
-        let bytes = bytes.first().ok_or_else(|| Error::corrupt(&self.meta.object_key, "the store returned no bytes"))?;
+        let bytes =
+            bytes.first().ok_or_else(|| Error::corrupt(&self.meta.object_key, "the store returned no bytes"))?;
         let directory = IndexDirectory::decode(bytes).map_err(|error| Error::corrupt(&self.meta.object_key, error))?;
         Ok(Some(Arc::new(directory)))
     }
@@ -323,7 +335,10 @@ impl parquet::arrow::async_reader::AsyncFileReader for SegmentReader {
         })
     }
 
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> futures::future::BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> futures::future::BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         Box::pin(async move {
             self.loader.fetch(&self.open.meta, &ranges, &self.stats).await.map_err(|error| {
                 let text = error.to_string();
@@ -351,8 +366,10 @@ mod tests {
         let merged = merge_ranges(&ranges, 5);
         assert_eq!(merged, [0..20, 100..130]);
         let object: Vec<u8> = (0..=255).collect();
-        let parts: Vec<Bytes> =
-            merged.iter().map(|range| Bytes::copy_from_slice(&object[range.start as usize..range.end as usize])).collect();
+        let parts: Vec<Bytes> = merged
+            .iter()
+            .map(|range| Bytes::copy_from_slice(&object[range.start as usize..range.end as usize]))
+            .collect();
         for range in &ranges {
             let slice = slice_of(range, &merged, &parts, "key").expect("it is inside");
             assert_eq!(slice, object[range.start as usize..range.end as usize]);

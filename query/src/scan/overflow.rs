@@ -52,7 +52,9 @@ fn read_value(raw: &RawValue) -> serde_json::Result<Option<OverflowValue>> {
         Some(b'{') => special_double(text).map_or_else(|| OverflowValue::Text(text.to_owned()), OverflowValue::Double),
         Some(b'[') => OverflowValue::Text(text.to_owned()),
         // Doubles always carry a point or an exponent, so what has neither is an integer.
-        _ if text.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => OverflowValue::Int(serde_json::from_str(text)?),
+        _ if text.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
+            OverflowValue::Int(serde_json::from_str(text)?)
+        }
         _ => OverflowValue::Double(serde_json::from_str(text)?),
     };
     Ok(Some(value))

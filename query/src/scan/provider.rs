@@ -1,6 +1,6 @@
 //! A table of one organization, as DataFusion sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -11,7 +11,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
-use datafusion::physical_expr::utils::conjunction_opt;
+use datafusion::physical_expr::utils::{collect_columns, conjunction_opt};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::TryStreamExt;
 use parking_lot::Mutex;
@@ -19,11 +19,11 @@ use tidemill_plan::prune::SegmentQuery;
 use tidemill_segment::read::AttributeType;
 use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier, TimeRange};
 
+use super::ScanRequest;
 use super::exec::SegmentScan;
 use super::open::SegmentLoader;
 use super::prune::{TimeStatistics, kept, pruning_predicate, services, time_range};
 use super::work::TimeOrder;
-use super::ScanRequest;
 use crate::Error;
 use crate::attributes::{AttributeKey, KnownAttributes};
 use crate::catalog::LiveCatalog;
@@ -90,9 +90,12 @@ impl SegmentTable {
         self.context.stats.add(Counter::SegmentsConsidered, plan.considered as u64);
         self.context.stats.add(Counter::SegmentsPruned, (plan.considered - segments.len()) as u64);
         self.context.stats.add(Counter::BytesConsidered, plan.considered_bytes);
-        self.settle_types(&segments).await?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.columns.columns.len()).collect());
-        let schema: SchemaRef = Arc::new(self.columns.schema.project(&projection).map_err(datafusion::error::DataFusionError::from)?);
+        let compared = predicate.iter().flat_map(collect_columns).map(|column| column.index());
+        let used: BTreeSet<usize> = projection.iter().copied().chain(compared).collect();
+        self.settle_types(&segments, &used).await?;
+        let schema: SchemaRef =
+            Arc::new(self.columns.schema.project(&projection).map_err(datafusion::error::DataFusionError::from)?);
         Ok(ScanRequest {
             table: Arc::clone(&self.columns),
             projection,
@@ -126,7 +129,10 @@ impl SegmentTable {
     /// The place of a column.
     pub(crate) fn place(&self, name: &str) -> crate::Result<usize> {
         let table = self.columns.signal.table();
-        self.columns.schema.index_of(name).map_err(|_| Error::statement(format!("table {table} has no column {name:?}")))
+        self.columns
+            .schema
+            .index_of(name)
+            .map_err(|_| Error::statement(format!("table {table} has no column {name:?}")))
     }
 
     /// The plan's node for a request.
@@ -135,13 +141,11 @@ impl SegmentTable {
         Arc::new(SegmentScan::new(request, loader, self.context.stats.clone(), most_partitions))
     }
 
-    /// Checks that the attribute columns have the types that the segments' footers tell.
-    async fn settle_types(&self, segments: &[SegmentMeta]) -> crate::Result<()> {
-        let wanted: Vec<(&AttributeKey, AttributeType)> = self
-            .columns
-            .columns
+    /// Checks that the attribute columns in use have the types that the segments' footers tell.
+    async fn settle_types(&self, segments: &[SegmentMeta], used: &BTreeSet<usize>) -> crate::Result<()> {
+        let wanted: Vec<(&AttributeKey, AttributeType)> = used
             .iter()
-            .filter_map(|column| match column {
+            .filter_map(|place| match &self.columns.columns[*place] {
                 LogicalColumn::Attribute(key, kind) => Some((key, *kind)),
                 _ => None,
             })
@@ -210,7 +214,13 @@ impl TableProvider for SegmentTable {
         // Every row is checked against every filter while it is read.
         Ok(filters
             .iter()
-            .map(|filter| if filter.is_volatile() { TableProviderFilterPushDown::Unsupported } else { TableProviderFilterPushDown::Exact })
+            .map(|filter| {
+                if filter.is_volatile() {
+                    TableProviderFilterPushDown::Unsupported
+                } else {
+                    TableProviderFilterPushDown::Exact
+                }
+            })
             .collect())
     }
 

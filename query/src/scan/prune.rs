@@ -8,10 +8,10 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::error::Result;
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column as PhysicalColumn, Literal};
 use datafusion::physical_expr::utils::{Guarantee, split_conjunction};
-use datafusion::logical_expr::Operator;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::bloom_filter::Sbbf;
@@ -24,7 +24,10 @@ use super::open::OpenSegment;
 use crate::tables::{LogicalColumn, TableColumns};
 
 /// A predicate as pruning understands it; `None` when it can rule nothing out.
-pub(crate) fn pruning_predicate(predicate: &Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> Option<Arc<PruningPredicate>> {
+pub(crate) fn pruning_predicate(
+    predicate: &Arc<dyn PhysicalExpr>,
+    schema: &SchemaRef,
+) -> Option<Arc<PruningPredicate>> {
     PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).build(Arc::clone(predicate))
 }
 
@@ -100,7 +103,8 @@ impl TimeStatistics {
     pub(crate) fn new(times: impl IntoIterator<Item = TimeRange>) -> Self {
         let (starts, ends): (Vec<i64>, Vec<i64>) =
             times.into_iter().map(|time| (time.start.0, time.end.0.saturating_sub(1))).unzip();
-        let array = |values: Vec<i64>| Arc::new(TimestampNanosecondArray::from(values).with_timezone("UTC")) as ArrayRef;
+        let array =
+            |values: Vec<i64>| Arc::new(TimestampNanosecondArray::from(values).with_timezone("UTC")) as ArrayRef;
         Self { starts: array(starts), ends: array(ends) }
     }
 
@@ -158,7 +162,11 @@ impl Basis {
     fn of(logical: &str, table: &TableColumns, open: &OpenSegment) -> Self {
         match table.column(logical) {
             Some(LogicalColumn::Plain(name) | LogicalColumn::Hex(name)) => {
-                if open.has_column(name) { Self::Column(name.clone()) } else { Self::AllNull }
+                if open.has_column(name) {
+                    Self::Column(name.clone())
+                } else {
+                    Self::AllNull
+                }
             }
             Some(LogicalColumn::Attribute(key, kind)) => {
                 let place = open.place(key);
@@ -195,8 +203,13 @@ impl RowGroupStatistics<'_> {
             Basis::Column(name) => name,
             Basis::AllNull | Basis::Unknown => return None,
         };
-        let converter = StatisticsConverter::try_new(&name, self.open.reader.schema(), self.open.reader.parquet_schema()).ok()?;
-        let array = if is_max { converter.row_group_maxes(self.row_groups()) } else { converter.row_group_mins(self.row_groups()) };
+        let converter =
+            StatisticsConverter::try_new(&name, self.open.reader.schema(), self.open.reader.parquet_schema()).ok()?;
+        let array = if is_max {
+            converter.row_group_maxes(self.row_groups())
+        } else {
+            converter.row_group_mins(self.row_groups())
+        };
         comparable(array.ok()?)
     }
 

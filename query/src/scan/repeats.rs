@@ -30,7 +30,8 @@ use crate::tables::LogicalColumn;
 use crate::{Error, Result};
 
 /// Fixed columns that are equal for all samples of a series and time.
-const SERIES_COLUMNS: [&str; 8] = ["time", "series", "service_name", "scope_name", "scope_version", "name", "unit", "kind"];
+const SERIES_COLUMNS: [&str; 8] =
+    ["time", "series", "service_name", "scope_name", "scope_version", "name", "unit", "kind"];
 
 /// Which samples another one replaces, found group by group as they are needed.
 pub(super) struct Repeats {
@@ -201,9 +202,15 @@ impl Pass<'_> {
     ) -> Result<()> {
         let open = &samples.open;
         let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
-        let matcher = self.repeats.predicate.as_ref().map(|predicate| SeriesMatcher::new(open, self.request, predicate)).transpose()?;
+        let matcher = self
+            .repeats
+            .predicate
+            .as_ref()
+            .map(|predicate| SeriesMatcher::new(open, self.request, predicate))
+            .transpose()?;
         let schema = open.reader.schema();
-        let mut mask = ProjectionMask::roots(open.reader.parquet_schema(), columns.iter().flat_map(|name| schema.index_of(name)));
+        let mut mask =
+            ProjectionMask::roots(open.reader.parquet_schema(), columns.iter().flat_map(|name| schema.index_of(name)));
         if let Some(matcher) = &matcher {
             mask.union(&matcher.conversion.mask);
         }

@@ -9,7 +9,9 @@ use arrow::error::ArrowError;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::{collect_columns, conjunction, conjunction_opt, reassign_expr_columns, split_conjunction};
+use datafusion::physical_expr::utils::{
+    collect_columns, conjunction, conjunction_opt, reassign_expr_columns, split_conjunction,
+};
 use futures::stream::{BoxStream, StreamExt};
 use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
@@ -51,7 +53,12 @@ pub(super) struct ScanRun {
 }
 
 impl ScanRun {
-    pub(super) fn new(request: Arc<ScanRequest>, loader: Arc<SegmentLoader>, stats: StatsHandle, context: &TaskContext) -> Arc<Self> {
+    pub(super) fn new(
+        request: Arc<ScanRequest>,
+        loader: Arc<SegmentLoader>,
+        stats: StatsHandle,
+        context: &TaskContext,
+    ) -> Arc<Self> {
         let work = WorkHeap::new(request.order, request.segments.iter().cloned());
         let remaining = AtomicUsize::new(request.limit.unwrap_or(usize::MAX));
         let has_repeats = request.table.signal == Signal::Metrics;
@@ -177,7 +184,9 @@ impl ScanRun {
 
     /// The rows that the segment's own index leaves; `None` for all.
     async fn index_rows(&self, open: &OpenSegment) -> Result<Option<RowBlocks>> {
-        let Some(predicate) = self.request.predicate.as_ref().filter(|_| self.request.uses_indexes) else { return Ok(None) };
+        let Some(predicate) = self.request.predicate.as_ref().filter(|_| self.request.uses_indexes) else {
+            return Ok(None);
+        };
         let parts = split_conjunction(predicate).into_iter();
         let mut conditions: Vec<Condition> =
             parts.filter_map(|part| index_condition(part, &self.request.table, open)).collect();
@@ -191,12 +200,8 @@ impl ScanRun {
     /// Rules out row groups by the bloom filters of columns that must equal constants.
     async fn check_blooms(&self, open: &Arc<OpenSegment>, groups: Vec<usize>) -> Result<Vec<usize>> {
         let Some(pruning) = self.request.pruning.as_ref().filter(|_| !groups.is_empty()) else { return Ok(groups) };
-        let mut statistics = RowGroupStatistics {
-            open,
-            table: &self.request.table,
-            groups: groups.clone(),
-            blooms: Default::default(),
-        };
+        let mut statistics =
+            RowGroupStatistics { open, table: &self.request.table, groups: groups.clone(), blooms: Default::default() };
         for name in pruning.literal_columns() {
             let Some(column) = statistics.bloom_column(&name) else { continue };
             let blooms = self.load_blooms(open, &groups, column).await?;
@@ -246,7 +251,8 @@ impl ScanRun {
         let conversion = Conversion::new(&open, &self.request.output_columns(), Arc::clone(&self.request.schema));
         let read = matchers.iter().map(|matcher| &matcher.conversion).chain([&conversion]);
         let leaves = leaves_of(read, &open);
-        let bytes: i64 = leaves.iter().map(|leaf| open.reader.metadata().row_group(group).column(*leaf).compressed_size()).sum();
+        let bytes: i64 =
+            leaves.iter().map(|leaf| open.reader.metadata().row_group(group).column(*leaf).compressed_size()).sum();
         let skips_rows = !matchers.is_empty() || !rows.is_all();
         let (metadata, group_in_metadata) = if skips_rows && bytes > WHOLE_COLUMNS_BYTES {
             let (pages, left) = self.locate_pages(&open, group, &leaves).await?;
@@ -318,12 +324,13 @@ impl ScanRun {
 
     /// 0 for short columns, 1 for attributes, 2 for long texts.
     fn cost_of(&self, part: &Arc<dyn PhysicalExpr>) -> usize {
-        let costs = collect_columns(part).into_iter().map(|column| match self.request.table.columns.get(column.index()) {
-            Some(LogicalColumn::Plain(name)) if name == "body" => 2,
-            Some(LogicalColumn::Object(_)) | None => 2,
-            Some(LogicalColumn::Attribute(..)) => 1,
-            Some(_) => 0,
-        });
+        let costs =
+            collect_columns(part).into_iter().map(|column| match self.request.table.columns.get(column.index()) {
+                Some(LogicalColumn::Plain(name)) if name == "body" => 2,
+                Some(LogicalColumn::Object(_)) | None => 2,
+                Some(LogicalColumn::Attribute(..)) => 1,
+                Some(_) => 0,
+            });
         costs.max().unwrap_or(0)
     }
 }
@@ -353,8 +360,9 @@ impl RowMatcher {
         places.sort_unstable();
         places.dedup();
         let columns: Vec<LogicalColumn> = places.iter().map(|place| request.table.columns[*place].clone()).collect();
-        let schema: SchemaRef =
-            Arc::new(Schema::new(places.iter().map(|place| request.table.schema.field(*place).clone()).collect::<Vec<_>>()));
+        let schema: SchemaRef = Arc::new(Schema::new(
+            places.iter().map(|place| request.table.schema.field(*place).clone()).collect::<Vec<_>>(),
+        ));
         let predicate = reassign_expr_columns(predicate, &schema)?;
         Ok(Self { conversion: Conversion::new(open, &columns, schema), predicate, failure })
     }

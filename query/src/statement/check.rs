@@ -37,7 +37,8 @@ pub(super) fn query(query: &Query) -> Result<()> {
     }
     for table in query.with.iter().flat_map(|with| &with.cte_tables) {
         if table_signal(&table.alias.name.value).is_some() {
-            let problem = format!("WITH {}: a subquery may not be named like a table; choose another name", table.alias.name);
+            let problem =
+                format!("WITH {}: a subquery may not be named like a table; choose another name", table.alias.name);
             return Err(Error::statement(problem));
         }
     }
@@ -73,13 +74,16 @@ pub(super) fn relation(factor: &TableFactor, named: &BTreeSet<String>) -> Result
             table_signal(single).map(Some).ok_or_else(|| unknown_table(name, named))
         }
         TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
-            let allowed = single_name(name).is_some_and(|name| TABLE_FUNCTIONS.contains(&name.to_ascii_lowercase().as_str()));
+            let allowed =
+                single_name(name).is_some_and(|name| TABLE_FUNCTIONS.contains(&name.to_ascii_lowercase().as_str()));
             if allowed {
                 return Ok(None);
             }
             Err(Error::statement(format!("table function {name} is refused; only {}", TABLE_FUNCTIONS.join(", "))))
         }
-        TableFactor::Derived { sample: None, .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => Ok(None),
+        TableFactor::Derived { sample: None, .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => {
+            Ok(None)
+        }
         other => Err(Error::statement(format!("FROM {other} is not supported; a table, a subquery or a join"))),
     }
 }

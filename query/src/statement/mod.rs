@@ -46,7 +46,10 @@ pub(crate) struct QueryStatement {
 /// What is wrong with it, where, and what is allowed.
 pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
     if text.len() > LONGEST_STATEMENT_BYTES {
-        return Err(Error::statement(format!("the statement has {} bytes; at most {LONGEST_STATEMENT_BYTES}", text.len())));
+        return Err(Error::statement(format!(
+            "the statement has {} bytes; at most {LONGEST_STATEMENT_BYTES}",
+            text.len()
+        )));
     }
     let invalid = |error: datafusion::error::DataFusionError| Error::statement(error.strip_backtrace());
     let mut parser = DFParserBuilder::new(text).build().map_err(invalid)?;

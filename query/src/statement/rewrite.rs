@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint, JoinOperator,
-    ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor, Value, ValueWithSpan,
-    VisitMut, VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint,
+    JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor,
+    Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 use tidemill_types::Signal;
 
@@ -115,10 +115,19 @@ fn attribute_call(function: &Function) -> Result<Option<(Option<Ident>, Attribut
         _ => return Ok(None),
     };
     let Some(scope) = function_scope(&name.value) else { return Ok(None) };
-    let usage = || Error::statement(format!("{function}: {0} takes one key in single quotes, as {0}('http.method')", scope_function(scope)));
+    let usage = || {
+        Error::statement(format!(
+            "{function}: {0} takes one key in single quotes, as {0}('http.method')",
+            scope_function(scope)
+        ))
+    };
     let FunctionArguments::List(list) = &function.args else { return Err(usage()) };
-    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(key), .. })))] =
-        list.args.as_slice()
+    let [
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(key),
+            ..
+        }))),
+    ] = list.args.as_slice()
     else {
         return Err(usage());
     };
@@ -169,7 +178,10 @@ impl HideAttributes<'_> {
                             self.exclude(&mut options)?;
                         }
                         let name = ObjectName(vec![ObjectNamePart::Identifier(relation.name.clone())]);
-                        projection.push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options));
+                        projection.push(SelectItem::QualifiedWildcard(
+                            SelectItemQualifiedWildcardKind::ObjectName(name),
+                            options,
+                        ));
                     }
                 }
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), mut options) => {
@@ -177,7 +189,10 @@ impl HideAttributes<'_> {
                     if relations.iter().any(|relation| relation.is_table && relation.name.to_string() == text) {
                         self.exclude(&mut options)?;
                     }
-                    projection.push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options));
+                    projection.push(SelectItem::QualifiedWildcard(
+                        SelectItemQualifiedWildcardKind::ObjectName(name),
+                        options,
+                    ));
                 }
                 other => projection.push(other),
             }
@@ -192,9 +207,11 @@ impl HideAttributes<'_> {
             Some(ExcludeSelectItem::Single(name)) => vec![name],
             Some(ExcludeSelectItem::Multiple(names)) => names,
         };
-        names.extend(self.0.iter().map(|key| {
-            ObjectName(vec![ObjectNamePart::Identifier(Ident::with_quote('"', key.column_name()))])
-        }));
+        names.extend(
+            self.0
+                .iter()
+                .map(|key| ObjectName(vec![ObjectNamePart::Identifier(Ident::with_quote('"', key.column_name()))])),
+        );
         options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
         Ok(())
     }

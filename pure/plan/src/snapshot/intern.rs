@@ -31,7 +31,8 @@ impl<T: Eq + Hash + Clone> Pool<T> {
             Some(number) => number,
             None => {
                 self.slots.push(None);
-                u32::try_from(self.slots.len() - 1).expect("fewer shared values than segments, fewer segments than 2^32")
+                u32::try_from(self.slots.len() - 1)
+                    .expect("fewer shared values than segments, fewer segments than 2^32")
             }
         };
         self.slots[number as usize] = Some((Arc::clone(&shared), 1));

@@ -1,7 +1,5 @@
 //! A small lake to ask questions of: a folder, an embedded metastore, and telemetry made from numbers.
 
-#![expect(dead_code, reason = "each test file uses a part of it")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +15,8 @@ use tidemill_segment::push::{PushEncoding, check_push};
 use tidemill_segment::{DraftBody, DraftSegment};
 use tidemill_store::buckets::Buckets;
 use tidemill_store::folder::FolderStore;
-use tidemill_store::object::{PutBody, PutMode};
 use tidemill_store::metastore::SegmentFilter;
+use tidemill_store::object::{PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_store::{Metastore, ObjectStore};
 use tidemill_types::keys::SegmentKey;
@@ -42,7 +40,12 @@ pub fn organization(number: u8) -> OrganizationId {
     format!("{number:08}-0000-4000-8000-000000000000").parse().expect("a UUID")
 }
 
-fn engine(folder: &TempDir, store: &Arc<FolderStore>, metastore: &Arc<SqliteMetastore>, uses_indexes: bool) -> QueryEngine {
+pub fn engine(
+    folder: &TempDir,
+    store: &Arc<impl ObjectStore>,
+    metastore: &Arc<SqliteMetastore>,
+    uses_indexes: bool,
+) -> QueryEngine {
     let buckets = Buckets::new();
     buckets.set(BUCKET, Arc::clone(store) as Arc<dyn ObjectStore>);
     let mut options = QueryOptions::new(folder.path().join("spill"));
@@ -135,18 +138,28 @@ impl World {
 
     /// Merges live segments into indexed ones and retires the inputs, leaving their objects.
     pub async fn compact(&mut self, inputs: &[SegmentMeta], level: u8) -> Vec<SegmentMeta> {
+        let metas = self.merge(inputs, level).await;
+        replace(&self.metastore, inputs, &metas).await;
+        metas
+    }
+
+    /// Stores merged segments that nobody knows yet.
+    pub async fn merge(&mut self, inputs: &[SegmentMeta], level: u8) -> Vec<SegmentMeta> {
         let file = |meta: &SegmentMeta| self.object_path(&meta.object_key);
         let merge = inputs.iter().map(|meta| MergeInput { meta: meta.clone(), file: file(meta) }).collect();
         let options =
             MergeOptions { level: Level(level), promote: Vec::new(), spool: self.spool(), target_bytes: 1 << 30 };
         let drafts = merge_segments(merge, options).expect("they merge");
-        let owner = inputs[0].organization;
-        let ids: Vec<_> = inputs.iter().map(|meta| meta.id).collect();
-        assert_eq!(self.metastore.retire_segments(&ids).await.expect("they are retired"), ids.len() as u64);
-        self.publish(owner, drafts).await
+        self.put(inputs[0].organization, drafts).await
     }
 
     async fn publish(&mut self, owner: OrganizationId, drafts: Vec<DraftSegment>) -> Vec<SegmentMeta> {
+        let metas = self.put(owner, drafts).await;
+        replace(&self.metastore, &[], &metas).await;
+        metas
+    }
+
+    async fn put(&mut self, owner: OrganizationId, drafts: Vec<DraftSegment>) -> Vec<SegmentMeta> {
         let mut metas = Vec::new();
         for draft in drafts {
             self.works += 1;
@@ -167,8 +180,6 @@ impl World {
             self.store.put(&key.object_key(), body, PutMode::IfAbsent).await.expect("it is stored");
             metas.push(draft.meta(&key, BUCKET, 1, None));
         }
-        let adopted = self.metastore.adopt_segments(&metas).await.expect("they are adopted");
-        assert_eq!(adopted, metas.len() as u64);
         metas
     }
 
@@ -215,6 +226,13 @@ impl World {
             Ok(stream) => stream.collect().await.expect_err(text),
         }
     }
+}
+
+/// Makes `outputs` live instead of `inputs`.
+pub async fn replace(metastore: &SqliteMetastore, inputs: &[SegmentMeta], outputs: &[SegmentMeta]) {
+    let ids: Vec<_> = inputs.iter().map(|meta| meta.id).collect();
+    assert_eq!(metastore.retire_segments(&ids).await.expect("they are retired"), ids.len() as u64);
+    assert_eq!(metastore.adopt_segments(outputs).await.expect("they are adopted"), outputs.len() as u64);
 }
 
 /// Every value as text, null as `NULL`.

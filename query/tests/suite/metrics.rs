@@ -1,13 +1,11 @@
 //! Metrics and spans in SQL, and samples that were sent more than once.
 
-mod world;
-
+use crate::world::{SECOND_NS, START_NS, World, attribute};
 use serde_json::{Value, json};
 use tidemill_query::QueryLimits;
 use tidemill_query::scan::{Matcher, MatcherTarget, RowRequest};
 use tidemill_query::{AttributeKey, AttributeScope};
 use tidemill_types::{Signal, TimeRange, TimestampNs};
-use world::{SECOND_NS, START_NS, World, attribute};
 
 fn gauge(host: &str, points: &[(i64, f64)]) -> Value {
     let points: Vec<Value> = points
@@ -69,7 +67,7 @@ async fn evaluators_read_rows_without_sql() {
         limit: None,
     };
     let stream = world.engine.rows(world.organization, request.clone(), QueryLimits::default()).await.expect("it runs");
-    let mut rows = world::rows(&stream.collect().await.expect("it ends"));
+    let mut rows = crate::world::rows(&stream.collect().await.expect("it ends"));
     rows.sort();
     assert_eq!(rows.len(), 2);
     assert_eq!((rows[0][0].as_str(), rows[1][0].as_str(), rows[0][2].as_str()), ("1.0", "2.0", "one"));
@@ -101,10 +99,21 @@ async fn spans_have_their_parts() {
                  events[1]['name'] FROM spans WHERE trace_id = '5b8efff798038103d269b633813fc60c' AND attr('http.response.status_code') >= 500",
             )
             .await;
-        let expected =
-            ["5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b173", "GET /", "server", "1500", "error", "500", "exception"];
+        let expected = [
+            "5b8efff798038103d269b633813fc60c",
+            "eee19b7ec3c1b173",
+            "GET /",
+            "server",
+            "1500",
+            "error",
+            "500",
+            "exception",
+        ];
         assert_eq!(rows, [expected]);
-        assert_eq!(world.value("SELECT count(*) FROM spans WHERE trace_id = '5b8efff798038103d269b633813fc60d'").await, "0");
+        assert_eq!(
+            world.value("SELECT count(*) FROM spans WHERE trace_id = '5b8efff798038103d269b633813fc60d'").await,
+            "0"
+        );
         if world.metastore_has(&metas[0]).await {
             world.compact(&metas, 1).await;
         }

@@ -1,15 +1,25 @@
 //! With and without indexes, at every level, a query answers the same rows.
 
-mod world;
-
+use crate::world::{SECOND_NS, START_NS, World, attribute, log, logs};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tidemill_types::Signal;
-use world::{SECOND_NS, START_NS, World, attribute, log, logs};
 
-const WORDS: [&str; 12] =
-    ["error", "Error", "timeout", "user42", "x", "order17", "größe", "a-b", "100%", "under_score", "7f3a9c", "back\\slash"];
+const WORDS: [&str; 12] = [
+    "error",
+    "Error",
+    "timeout",
+    "user42",
+    "x",
+    "order17",
+    "größe",
+    "a-b",
+    "100%",
+    "under_score",
+    "7f3a9c",
+    "back\\slash",
+];
 const SERVICES: [&str; 3] = ["api", "cart", "größe"];
 
 fn pick<'a>(random: &mut StdRng, from: &[&'a str]) -> &'a str {
@@ -73,7 +83,10 @@ fn condition(random: &mut StdRng, depth: u32) -> String {
         1 => format!("body LIKE {}", quoted(&format!("%{}%{}%", word, pick(random, &WORDS)))),
         2 => format!("body LIKE {}", quoted(&format!("{}%", &word[..1]))),
         3 => format!("body = {}", quoted(word)),
-        4 => format!("has_token(body, {})", quoted(pick(random, &["error", "Error", "user42", "7f3a9c", "order17", "nothing"]))),
+        4 => format!(
+            "has_token(body, {})",
+            quoted(pick(random, &["error", "Error", "user42", "7f3a9c", "order17", "nothing"]))
+        ),
         5 => format!("service_name = {}", quoted(pick(random, &SERVICES))),
         6 => format!("service_name IN ({}, 'nobody')", quoted(pick(random, &SERVICES))),
         7 => format!("attr('word') = {}", quoted(word)),
@@ -110,7 +123,10 @@ async fn indexes_change_no_answer() {
     for condition in &conditions {
         expected.push(plain.sql(&statement(condition)).await.0);
     }
-    assert!(expected.iter().any(|rows| !rows.is_empty()) && expected.iter().any(|rows| rows.len() < 100), "seed {seed}");
+    assert!(
+        expected.iter().any(|rows| !rows.is_empty()) && expected.iter().any(|rows| rows.len() < 100),
+        "seed {seed}"
+    );
     for (condition, expected) in conditions.iter().zip(&expected) {
         assert_eq!(&world.sql(&statement(condition)).await.0, expected, "level 0, seed {seed}: {condition}");
     }

@@ -1,10 +1,8 @@
 //! Every example of docs/sql.md runs, and those that show rows find some.
 
-mod world;
-
+use crate::world::{SECOND_NS, START_NS, World, attribute, log, logs};
 use serde_json::json;
 use tidemill_types::Signal;
-use world::{SECOND_NS, START_NS, World, attribute, log, logs};
 
 const TRACE: &str = "5b8efff798038103d269b633813fc60c";
 
@@ -35,7 +33,7 @@ async fn example_world() -> World {
 
 #[tokio::test]
 async fn the_examples_run() {
-    let page = include_str!("../../docs/sql.md");
+    let page = include_str!("../../../docs/sql.md");
     let examples: Vec<&str> =
         page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().expect("it is closed")).collect();
     assert!(examples.len() >= 8, "{}", examples.len());

@@ -1,0 +1,9 @@
+//! Queries over a small lake of real segments, in one binary because linking DataFusion is what takes time.
+
+mod docs;
+mod equivalence;
+mod metrics;
+mod pruning;
+mod replaced;
+mod sql;
+mod world;
