@@ -25,7 +25,7 @@ pub enum Place {
 /// An open database of one of the two kinds.
 pub enum Opened {
     Sqlite(SqliteMetastore),
-    Postgres(PostgresMetastore),
+    Postgres(Box<PostgresMetastore>),
 }
 
 impl Place {
@@ -56,7 +56,7 @@ impl Place {
                     metastore: options,
                     ..PostgresOptions::new(dsn)
                 };
-                Opened::Postgres(PostgresMetastore::connect(&options).await?)
+                Opened::Postgres(Box::new(PostgresMetastore::connect(&options).await?))
             }
         })
     }
@@ -64,7 +64,7 @@ impl Place {
     pub async fn open_with(&self, options: MetastoreOptions) -> Arc<dyn Metastore> {
         match self.try_open(options).await.expect("opens") {
             Opened::Sqlite(store) => Arc::new(store),
-            Opened::Postgres(store) => Arc::new(store),
+            Opened::Postgres(store) => Arc::new(*store),
         }
     }
 
