@@ -6,6 +6,7 @@
 mod generate;
 mod planning;
 mod push;
+mod queue;
 mod records;
 mod templates;
 
@@ -28,6 +29,8 @@ enum Command {
     Push(push::Options),
     /// Plan one hour over many synthetic segments.
     Planning(planning::Options),
+    /// Enqueue, claim and complete jobs that do nothing.
+    Queue(queue::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Command::Generate(options) => generate::run(&options)?,
         Command::Push(options) => runtime()?.block_on(push::run(&options))?,
         Command::Planning(options) => planning::run(&options),
+        Command::Queue(options) => runtime()?.block_on(queue::run(&options))?,
     };
     writeln!(std::io::stdout(), "{report}")?;
     Ok(())
