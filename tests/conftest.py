@@ -16,7 +16,7 @@ SAMPLES = Path(os.environ.get("TIDEMILL_SAMPLES", Path(__file__).resolve().paren
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; left out by ./test --quick")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; left out by `./test -- -m 'not slow'`")
     if not binary().exists():
         raise pytest.UsageError(f"{binary()} is not built; run the tests by ./test")
 

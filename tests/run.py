@@ -80,15 +80,13 @@ def build_binary() -> bool:
     return subprocess.run(command, cwd=TREE).returncode == 0
 
 
-def run_python(count: Count, scratch: Path, arguments: list[str], is_quick: bool) -> None:
+def run_python(count: Count, scratch: Path, arguments: list[str]) -> None:
     """pytest on `tests/`, its results read from the report it writes."""
     if not build_binary():
         count.check("cargo build (the Python tests need the binary)", False)
         return
     report = scratch / "pytest.xml"
     command = [sys.executable, "-m", "pytest", "tests", "-p", "no:cacheprovider", f"--junitxml={report}", f"--basetemp={scratch / 'pytest'}", *arguments]
-    if is_quick:
-        command += ["-m", "not slow"]
     title("pytest " + " ".join(command[3:]))
     status = subprocess.run(command, cwd=TREE).returncode
     if not report.exists():
@@ -110,10 +108,12 @@ def run_python(count: Count, scratch: Path, arguments: list[str], is_quick: bool
 
 
 @contextlib.contextmanager
-def world(scratch: Path, parts: list[str]):
-    """The servers, and the environment that tells the tests where they are."""
+def world(scratch: Path, wanted: bool):
+    """The servers, and the environment that tells the tests where they are. Without it they say that they did not run."""
+    for name in [name for name in os.environ if name.startswith(("TIDEMILL_TEST_POSTGRES", "TIDEMILL_TEST_S3", "TIDEMILL_TEST_AZURE"))]:
+        del os.environ[name]
     with contextlib.ExitStack() as stack:
-        if "rust" in parts or "python" in parts:
+        if wanted:
             title("starting PostgreSQL 18, moto, Azurite")
             cluster = stack.enter_context(services.postgres(scratch / "postgresql"))
             os.environ.update(services.AWS_ENVIRONMENT)
@@ -128,12 +128,15 @@ def world(scratch: Path, parts: list[str]):
 def main() -> int:
     """Runs what was asked for; the exit status is 0 only if everything passed."""
     parser = argparse.ArgumentParser(prog="./test", description="Runs the tests.")
-    parser.add_argument("--quick", action="store_true", help="without the long end-to-end tests")
+    parser.add_argument("--quick", action="store_true", help="format, lints and the Rust tests that need no server")
     parser.add_argument("--long", action="store_true", help="the kill test at its full length")
     parser.add_argument("--only", action="append", choices=PARTS, help="one part (repeatable)")
     parser.add_argument("pytest", nargs="*", help="after --: arguments for pytest")
     arguments = parser.parse_args()
-    parts = arguments.only or PARTS
+    if arguments.quick and "python" in (arguments.only or []):
+        parser.error("--quick leaves the Python tests out: they need servers")
+    parts = arguments.only or (["lint", "rust"] if arguments.quick else PARTS)
+    needs_servers = not arguments.quick and parts != ["lint"]
     if arguments.long:
         os.environ["TIDEMILL_TEST_LONG"] = "1"
 
@@ -143,13 +146,13 @@ def main() -> int:
     count = Count()
     scratch = Path(tempfile.mkdtemp(prefix="tidemill-test-"))
     try:
-        with world(scratch, parts):
+        with world(scratch, needs_servers):
             if "lint" in parts:
                 run_lint(count)
             if "rust" in parts:
                 run_rust(count)
             if "python" in parts:
-                run_python(count, scratch, arguments.pytest, arguments.quick)
+                run_python(count, scratch, arguments.pytest)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

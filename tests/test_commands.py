@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 
@@ -115,6 +116,28 @@ def test_status_and_doctor_speak(mill: Tidemill) -> None:
     assert mill.session.get(mill.url("api", "/readyz"), timeout=5).status_code == 200
     metrics = mill.session.get(mill.url("api", "/metrics"), timeout=5).text
     assert "tidemill_" in metrics
+
+
+def test_a_cut_list_says_so(mill: Tidemill) -> None:
+    mill.start()
+    for name in ("b", "c", "d"):
+        mill.cli("org", "create", name)
+        key = json.loads(mill.cli("key", "create", "--organization", name, "--output", "json").stdout)["key"]
+        assert mill.push("logs", otlp.logs([1]), x_api_key=key).status_code == 200
+    mill.drain()
+    assert len(lake.live_segments(mill, "logs")) == 3
+    cut = mill.cli("segments", "list", "--limit", "2", "--output", "json")
+    assert len(json.loads(cut.stdout)) == 2 and "more" in cut.stderr
+    whole = mill.cli("segments", "list", "--limit", "3", "--output", "json")
+    assert len(json.loads(whole.stdout)) == 3 and whole.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_told_from_one_that_is_slow(mill: Tidemill) -> None:
+    mill.start()
+    mill.process.send_signal(signal.SIGSTOP)
+    done = mill.cli("status", check=False)
+    assert done.returncode != 0 and "does not answer" in done.stderr
 
 
 def test_sql_from_the_command_line(mill: Tidemill) -> None:

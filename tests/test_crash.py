@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -22,6 +23,8 @@ from support.server import Tidemill, binary
 
 TREE = Path(__file__).resolve().parent.parent
 HOUR_NS = 3_600_000_000_000
+# What an hour's new points are rolled up after, and a little.
+ROLLUP_DELAY_S = 65
 SIGNALS = ("logs", "metrics", "traces")
 
 
@@ -50,20 +53,20 @@ def test_kills_at_every_step_lose_and_double_nothing(tmp_path: Path, metastore: 
     mill = Tidemill(tmp_path / "mill", worker__lease="2s", sweep__interval="1s", sweep__raw_grace="1s")
     if metastore == "postgresql":
         mill.configure(metastore__url=fresh_database())
-    plan = [step for round_number in range(kills_wanted()) for step in steps()]
+    plan = itertools.cycle(steps())
     killed: dict[str, int] = dict.fromkeys(steps(), 0)
     unreached: dict[str, int] = dict.fromkeys(steps(), 0)
     mill.start()
-    # Hours that are over are rolled up and compacted at once; the current one only from level 0 to 1.
-    over = (time.time_ns() // HOUR_NS - 3) * HOUR_NS
-    load = Load(mill, times_ns={"metrics": over, "traces": over})
+    began = time.monotonic()
+    load = Load(mill, time_ns=lambda signal: None if signal == "logs" else closed_hour_ns(began))
     try:
         mill.kill()
         with load:
-            while sum(killed.values()) < kills_wanted():
+            while sum(killed.values()) < kills_wanted() or any(not killed[step] and unreached[step] < 3 for step in steps()):
                 # Every step in turn; one that only background work reaches may need a few tries before there is such work.
-                step = plan.pop(0)
-                if unreached[step] >= 3 + killed[step]:
+                step = next(plan)
+                too_early = step == "rollup-uploaded" and time.monotonic() < began + ROLLUP_DELAY_S
+                if too_early or unreached[step] >= 3 + killed[step]:
                     continue
                 if kill_at(mill, step, chance.randint(1, 3)):
                     killed[step] += 1
@@ -84,6 +87,12 @@ def test_kills_at_every_step_lose_and_double_nothing(tmp_path: Path, metastore: 
         assert not never, f"no kill ever happened at {never}: the step is not passed where it should be"
     finally:
         mill.kill()
+
+
+def closed_hour_ns(began: float) -> int:
+    """An hour that is over, another one every two seconds: so from the first delay on, a rollup is due at any time."""
+    hours_ago = 3 + int((time.monotonic() - began) / 2) % 40
+    return (time.time_ns() // HOUR_NS - hours_ago) * HOUR_NS
 
 
 def kill_at(mill: Tidemill, step: str, count: int, *, at_most_s: float = 8) -> bool:

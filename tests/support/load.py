@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 
 import requests
 
@@ -16,13 +17,13 @@ class Load:
     """Threads that push numbered records of each signal until told to end."""
 
     def __init__(
-        self, mill: Tidemill, *, signals=("logs", "metrics", "traces"), records: int = 20, pause_s: float = 0.01, times_ns: dict[str, int] | None = None
+        self, mill: Tidemill, *, signals=("logs", "metrics", "traces"), records: int = 20, pause_s: float = 0.01, time_ns: Callable[[str], int | None] = lambda _signal: None
     ):
-        """`times_ns` sets the event time of a signal's first record; it is now where it is not set."""
+        """`time_ns` says at which event time a request of a signal begins; it is now for None."""
         self.mill = mill
         self.records = records
         self.pause_s = pause_s
-        self.times_ns = times_ns or {}
+        self.time_ns = time_ns
         self.counter = itertools.count()
         self.acknowledged: dict[str, set[int]] = {signal: set() for signal in signals}
         self.refused: list[str] = []
@@ -50,7 +51,7 @@ class Load:
         session.trust_env = False
         while not self.ending.is_set():
             numbers = [next(self.counter) for _ in range(self.records)]
-            body = ENCODE[signal](numbers, time_ns=self.times_ns.get(signal))
+            body = ENCODE[signal](numbers, time_ns=self.time_ns(signal))
             while not self._send(session, signal, body):
                 self.resent += 1
                 time.sleep(0.02)
