@@ -20,6 +20,8 @@ from support import services
 
 TREE = Path(__file__).resolve().parent.parent
 PARTS = ["lint", "rust", "python"]
+# Python tests mostly wait for background work, so more run at once than there are cores to count on.
+WORKERS = 3
 
 
 @dataclass
@@ -86,7 +88,7 @@ def run_python(count: Count, scratch: Path, arguments: list[str]) -> None:
         count.check("cargo build (the Python tests need the binary)", False)
         return
     report = scratch / "pytest.xml"
-    command = [sys.executable, "-m", "pytest", "tests", "-p", "no:cacheprovider", f"--junitxml={report}", f"--basetemp={scratch / 'pytest'}", *arguments]
+    command = [sys.executable, "-m", "pytest", "tests", "-p", "no:cacheprovider", "-n", str(WORKERS), "--dist", "worksteal", f"--junitxml={report}", f"--basetemp={scratch / 'pytest'}", *arguments]
     title("pytest " + " ".join(command[3:]))
     status = subprocess.run(command, cwd=TREE).returncode
     if not report.exists():

@@ -3,6 +3,9 @@
 //! Order: `--url`, then the server that runs on the data folder, then the metastore that the configuration names. The answers are
 //! the same; both ways end in [`Admin`].
 
+use std::path::Path;
+use std::time::Duration;
+
 use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +20,9 @@ use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::http::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, ProblemBody, RedriveRequest, Redriven};
 use crate::stack;
+
+/// How long a question of administration may take. SQL has the server's own limit.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running server's API.
 #[derive(Debug, Clone)]
@@ -42,13 +48,14 @@ pub enum Target {
 /// `Invalid` for a URL that is none.
 pub fn find_server(global: &GlobalOptions, config: &Config) -> Result<Option<Remote>> {
     if let Some(url) = &global.url {
-        return Remote::new(url, global.api_key.clone(), global.organization.clone()).map(Some);
+        return Remote::new(url, None, global.api_key.clone(), global.organization.clone()).map(Some);
     }
     let folder = DataFolder::new(config.data_dir());
     match folder.running_server() {
         Some(ports) => {
             let key = global.api_key.clone().or_else(|| folder.operator_key());
-            Remote::new(&ports.url(ports.api), key, global.organization.clone()).map(Some)
+            let certificate = ports.certificate.as_deref();
+            Remote::new(&ports.url(ports.api), certificate, key, global.organization.clone()).map(Some)
         }
         None => Ok(None),
     }
@@ -203,7 +210,9 @@ impl Target {
     pub async fn revoke_key(&self, id: &str) -> Result<()> {
         match self {
             Self::Remote(remote) => {
-                remote.request(Method::DELETE, &format!("keys/{}", escape(id))).send_checked().await.map(drop)
+                let mut call = remote.request(Method::DELETE, &format!("keys/{}", escape(id)));
+                call.builder = call.builder.timeout(ANSWER_TIMEOUT);
+                call.send_checked().await.map(drop)
             }
             Self::Local(admin, _) => admin.revoke_key(id).await,
         }
@@ -211,19 +220,31 @@ impl Target {
 }
 
 impl Remote {
-    /// The API at `base`.
+    /// The API at `base`, whose certificate may be the one in the file `certificate`.
     ///
     /// # Errors
     /// `Invalid` for a URL that is none.
-    pub fn new(base: &str, key: Option<String>, organization: Option<String>) -> Result<Self> {
+    pub fn new(
+        base: &str,
+        certificate: Option<&Path>,
+        key: Option<String>,
+        organization: Option<String>,
+    ) -> Result<Self> {
         let parsed = reqwest::Url::parse(base).map_err(|error| {
             Error::caused(ErrorKind::Invalid, format!("--url {base:?}"), error).with_hint("as http://127.0.0.1:8080")
         })?;
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(Error::invalid(format!("--url {base:?}: expected http:// or https://")));
         }
-        let client = reqwest::Client::builder()
-            .connect_timeout(std::time::Duration::from_secs(5))
+        // Without TLS there is no need to read the system's certificates.
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .tls_built_in_root_certs(parsed.scheme() == "https");
+        if let Some(certificate) = certificate.and_then(|file| std::fs::read(file).ok()) {
+            let chain = reqwest::Certificate::from_pem_bundle(&certificate).unwrap_or_default();
+            builder = chain.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
+        }
+        let client = builder
             .build()
             .map_err(|error| Error::caused(ErrorKind::Internal, "the HTTP client", error))?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key, organization })
@@ -258,15 +279,20 @@ impl Remote {
     /// `Unavailable` when nothing answers; the server's own error.
     pub async fn get<Q: Serialize, T: DeserializeOwned>(&self, path: &str, query: &Q) -> Result<T> {
         let mut call = self.request(Method::GET, path);
-        call.builder = call.builder.query(query);
+        call.builder = call.builder.query(query).timeout(ANSWER_TIMEOUT);
         call.read().await
     }
 
     async fn send<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: &B) -> Result<T> {
         let mut call = self.request(method, path);
-        call.builder = call.builder.json(body);
+        call.builder = call.builder.json(body).timeout(ANSWER_TIMEOUT);
         call.read().await
     }
+}
+
+/// What an error and all its causes say.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error}; ")).collect()
 }
 
 /// A request to the API being built.
@@ -285,8 +311,15 @@ impl Call {
     pub async fn send_checked(self) -> Result<reqwest::Response> {
         let base = self.base;
         let response = self.builder.send().await.map_err(|error| {
-            Error::caused(ErrorKind::Unavailable, format!("calling {base}"), error)
-                .with_hint("is the server running there?")
+            let hint = if chain_of(&error).contains("certificate") {
+                "its certificate is not trusted here: name the file that signs it in SSL_CERT_FILE, and the server by a name in the \
+                 certificate in --url"
+            } else if error.is_timeout() && !error.is_connect() {
+                "it takes connections but does not answer: is the process stopped or overloaded?"
+            } else {
+                "is the server running there?"
+            };
+            Error::caused(ErrorKind::Unavailable, format!("calling {base}"), error).with_hint(hint)
         })?;
         if response.status().is_success() { Ok(response) } else { Err(read_problem(response).await) }
     }
@@ -350,7 +383,7 @@ mod tests {
     #[test]
     fn a_url_that_is_none_is_refused() {
         for url in ["127.0.0.1:8080", "ftp://x", ""] {
-            assert_eq!(Remote::new(url, None, None).expect_err("is refused").kind(), ErrorKind::Invalid, "{url}");
+            assert_eq!(Remote::new(url, None, None, None).expect_err("is refused").kind(), ErrorKind::Invalid, "{url}");
         }
     }
 }

@@ -5,7 +5,11 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::admin::MAX_ROWS;
 use crate::error::{Error, Result};
+
+/// Rows of a list unless told otherwise.
+const LISTED_ROWS: usize = 100;
 
 /// How tables are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -74,6 +78,38 @@ impl Table {
 
 fn csv_cell(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
+
+/// What a list asks for: one row more than it shows, to know whether there are more.
+pub fn asked_rows(limit: Option<usize>) -> Option<usize> {
+    match limit.unwrap_or(LISTED_ROWS) {
+        // Refused where it is asked.
+        0 => Some(0),
+        shown if shown < MAX_ROWS => Some(shown + 1),
+        shown => Some(shown),
+    }
+}
+
+/// Prints at most `limit` rows of a list, and says on stderr when there are more.
+///
+/// # Errors
+/// Those of [`print`].
+pub fn print_list<T: Serialize>(
+    output: Output,
+    mut rows: Vec<T>,
+    limit: Option<usize>,
+    table: impl FnOnce(&[T]) -> Table,
+) -> Result<()> {
+    let shown = limit.unwrap_or(LISTED_ROWS);
+    let found = rows.len();
+    rows.truncate(shown);
+    print(output, &rows, |rows| table(rows))?;
+    if found > shown {
+        eprintln!("{shown} shown, there are more: --limit N shows up to {MAX_ROWS}");
+    } else if found == MAX_ROWS {
+        eprintln!("{MAX_ROWS} shown, there may be more");
+    }
+    Ok(())
 }
 
 /// Prints `data` as JSON, or the table that `table` makes of it.

@@ -10,7 +10,7 @@ use crate::client::Target;
 use crate::commands::queue::redrive;
 use crate::config::format_bytes;
 use crate::error::{Error, Result};
-use crate::output::{Table, print, print_text};
+use crate::output::{Table, asked_rows, print, print_list, print_text};
 use crate::present::{first_line, when};
 
 /// Which inputs; without a subcommand they are listed.
@@ -56,8 +56,8 @@ enum InboxCommand {
 pub async fn run(global: &GlobalOptions, target: &Target, options: InboxOptions) -> Result<()> {
     match options.command {
         None | Some(InboxCommand::List) => {
-            let request = InboxRequest { state: options.state, limit: options.limit };
-            print(global.output, &target.inbox(&request).await?, |entries| table(entries))
+            let request = InboxRequest { state: options.state, limit: asked_rows(options.limit) };
+            print_list(global.output, target.inbox(&request).await?, options.limit, table)
         }
         Some(InboxCommand::Show { id }) => {
             let request = InboxRequest { state: None, limit: Some(crate::admin::MAX_ROWS) };

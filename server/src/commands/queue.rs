@@ -9,7 +9,7 @@ use crate::admin::{MAX_ROWS, QueueRequest};
 use crate::cli::GlobalOptions;
 use crate::client::Target;
 use crate::error::{Error, Result};
-use crate::output::{Output, Table, print};
+use crate::output::{Output, Table, asked_rows, print, print_list};
 use crate::present::{first_line, when};
 
 /// Which work; without a subcommand it is listed.
@@ -62,8 +62,8 @@ pub async fn run(global: &GlobalOptions, target: &Target, options: QueueOptions)
     let QueueOptions { command, signal, action, dead, limit } = options;
     match command {
         None | Some(QueueCommand::List) => {
-            let request = QueueRequest { signal, action, dead, limit };
-            print(global.output, &target.queue(&request).await?, |entries| table(entries))
+            let request = QueueRequest { signal, action, dead, limit: asked_rows(limit) };
+            print_list(global.output, target.queue(&request).await?, limit, table)
         }
         Some(QueueCommand::Show { id }) => {
             let request = QueueRequest { limit: Some(MAX_ROWS), ..QueueRequest::default() };

@@ -9,7 +9,7 @@ use crate::client::Target;
 use crate::commands::queue::redrive;
 use crate::config::format_bytes;
 use crate::error::Result;
-use crate::output::{Output, Table, print};
+use crate::output::{Output, Table, asked_rows, print, print_list};
 use crate::present::when;
 
 /// Which segments; without a subcommand they are listed.
@@ -59,8 +59,8 @@ pub async fn run(global: &GlobalOptions, target: &Target, options: SegmentsOptio
     let SegmentsOptions { command, signal, tier, limit } = options;
     match command {
         None | Some(SegmentsCommand::List) => {
-            let request = SegmentsRequest { signal, tier, limit };
-            print(global.output, &target.segments(&request).await?, |segments| table(segments))
+            let request = SegmentsRequest { signal, tier, limit: asked_rows(limit) };
+            print_list(global.output, target.segments(&request).await?, limit, table)
         }
         Some(SegmentsCommand::Show { id }) => print(Output::Json, &target.segment(id).await?, |_| Table::default()),
         Some(SegmentsCommand::Redrive { ids, all }) => redrive(global, target, ids, all).await,
