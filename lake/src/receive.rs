@@ -266,6 +266,7 @@ impl Receiver {
             arrival: checked.arrival,
             answer,
             reservation: checked.reservation,
+            span: tracing::Span::current(),
         };
         let stopping = || Error::Stopping("the receiver");
         self.arrivals.send(gather::Arrival::Push(pending)).await.map_err(|_| stopping())?;

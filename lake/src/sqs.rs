@@ -7,7 +7,6 @@
 
 mod client;
 mod poller;
-mod role;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@
 mod compact;
 mod download;
 mod ingest;
+mod lag;
 mod lease;
 mod rollup;
 mod trigger;
@@ -27,13 +28,18 @@ use tidemill_types::{Action, ErrorKind, OrganizationId, WorkQueue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::clock::Clock;
 use crate::place::Placement;
 use crate::{Error, Result};
 
+pub use lag::{LAG_BOUNDS, LAG_WINDOW, Lag, LagHistogram, RecentLag};
 pub use trigger::Triggers;
 pub(crate) use trigger::{CompactPayload, RollupPayload};
+
+/// The collector under whose name a server sends what it tells of itself.
+pub const OWN_COLLECTOR: &str = "tidemill";
 
 /// A slot pauses at most this long after a failure of the world, so that other organizations' stores are still served.
 const WORLD_PAUSE: Duration = Duration::from_secs(5);
@@ -61,6 +67,8 @@ pub struct WorkerOptions {
     pub poll: Duration,
     /// How long a stopping worker goes on with what it has begun before it hands it back.
     pub grace: Duration,
+    /// Work for this organization makes no spans: what this process tells of itself is not traced while it is ingested.
+    pub untraced: Option<OrganizationId>,
 }
 
 impl WorkerOptions {
@@ -77,6 +85,7 @@ impl WorkerOptions {
             memory_bytes: 96 << 20,
             poll: Duration::from_secs(1),
             grace: Duration::from_secs(5),
+            untraced: None,
         }
     }
 }
@@ -113,6 +122,8 @@ pub struct WorkerCounters {
     pub times_replaced: AtomicU64,
     /// Records refused.
     pub records_refused: AtomicU64,
+    /// From arrival to queryable.
+    pub lag: Lag,
 }
 
 #[derive(Debug)]
@@ -297,14 +308,19 @@ impl Drop for UpkeepSlot {
 
 async fn run_bundle(shared: Arc<Shared>, bundle: Bundle, slot: OwnedSemaphorePermit) {
     let _upkeep = (bundle.queue.action != Action::Ingest).then(|| UpkeepSlot(shared.clone()));
+    let span = span_of(&shared, &bundle);
     let keeper = lease::keep(shared.deps.metastore.clone(), bundle.token, shared.options.lease);
     let ending = tokio::select! {
-        ending = perform(&shared, &bundle) => ending,
+        ending = perform(&shared, &bundle).instrument(span.clone()) => ending,
         () = keeper.lost() => Ok(Ending::Lost),
         () = shared.abandon.cancelled() => Ok(Ending::Abandoned),
     };
     drop(keeper);
     let counters = &shared.counters;
+    match &ending {
+        Ok(ending) => span.record("ending", tracing::field::debug(ending)),
+        Err(error) => span.record("otel.status_code", "ERROR").record("error", tracing::field::display(error)),
+    };
     match ending {
         Ok(Ending::Published) => {
             counters.published.fetch_add(1, Ordering::Relaxed);
@@ -325,6 +341,26 @@ async fn run_bundle(shared: Arc<Shared>, bundle: Bundle, slot: OwnedSemaphorePer
         }
     }
     drop(slot);
+}
+
+/// One span for a bundle; none for what servers tell of themselves, so that ingesting it does not make more of it.
+fn span_of(shared: &Shared, bundle: &Bundle) -> Span {
+    let is_own = |item: &WorkItem| item.input.as_ref().is_some_and(|input| input.collector == OWN_COLLECTOR);
+    if shared.options.untraced == Some(bundle.organization) || bundle.items.iter().all(is_own) {
+        return Span::none();
+    }
+    let bytes: u64 = bundle.items.iter().filter_map(|item| item.input.as_ref()).map(|input| input.size_bytes).sum();
+    tracing::info_span!(
+        "bundle",
+        otel.name = format!("{} {}", bundle.queue.action, bundle.queue.signal),
+        otel.status_code = tracing::field::Empty,
+        organization = %bundle.organization,
+        token = %bundle.token,
+        items = bundle.items.len(),
+        bytes,
+        ending = tracing::field::Empty,
+        error = tracing::field::Empty,
+    )
 }
 
 async fn perform(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Ending> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tidemill_lake::worker::{LAG_WINDOW, RecentLag};
 use tidemill_store::Metastore;
 use tidemill_store::metastore::{ApiKey, Backlog, InboxEntry, Organization, QueueEntry, SegmentFilter};
 use tidemill_types::{
@@ -46,6 +47,28 @@ pub struct Status {
     pub segments: Vec<SegmentsStatus>,
     /// How long the oldest input has been waiting to become queryable, in milliseconds; 0 when none waits.
     pub ingest_lag_ms: i64,
+    /// How long inputs took from arrival to queryable; only where a server with a worker answers.
+    #[serde(default)]
+    pub arrival_to_queryable: Option<LagStatus>,
+}
+
+/// The lag of the inputs that the answering server made queryable in the last minutes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LagStatus {
+    /// How far back "the last minutes" reach, in seconds.
+    pub window_s: u64,
+    /// How many inputs.
+    pub inputs: usize,
+    /// Half of them took at most this long.
+    pub p50_ms: f64,
+    /// 99 of 100 took at most this long.
+    pub p99_ms: f64,
+}
+
+impl From<RecentLag> for LagStatus {
+    fn from(lag: RecentLag) -> Self {
+        Self { window_s: LAG_WINDOW.as_secs(), inputs: lag.inputs, p50_ms: lag.p50_ms, p99_ms: lag.p99_ms }
+    }
 }
 
 /// One queue in [`Status`].
@@ -177,6 +200,7 @@ impl Admin {
                 })
                 .collect(),
             ingest_lag_ms,
+            arrival_to_queryable: None,
         })
     }
 

@@ -76,7 +76,15 @@ mod tests {
     #[test]
     fn the_lines_can_be_pasted() {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let ports = Ports { pid: 1, scheme: "http".to_owned(), address, api: 8080, grpc: Some(4317), http: Some(4318) };
+        let ports = Ports {
+            pid: 1,
+            scheme: "http".to_owned(),
+            address,
+            api: 8080,
+            grpc: Some(4317),
+            http: Some(4318),
+            certificate: None,
+        };
         assert_eq!(
             exporter_lines(&ports, Some("tm_1")),
             "export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317\nexport OTEL_EXPORTER_OTLP_PROTOCOL=grpc\n\

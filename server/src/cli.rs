@@ -31,29 +31,40 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Flags that every command takes.
+/// Flags that every command takes. Helps show them below the command's own.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalOptions {
-    /// Configuration file (TOML); otherwise ./tidemill.toml, if there is one
-    #[arg(long, global = true, env = "TIDEMILL_CONFIG", value_name = "FILE")]
+    /// Configuration file (TOML) [default: ./tidemill.toml, if there is one; env: TIDEMILL_CONFIG]
+    #[arg(long, global = true, env = "TIDEMILL_CONFIG", hide_env = true, value_name = "FILE", display_order = 1000)]
     pub config: Option<PathBuf>,
     /// Folder of embedded data [default: ./tidemill-data]
-    #[arg(long, global = true, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "FOLDER", display_order = 1001)]
     pub data_dir: Option<PathBuf>,
-    /// Set any configuration key, as `listen.api_port=9000` (repeatable; `tidemill config show` lists them)
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    /// Set any key of the configuration, as listen.api_port=9000; repeatable, `tidemill config show` lists them
+    #[arg(long, global = true, value_name = "KEY=VALUE", display_order = 1002)]
     pub set: Vec<String>,
-    /// A running server's API, as http://127.0.0.1:8080; otherwise the one that runs on the data folder, else the metastore itself
-    #[arg(long, global = true, env = "TIDEMILL_URL")]
+    /// A server's API, as http://127.0.0.1:8080 [default: the one that runs on the data folder, else the metastore itself;
+    /// env: TIDEMILL_URL]
+    #[arg(long, global = true, env = "TIDEMILL_URL", hide_env = true, display_order = 1003)]
     pub url: Option<String>,
-    /// API key for --url
-    #[arg(long, global = true, env = "TIDEMILL_API_KEY", hide_env_values = true, value_name = "KEY")]
+    /// API key for --url [env: TIDEMILL_API_KEY]
+    #[arg(long, global = true, env = "TIDEMILL_API_KEY", hide_env = true, value_name = "KEY", display_order = 1004)]
     pub api_key: Option<String>,
     /// Act for this organization (id or name)
-    #[arg(long, global = true, value_name = "ORGANIZATION")]
+    #[arg(long, global = true, value_name = "ORGANIZATION", display_order = 1005)]
     pub organization: Option<String>,
-    /// How tables are printed
-    #[arg(long, short, global = true, value_enum, default_value_t)]
+    /// How answers are printed: table, json or csv
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "FORMAT",
+        display_order = 1006
+    )]
     pub output: Output,
 }
 

@@ -244,9 +244,7 @@ impl Remote {
             let chain = reqwest::Certificate::from_pem_bundle(&certificate).unwrap_or_default();
             builder = chain.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
         }
-        let client = builder
-            .build()
-            .map_err(|error| Error::caused(ErrorKind::Internal, "the HTTP client", error))?;
+        let client = builder.build().map_err(|error| Error::caused(ErrorKind::Internal, "the HTTP client", error))?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key, organization })
     }
 

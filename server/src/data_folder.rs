@@ -37,6 +37,9 @@ pub struct Ports {
     /// OTLP over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<u16>,
+    /// The certificate chain that commands on this machine trust when they call this server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
 }
 
 impl Ports {
@@ -206,6 +209,7 @@ mod tests {
             api: 1,
             grpc: Some(2),
             http: None,
+            certificate: None,
         };
         assert_eq!(ports.url(2), "http://127.0.0.1:2");
         folder.write_ports(&ports).expect("is written");

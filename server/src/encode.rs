@@ -2,18 +2,17 @@
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use tidemill_query::QueryStream;
 use tidemill_query::output::Encoder;
 use tidemill_types::ErrorKind;
 
 use crate::error::{Error, Result};
-use crate::query::from_query;
+use crate::query::{RunningQuery, from_query};
 
 pub use tidemill_query::output::OutputFormat;
 
 /// An answer being written. Dropping it cancels its query.
 pub struct Answer {
-    rows: QueryStream,
+    query: RunningQuery,
     /// `None` once the last bytes are written.
     encoder: Option<Encoder>,
 }
@@ -23,10 +22,10 @@ impl Answer {
     ///
     /// # Errors
     /// `Invalid` when the format cannot express a column.
-    pub fn new(format: OutputFormat, rows: QueryStream) -> Result<Self> {
-        let encoder = Encoder::new(format, &rows.schema())
+    pub fn new(format: OutputFormat, query: RunningQuery) -> Result<Self> {
+        let encoder = Encoder::new(format, &query.rows.schema())
             .map_err(|error| Error::caused(ErrorKind::Invalid, "the answer's columns", error))?;
-        Ok(Self { rows, encoder: Some(encoder) })
+        Ok(Self { query, encoder: Some(encoder) })
     }
 
     /// The next bytes, or `None` after the last.
@@ -36,7 +35,7 @@ impl Answer {
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
             let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
-            let batch = match self.rows.next().await {
+            let batch = match self.query.rows.next().await {
                 Some(batch) => Some(batch.map_err(from_query)?),
                 None => None,
             };

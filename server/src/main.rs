@@ -14,6 +14,7 @@ mod encode;
 mod error;
 mod http;
 mod intake;
+mod invocation;
 mod listener;
 mod metrics;
 mod notifications;

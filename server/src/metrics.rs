@@ -22,6 +22,15 @@ impl Exposition {
         self.sample(name, "gauge", help, labels, value);
     }
 
+    /// Adds a histogram: its buckets (upper bound, how many are at or below it), all it counted, and their sum.
+    pub fn histogram(&mut self, name: &str, help: &str, buckets: &[(f64, u64)], count: u64, sum: f64) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        for (bound, at_most) in buckets {
+            let _ = writeln!(self.text, "{name}_bucket{{le=\"{bound}\"}} {at_most}");
+        }
+        let _ = writeln!(self.text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+    }
+
     /// The scrape's text. Samples of one name must have been added together.
     pub fn finish(self) -> String {
         self.text
@@ -49,6 +58,22 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_ends_with_all_it_counted() {
+        let mut exposition = Exposition::default();
+        exposition.histogram("tidemill_x_seconds", "Help.", &[(0.5, 1), (2.0, 3)], 4, 9.5);
+        let lines: Vec<String> = exposition.finish().lines().skip(1).map(str::to_owned).collect();
+        let expected = [
+            "# TYPE tidemill_x_seconds histogram",
+            "tidemill_x_seconds_bucket{le=\"0.5\"} 1",
+            "tidemill_x_seconds_bucket{le=\"2\"} 3",
+            "tidemill_x_seconds_bucket{le=\"+Inf\"} 4",
+            "tidemill_x_seconds_sum 9.5",
+            "tidemill_x_seconds_count 4",
+        ];
+        assert_eq!(lines, expected);
+    }
 
     #[test]
     fn samples_of_one_name_share_their_head() {

@@ -85,6 +85,11 @@ fn sqs_client(config: &Config) -> Result<Option<SqsClient>> {
     let mut options = SqsOptions::new(url);
     options.region = config.optional("notify.sqs_region").map(str::to_owned);
     options.role = config.optional("notify.sqs_role").map(str::to_owned);
+    options.endpoint = config.optional("notify.sqs_endpoint").map(str::to_owned);
+    options.pollers = config.count("notify.sqs_pollers");
+    if !(1..=64).contains(&options.pollers) {
+        return Err(Error::invalid(format!("notify.sqs_pollers: {} is not from 1 to 64", options.pollers)));
+    }
     let client =
         SqsClient::new(options).map_err(|error| Error::caused(ErrorKind::Invalid, "notify.sqs_queue_url", error))?;
     Ok(Some(client))
@@ -101,7 +106,10 @@ fn push_tokens(config: &Config) -> Result<Option<Arc<PushTokenVerifier>>> {
                 ));
             }
         };
-    let keys = KeySource::Url(config.settings.text("notify.pubsub_keys_url").to_owned());
+    let keys = match config.path("notify.pubsub_keys_file") {
+        Some(file) => KeySource::File(file.to_owned()),
+        None => KeySource::Url(config.settings.text("notify.pubsub_keys_url").to_owned()),
+    };
     let verifier = PushTokenVerifier::new(PushTokenOptions { keys, audience, email })
         .map_err(|error| Error::caused(ErrorKind::Invalid, "notify.pubsub_audience", error))?;
     Ok(Some(Arc::new(verifier)))

@@ -12,14 +12,18 @@ use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
 use tidemill_types::{ErrorKind, OrganizationId, Signal, TimeRange, TimestampNs};
 use tokio::sync::OnceCell;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::present::first_line;
 use crate::stack::Stack;
 
 /// Queries whose statistics are remembered.
 const REMEMBERED_QUERIES: usize = 256;
+/// Characters of a statement that its span carries.
+const MAX_TRACED_TEXT: usize = 1000;
 
 /// Runs queries for the API and the command line.
 #[derive(Debug, Clone)]
@@ -69,6 +73,25 @@ pub struct RunningQuery {
     pub id: Uuid,
     /// Its rows.
     pub rows: QueryStream,
+    /// To be kept until the last row was read.
+    pub _trace: QueryTrace,
+}
+
+/// The span of a query; ends when it is dropped.
+#[derive(Debug)]
+pub struct QueryTrace {
+    span: Span,
+    stats: StatsHandle,
+}
+
+impl Drop for QueryTrace {
+    fn drop(&mut self) {
+        if self.span.is_disabled() {
+            return;
+        }
+        let stats = self.stats.read();
+        self.span.record("rows_scanned", stats.rows_scanned).record("bytes_read", stats.bytes_read);
+    }
 }
 
 impl Queries {
@@ -91,15 +114,25 @@ impl Queries {
     /// `Invalid` for a statement or limits that may not be; those of the engine.
     pub async fn sql(&self, organization: OrganizationId, text: &str, asked: &RequestedLimits) -> Result<RunningQuery> {
         let limits = self.limits(asked)?;
-        let rows = self.engine().await?.sql(organization, text, limits).await.map_err(from_query)?;
         let id = Uuid::new_v4();
+        let span = tracing::info_span!(
+            "query",
+            %id,
+            %organization,
+            db.query.text = first_line(text, MAX_TRACED_TEXT),
+            rows_scanned = tracing::field::Empty,
+            bytes_read = tracing::field::Empty,
+        );
+        let rows = self.engine().await?.sql(organization, text, limits).instrument(span.clone()).await;
+        let rows = rows.map_err(from_query)?;
+        let _trace = QueryTrace { span, stats: rows.stats() };
         let mut recent = self.shared.recent.lock();
         if recent.len() == REMEMBERED_QUERIES {
             recent.pop_front();
         }
         recent.push_back(Recent { id, organization, stats: rows.stats() });
         drop(recent);
-        Ok(RunningQuery { id, rows })
+        Ok(RunningQuery { id, rows, _trace })
     }
 
     /// What a recent query of `scope` did.

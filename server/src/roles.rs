@@ -66,6 +66,8 @@ pub struct OwnTelemetry {
     pub telemetry: Telemetry,
     /// Doors into this process's receiver, each with the organization behind it.
     pub doors: Vec<(OwnDoor, OrganizationId)>,
+    /// Whose rows are what this process tells of itself; they are not traced while they are ingested.
+    pub organization: Option<OrganizationId>,
 }
 
 /// What the caller of a started process works with.
@@ -81,7 +83,7 @@ impl OwnTelemetry {
     /// Sends what is left once the process stops, then lets the receiver go.
     async fn run_until(self, stop: CancellationToken) {
         stop.cancelled().await;
-        let Self { telemetry, doors } = self;
+        let Self { telemetry, doors, .. } = self;
         if let Err(error) = tokio::task::spawn_blocking(move || telemetry.shut_down()).await {
             tracing::debug!(%error, "own telemetry");
         }
@@ -128,6 +130,7 @@ impl Assembly {
             api: api.address().port(),
             grpc: push.as_ref().map(|(grpc, _)| grpc.address().port()),
             http: push.as_ref().map(|(_, http)| http.address().port()),
+            certificate: config.path("tls.cert").and_then(|it| it.canonicalize().ok()),
         };
         if let Some(tls) = tls {
             tasks.spawn("TLS reload", tls.run_reload(tasks.stop.clone()));
@@ -254,6 +257,7 @@ impl Assembly {
         let config = &self.stack.config;
         let queues = queues_for(&config.worker_signals(), &config.worker_actions());
         let mut options = WorkerOptions::new(queues, worker_name(), self.stack.spool.clone());
+        options.untraced = self.own.organization;
         options.concurrency = config.count("worker.count");
         options.lease = config.duration("worker.lease");
         options.bundle_bytes = config.bytes("worker.bundle_bytes");

@@ -88,7 +88,8 @@ impl Files {
 
     fn read(&self) -> Result<ServerConfig> {
         let refuse = |path: &Path, error: rustls_pki_types::pem::Error| {
-            Error::caused(ErrorKind::Invalid, format!("reading PEM from {}", path.display()), error)
+            Error::caused(ErrorKind::Invalid, format!("tls: reading PEM from {}", path.display()), error)
+                .with_hint("tls.cert is a PEM certificate chain, tls.key the PEM private key of its first certificate")
         };
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect)

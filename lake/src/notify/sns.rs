@@ -50,7 +50,6 @@ pub enum ConfirmError {
 /// Opens confirmation pages.
 #[derive(Debug, Clone)]
 pub struct Confirmer {
-    client: Client,
     endpoint: Option<Url>,
 }
 
@@ -58,14 +57,11 @@ impl Confirmer {
     /// `endpoint` is the address of an SNS that is not Amazon's, whose pages are opened too.
     ///
     /// # Errors
-    /// An endpoint that is no URL, or a client that cannot be built.
+    /// An endpoint that is no URL.
     pub fn new(endpoint: Option<&str>) -> Result<Self, ConfirmError> {
         let endpoint = endpoint.map(Url::parse).transpose();
         let endpoint = endpoint.map_err(|error| ConfirmError::Refused(format!("the configured endpoint: {error}")))?;
-        let client =
-            Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(10)).build();
-        let client = client.map_err(|error| ConfirmError::Unavailable(error.to_string()))?;
-        Ok(Self { client, endpoint })
+        Ok(Self { endpoint })
     }
 
     /// Opens the page if it is one of SNS.
@@ -74,8 +70,11 @@ impl Confirmer {
     /// A page that is not one of SNS, or no answer with success.
     pub async fn confirm(&self, url: &str) -> Result<(), ConfirmError> {
         let page = trusted_page(url, self.endpoint.as_ref()).map_err(ConfirmError::Refused)?;
-        let answer =
-            self.client.get(page).send().await.map_err(|error| ConfirmError::Unavailable(error.to_string()))?;
+        let unavailable = |error: reqwest::Error| ConfirmError::Unavailable(error.to_string());
+        // Built anew, because subscriptions are confirmed once, and a client holds all of the system's certificates.
+        let client =
+            Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(10)).build();
+        let answer = client.map_err(unavailable)?.get(page).send().await.map_err(unavailable)?;
         if answer.status().is_success() {
             return Ok(());
         }

@@ -17,6 +17,7 @@ use tidemill_store::step::{Step, reach};
 use tidemill_types::keys::push_object_key;
 use tidemill_types::{ErrorKind, TimestampNs};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::gather::{GroupKey, Pending};
@@ -97,8 +98,30 @@ struct Stored {
     at: Instant,
 }
 
+/// Links of a batch's span to the requests in it.
+const MAX_LINKS: usize = 32;
+
 /// Commits a batch and answers every sender.
 pub(super) async fn commit(shared: &Shared, batch: Vec<Pending>) {
+    let span = span_of(&batch);
+    commit_batch(shared, batch).instrument(span).await;
+}
+
+/// A batch belongs to the trace of its first traced request and is linked to the others; where none is traced, as what this
+/// process tells of itself never is, there is no span.
+fn span_of(batch: &[Pending]) -> Span {
+    let mut traced = batch.iter().map(|pending| &pending.span).filter(|span| !span.is_disabled());
+    let Some(first) = traced.next() else { return Span::none() };
+    let bytes: usize = batch.iter().map(|pending| pending.body.len()).sum();
+    let records: u64 = batch.iter().map(|pending| pending.records).sum();
+    let span = tracing::info_span!(parent: first, "commit pushes", requests = batch.len(), records, bytes);
+    for other in traced.take(MAX_LINKS) {
+        span.follows_from(other);
+    }
+    span
+}
+
+async fn commit_batch(shared: &Shared, batch: Vec<Pending>) {
     let mut groups = group(shared, batch).await;
     for _ in 0..ROUNDS {
         if groups.is_empty() {

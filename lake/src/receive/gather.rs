@@ -44,6 +44,8 @@ pub(super) struct Pending {
     pub arrival: TimestampNs,
     pub answer: oneshot::Sender<Result<(), CommitFailure>>,
     pub reservation: Reservation,
+    /// The sender's, where requests are traced.
+    pub span: tracing::Span,
 }
 
 /// What reaches the gathering task, for the lane of a bucket.

@@ -3,7 +3,6 @@
 //! Protocol: "Making query API requests using AWS JSON protocol" of the Amazon SQS Developer Guide. Credentials are found as for S3:
 //! environment, web identity, container or instance.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +11,9 @@ use object_store::client::HttpRequest;
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tidemill_store::cloud::{RoleOptions, assume_role};
 
 use super::SqsOptions;
-use super::role::{AssumedRole, token_service};
 
 /// The most that an answer may hold: ten messages of 1 MiB, escaped.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -109,14 +107,17 @@ impl SqsClient {
         let http = http.map_err(|error| fail(error.to_string()))?;
         let credentials = match &options.role {
             None => credentials,
-            Some(role) => Arc::new(AssumedRole {
-                role: role.clone(),
-                region: region.clone(),
-                endpoint: root_of(options.endpoint.as_deref().unwrap_or(&token_service(&region))).map_err(fail)?,
-                base: credentials,
-                http: http.clone(),
-                held: Mutex::default(),
-            }),
+            Some(role) => {
+                let own_endpoint = options.endpoint.as_deref().map(root_of).transpose().map_err(fail)?;
+                let role = RoleOptions {
+                    role: role.clone(),
+                    region: region.clone(),
+                    endpoint: own_endpoint.map(String::from),
+                    base: credentials,
+                    insecure_tls: false,
+                };
+                assume_role(role).map_err(|error| fail(error.to_string()))?
+            }
         };
         Ok(Self { http, endpoint, region, credentials, options })
     }

@@ -68,6 +68,8 @@ pub(super) async fn ingest(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Endi
 fn count(shared: &Shared, bundle: &Bundle, rows: u64, reports: &[(usize, InputReport)]) {
     let counters = &shared.counters;
     let input_bytes = bundle.items.iter().filter_map(|item| item.input.as_ref()).map(|input| input.size_bytes).sum();
+    let arrivals = bundle.items.iter().filter_map(|item| item.input.as_ref()).map(|input| input.arrived_at);
+    counters.lag.observe(arrivals, shared.deps.clock.now());
     counters.rows.fetch_add(rows, Ordering::Relaxed);
     counters.input_bytes.fetch_add(input_bytes, Ordering::Relaxed);
     counters.times_replaced.fetch_add(reports.iter().map(|(_, report)| report.times_replaced).sum(), Ordering::Relaxed);

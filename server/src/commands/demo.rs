@@ -11,6 +11,7 @@ use crate::commands::up::{UpOptions, announce, prepare};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::error::Result;
+use crate::invocation::Invocation;
 use crate::roles::{OwnTelemetry, Roles};
 use crate::serve::{Outcome, serve};
 use crate::telemetry::{Destination, OwnDoor, Telemetry};
@@ -44,6 +45,7 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
     let started = Instant::now();
     let config = load_config(global, options)?;
     let runtime = server_runtime(&config)?;
+    let typed = Invocation::new(&config);
     let (own, host) = (OwnDoor::new(runtime.handle().clone()), OwnDoor::new(runtime.handle().clone()));
     let destination = Destination::Here { own: own.clone(), host: host.clone() };
     let telemetry = Telemetry::start(&config, &destination, runtime.handle())?;
@@ -52,13 +54,17 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
         let (stack, _lock, first) = prepare(config).await?;
         let admin = Admin { metastore: stack.metastore.clone() };
         let demo = Demo::prepare(&admin).await?;
-        let doors = OwnTelemetry { telemetry, doors: vec![(own, demo.own), (host.clone(), demo.shown)] };
+        let doors = OwnTelemetry {
+            telemetry,
+            doors: vec![(own, demo.own), (host.clone(), demo.shown)],
+            organization: Some(demo.own),
+        };
         let is_open = !stack.config.flag("auth.enabled");
         serve(stack, Roles::ALL, doors, async move |running| {
-            announce(&running.ports, first.as_ref(), is_open, started.elapsed())?;
+            announce(&running.ports, first.as_ref(), is_open, started.elapsed(), &typed)?;
             demo.load_capture(&admin, &host).await?;
             if let Some(queries) = &running.queries {
-                demo.show(queries).await?;
+                demo.show(queries, &typed).await?;
             }
             if exit_after_load {
                 return Ok(Outcome::Stop);

@@ -87,6 +87,10 @@ async fn check_database(config: &Config) -> Vec<Check> {
 }
 
 async fn check_buckets(config: &Config) -> Vec<Check> {
+    // A question makes no folder.
+    if config.optional("storage.url").is_none() && !DataFolder::new(config.data_dir()).objects().exists() {
+        return vec![Check::good("bucket", "embedded, will be made at the first start")];
+    }
     let buckets = match open_buckets(config).await {
         Ok(buckets) => buckets,
         Err(error) => {

@@ -101,7 +101,7 @@ fn run(global: &GlobalOptions, settings: Vec<Setting>, roles: Roles) -> Result<(
     let config = global.load_config(flags.collect())?;
     let runtime = server_runtime(&config)?;
     let telemetry = Telemetry::start(&config, &destination(&config), runtime.handle())?;
-    let own = OwnTelemetry { telemetry, doors: Vec::new() };
+    let own = OwnTelemetry { telemetry, ..OwnTelemetry::default() };
     let outcome = runtime.block_on(async {
         let folder = DataFolder::new(config.data_dir());
         folder.create()?;

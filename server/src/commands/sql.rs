@@ -141,7 +141,7 @@ async fn print_here(
 ) -> Result<Value> {
     let query = Queries::new(stack).sql(organization, &request.query, &request.limits).await?;
     let stats = query.rows.stats();
-    let mut answer = Answer::new(format_of(output), query.rows)?;
+    let mut answer = Answer::new(format_of(output), query)?;
     let mut printer = Printer::new(output);
     while let Some(chunk) = answer.next_chunk().await? {
         printer.print(&chunk)?;

@@ -22,7 +22,16 @@ pub async fn run(global: &GlobalOptions, target: &Target) -> Result<()> {
                 0 => "everything that arrived is queryable".to_owned(),
                 ms => format!("the oldest input has been waiting for {}", age(ms)),
             };
-            let head = format!("tidemill {} on {}; {lag}", status.version, status.metastore);
+            let mut head = format!("tidemill {} on {}; {lag}", status.version, status.metastore);
+            if let Some(it) = &status.arrival_to_queryable {
+                head.push_str(&format!(
+                    "\nfrom arrival to queryable in the last {}: p50 {:.0} ms, p99 {:.0} ms ({} inputs)",
+                    age(i64::try_from(it.window_s * 1000).unwrap_or(i64::MAX)),
+                    it.p50_ms,
+                    it.p99_ms,
+                    it.inputs
+                ));
+            }
             print_text(&format!("{head}\n\n{}\n{}", queues(&status).render(), segments(&status).render()))
         }
     }

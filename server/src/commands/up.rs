@@ -12,6 +12,7 @@ use crate::commands::server_runtime;
 use crate::config::Config;
 use crate::data_folder::{DataFolder, Ports};
 use crate::error::Result;
+use crate::invocation::Invocation;
 use crate::output::print_text;
 use crate::roles::{OwnTelemetry, Roles};
 use crate::serve::{Outcome, serve};
@@ -79,13 +80,14 @@ pub fn run(global: &GlobalOptions, options: &UpOptions) -> Result<()> {
     let started = Instant::now();
     let config = global.load_config(options.settings())?;
     let runtime = server_runtime(&config)?;
+    let typed = Invocation::new(&config);
     let telemetry = Telemetry::start(&config, &destination(&config), runtime.handle())?;
-    let own = OwnTelemetry { telemetry, doors: Vec::new() };
+    let own = OwnTelemetry { telemetry, ..OwnTelemetry::default() };
     let outcome = runtime.block_on(async {
         let (stack, _lock, first) = prepare(config).await?;
         let is_open = !stack.config.flag("auth.enabled");
         serve(stack, Roles::ALL, own, async move |running| {
-            announce(&running.ports, first.as_ref(), is_open, started.elapsed())?;
+            announce(&running.ports, first.as_ref(), is_open, started.elapsed(), &typed)?;
             Ok(Outcome::GoOn)
         })
         .await
@@ -115,7 +117,13 @@ pub async fn prepare(config: Config) -> Result<(Stack, tidemill_store::lock::Dat
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn announce(ports: &Ports, first: Option<&FirstStart>, is_open: bool, elapsed: Duration) -> Result<()> {
+pub fn announce(
+    ports: &Ports,
+    first: Option<&FirstStart>,
+    is_open: bool,
+    elapsed: Duration,
+    typed: &Invocation,
+) -> Result<()> {
     eprintln!("tidemill is ready after {} ms", elapsed.as_millis());
     if let (Some(grpc), Some(http)) = (ports.grpc, ports.http) {
         eprintln!("  OTLP    gRPC {}   HTTP {}", ports.url(grpc), ports.url(http));
@@ -126,7 +134,7 @@ pub fn announce(ports: &Ports, first: Option<&FirstStart>, is_open: bool, elapse
             eprintln!("  made    organization default ({}) and this key, shown only now:", first.organization)
         }
         None if is_open => eprintln!("  no key is asked for (--no-auth)"),
-        None => eprintln!("  keys    tidemill key list; a new one: tidemill key create"),
+        None => eprintln!("  keys    {}; a new one: {}", typed.command("key list"), typed.command("key create")),
     }
     eprintln!("Point an OpenTelemetry SDK or collector here:");
     print_text(&exporter_lines(ports, first.map(|first| first.key.as_str())))

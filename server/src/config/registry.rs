@@ -179,6 +179,13 @@ pub const KEYS: &[Key] = &[
     key("notify.sqs_region", Kind::Text, "", "The queue's region; unset: from its URL."),
     key("notify.sqs_role", Kind::Text, "", "An AWS role to assume for the queue."),
     key(
+        "notify.sqs_endpoint",
+        Kind::Text,
+        "",
+        "Where SQS and STS are asked when not at Amazon's own addresses, as `http://127.0.0.1:4566`.",
+    ),
+    key("notify.sqs_pollers", Kind::Count, "2", "Long polls of the queue at the same time, 1 to 64."),
+    key(
         "notify.pubsub_audience",
         Kind::Text,
         "",
@@ -195,6 +202,12 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "https://www.googleapis.com/oauth2/v3/certs",
         "Where the keys that sign Pub/Sub push tokens are found.",
+    ),
+    key(
+        "notify.pubsub_keys_file",
+        Kind::Path,
+        "",
+        "A file with those keys (a JSON Web Key Set), in place of `notify.pubsub_keys_url`.",
     ),
     key(
         "notify.sns_endpoint",
@@ -305,7 +318,8 @@ mod tests {
                         "list(",
                         "text(",
                     ] {
-                        let asked = text.split(&format!(".{call}\"")).skip(1).filter_map(|rest| rest.split_once('"'));
+                        let call = format!(".{call}\"");
+                        let asked = text.split(&call).skip(1).filter_map(|rest| rest.split_once('"'));
                         named.extend(asked.map(|(name, _)| name.to_owned()).filter(|name| name.contains('.')));
                     }
                 }

@@ -3,13 +3,13 @@
 use std::io::Read as _;
 
 use bytes::Bytes;
-use opentelemetry_http::HttpClient as _;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric, metric::Data};
 use prost::Message;
 use tidemill_types::{ErrorKind, Signal, TimestampNs};
+use tracing::Instrument as _;
 
 use crate::error::{Error, Result};
 use crate::telemetry::OwnDoor;
@@ -41,8 +41,10 @@ impl CaptureRequest {
             .header("x-tidemill-collector", "demo")
             .body(self.body)
             .map_err(|error| Error::caused(ErrorKind::Internal, "a request of the capture", error))?;
+        let span = tracing::info_span!("load capture", signal = %self.signal);
         let answer = door
-            .send_bytes(request)
+            .deliver(request)
+            .instrument(span)
             .await
             .map_err(|error| Error::caused(ErrorKind::Unavailable, "loading the capture", error))?;
         if answer.status().is_success() {

@@ -13,6 +13,7 @@ use tidemill_types::{OrganizationId, Signal};
 use crate::admin::{Admin, InboxRequest, MAX_ROWS, OrganizationChange};
 use crate::bootstrap::FIRST_ORGANIZATION;
 use crate::error::Result;
+use crate::invocation::Invocation;
 use crate::progress::Progress;
 use crate::query::Queries;
 use crate::telemetry::OwnDoor;
@@ -103,7 +104,7 @@ impl Demo {
     ///
     /// # Errors
     /// Those of the queries.
-    pub async fn show(&self, queries: &Queries) -> Result<()> {
-        tour::show(queries, self.shown).await
+    pub async fn show(&self, queries: &Queries, typed: &Invocation) -> Result<()> {
+        tour::show(queries, self.shown, typed).await
     }
 }

@@ -2,8 +2,10 @@
 
 use tidemill_types::OrganizationId;
 
+use super::OWN_ORGANIZATION;
 use crate::encode::{Answer, OutputFormat};
 use crate::error::Result;
+use crate::invocation::Invocation;
 use crate::output::{print_bytes, print_text};
 use crate::query::{Queries, RequestedLimits};
 
@@ -36,19 +38,24 @@ const TOUR: &[Stop] = &[
 ///
 /// # Errors
 /// Those of the queries.
-pub async fn show(queries: &Queries, organization: OrganizationId) -> Result<()> {
+pub async fn show(queries: &Queries, organization: OrganizationId, typed: &Invocation) -> Result<()> {
     for stop in TOUR {
-        print_text(&format!("\n# {}\ntidemill sql \"{}\"\n", stop.question, stop.query))?;
+        print_text(&format!("\n# {}\n{} \"{}\"\n", stop.question, typed.command("sql"), stop.query))?;
         let query = queries.sql(organization, stop.query, &RequestedLimits::default()).await?;
-        let mut answer = Answer::new(OutputFormat::Table, query.rows)?;
+        let mut answer = Answer::new(OutputFormat::Table, query)?;
         while let Some(chunk) = answer.next_chunk().await? {
             print_bytes(&chunk)?;
         }
     }
-    print_text(
+    print_text(&format!(
         "\n# What this process tells of itself\n\
-         tidemill sql --organization tidemill 'SELECT name, count(*) FROM spans GROUP BY 1'\n\
+         {} --organization {OWN_ORGANIZATION} \"SELECT name, count(*) FROM spans GROUP BY 1\"\n\
          \n# Which attributes are there?\n\
-         tidemill attributes --signal traces\n",
-    )
+         {} --signal traces\n\
+         \n# What waits, what is stored, how far behind\n\
+         {}\n",
+        typed.command("sql"),
+        typed.command("attributes"),
+        typed.command("status"),
+    ))
 }

@@ -89,7 +89,9 @@ pub fn router() -> Router<ApiState> {
 }
 
 async fn status(State(state): State<ApiState>, _: Operator) -> Result<Json<Status>> {
-    Ok(Json(state.admin.status().await?))
+    let mut status = state.admin.status().await?;
+    status.arrival_to_queryable = state.numbers.recent_lag().map(Into::into);
+    Ok(Json(status))
 }
 
 async fn inbox(

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
+use tidemill_lake::worker::LAG_BOUNDS;
 use tidemill_types::TimestampNs;
 
 use super::ApiState;
@@ -76,6 +77,11 @@ async fn metrics(State(state): State<ApiState>) -> Result<Response> {
     }
     for number in state.numbers.read() {
         exposition.counter(&number.prometheus_name(), number.help, &[], number.value as f64);
+    }
+    if let Some(lag) = state.numbers.lag() {
+        let buckets: Vec<(f64, u64)> = LAG_BOUNDS.into_iter().zip(lag.at_most).collect();
+        let help = "From the arrival of an input until it is queryable.";
+        exposition.histogram("tidemill_ingest_arrival_to_queryable_seconds", help, &buckets, lag.count, lag.sum);
     }
     if let Some(bytes) = resident_bytes() {
         exposition.gauge(

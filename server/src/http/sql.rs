@@ -75,7 +75,7 @@ async fn sql(
     let format = OutputFormat::from_accept(accept).map_err(Error::invalid)?;
     let query = queries(&state)?.sql(organization, &request.query, &request.limits).await?;
     let id = query.id.to_string();
-    let answer = Answer::new(format, query.rows)?;
+    let answer = Answer::new(format, query)?;
     // Whoever goes away drops the body, and with it the query.
     let chunks = stream::try_unfold(answer, |mut answer| async move {
         match answer.next_chunk().await {

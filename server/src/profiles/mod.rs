@@ -18,7 +18,7 @@ mod golden;
 pub use mapping::parse_mappings;
 pub use problems::Problems;
 pub use profile::parse_profiles;
-pub use source::{SourceError, load_text};
+pub use source::load_text;
 
 /// The metastore's document of storage profiles.
 pub const PROFILES_DOCUMENT: &str = "storage-profiles";

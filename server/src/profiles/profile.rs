@@ -38,6 +38,7 @@ pub fn parse_profiles(label: &str, text: &str) -> Result<Vec<StorageProfile>, Pr
         }
     }
     note_contradicting_buckets(&read);
+    note_ambiguous_instances(&read);
     let profiles = read.into_iter().map(|(_, profile)| profile).collect();
     Problems::unless(label, notes.take(), profiles)
 }
@@ -129,6 +130,31 @@ fn note_repeated_instance<'a>(place: &Place<'a>, instances: &mut Instances<'a>, 
         earlier.path(),
         earlier.line(),
     ));
+}
+
+/// Segments are placed by organization and instance, whichever collector sent their rows, so an instance has one bucket.
+fn note_ambiguous_instances(read: &[(Place<'_>, StorageProfile)]) {
+    let mut first = HashMap::new();
+    for (place, profile) in read {
+        let (earlier_place, earlier): &(&Place<'_>, &StorageProfile) =
+            first.entry((profile.organization, profile.instance_num)).or_insert((place, profile));
+        // An instance repeated in one collector has been told.
+        if profile.bucket == earlier.bucket || profile.collector_name == earlier.collector_name {
+            continue;
+        }
+        let at = place.field("instance_num").unwrap_or_else(|| place.clone());
+        at.note(format!(
+            "instance_num {} of organization {} is in bucket {:?} here and in bucket {:?} in {} (line {}), for collector {:?}; \
+             give the collectors' profiles different instance_nums",
+            profile.instance_num,
+            profile.organization,
+            profile.bucket,
+            earlier.bucket,
+            earlier_place.path(),
+            earlier_place.line(),
+            earlier.collector_name,
+        ));
+    }
 }
 
 /// A bucket is opened once, so all profiles must describe it alike.

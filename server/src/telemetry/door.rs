@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tidemill_lake::auth::{AuthError, Authenticator, Caller};
 use tidemill_lake::otlp_http;
 use tidemill_lake::receive::Receiver;
+use tidemill_lake::worker::OWN_COLLECTOR;
 use tidemill_store::metastore::KeyRole;
 use tidemill_types::OrganizationId;
 use tokio::runtime::Handle;
@@ -42,6 +43,7 @@ impl HttpClient for NetworkDoor {
         let sending = async move {
             let mut request = reqwest::Request::try_from(request.map(reqwest::Body::from))?;
             request.headers_mut().insert("traceparent", http::HeaderValue::from_static(UNSAMPLED));
+            request.headers_mut().insert("x-tidemill-collector", http::HeaderValue::from_static(OWN_COLLECTOR));
             let answer = client.execute(request).await?;
             let status = answer.status();
             let body = answer.bytes().await?;
@@ -77,6 +79,18 @@ impl OwnDoor {
         *self.routes.lock() = Some(otlp_http::router(receiver, Arc::new(FixedCaller(organization))));
     }
 
+    /// Delivers a request, as a part of the trace that it is sent in.
+    ///
+    /// # Errors
+    /// While the door is closed.
+    pub async fn deliver(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let routes = self.routes.lock().clone().ok_or("the door is closed")?;
+        let answer = routes.oneshot(request.map(axum::body::Body::from)).await?;
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Response::from_parts(parts, body))
+    }
+
     /// Lets the receiver go, so that it can end.
     pub fn close(&self) {
         *self.routes.lock() = None;
@@ -86,13 +100,8 @@ impl OwnDoor {
 #[async_trait]
 impl HttpClient for OwnDoor {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let routes = self.routes.lock().clone().ok_or("the door is closed")?;
-        let sending = async move {
-            let answer = routes.oneshot(request.map(axum::body::Body::from)).await?;
-            let (parts, body) = answer.into_parts();
-            let body = body.collect().await?.to_bytes();
-            Ok::<_, HttpError>(Response::from_parts(parts, body))
-        };
+        let door = self.clone();
+        let sending = async move { door.deliver(request).await };
         self.runtime.spawn(sending.with_subscriber(NoSubscriber::default())).await?
     }
 }

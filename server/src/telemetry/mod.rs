@@ -13,9 +13,11 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use tidemill_types::ErrorKind;
-use tracing_subscriber::EnvFilter;
+use tracing::Metadata;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 pub use door::OwnDoor;
 pub use numbers::{Numbers, resident_bytes};
@@ -87,17 +89,24 @@ impl Telemetry {
 }
 
 fn start_log(config: &Config, export: Option<&export::Export>) -> Result<()> {
-    let filter = EnvFilter::try_new(config.settings.text("log.level")).map_err(|error| {
-        Error::caused(ErrorKind::Invalid, "log.level", error).with_hint("as info, or info,tidemill_lake=debug")
-    })?;
+    let level = || {
+        EnvFilter::try_new(config.settings.text("log.level")).map_err(|error| {
+            Error::caused(ErrorKind::Invalid, "log.level", error).with_hint("as info, or info,tidemill_lake=debug")
+        })
+    };
+    // Spans are for the export alone: without one they cost nothing, and lines stay short.
+    let lines = level()?.and(filter_fn(|it: &Metadata<'_>| it.is_event()));
     let is_json = config.settings.text("log.format") == "json";
-    let is_terminal = std::io::stderr().is_terminal();
+    let is_colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     let plain = (!is_json).then(|| {
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).with_target(false)
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_colored).with_target(false).boxed()
     });
-    let json = is_json.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json());
-    let registry = tracing_subscriber::registry().with(filter).with(plain).with(json);
+    let json = is_json.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json().boxed());
+    let spans = export
+        .and_then(export::Export::trace_layer)
+        .map(|layer| layer.with_filter(LevelFilter::INFO.and(filter_fn(|it: &Metadata<'_>| it.is_span()))));
+    let records = export.and_then(export::Export::log_layer).map(|layer| Ok::<_, Error>(layer.with_filter(level()?)));
     let registry =
-        registry.with(export.and_then(export::Export::trace_layer)).with(export.and_then(export::Export::log_layer));
+        tracing_subscriber::registry().with(plain.or(json).with_filter(lines)).with(spans).with(records.transpose()?);
     registry.try_init().map_err(|error| Error::caused(ErrorKind::Internal, "starting the log", error))
 }

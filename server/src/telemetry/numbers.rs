@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use parking_lot::Mutex;
+use tidemill_lake::clock::{Clock as _, SystemClock};
 use tidemill_lake::receive::Receiver;
 use tidemill_lake::sweep::SweeperHandle;
-use tidemill_lake::worker::WorkerHandle;
+use tidemill_lake::worker::{LagHistogram, RecentLag, WorkerHandle};
 
 /// One number that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,16 @@ impl Numbers {
     /// Lets the receiver go, so that it can end.
     pub fn clear(&self) {
         *self.0.lock() = Sources::default();
+    }
+
+    /// From arrival to queryable, since the start; `None` where this process has no worker.
+    pub fn lag(&self) -> Option<LagHistogram> {
+        Some(self.0.lock().worker.as_ref()?.counters().lag.histogram())
+    }
+
+    /// From arrival to queryable, over the last minutes; `None` where nothing became queryable by this process.
+    pub fn recent_lag(&self) -> Option<RecentLag> {
+        self.0.lock().worker.as_ref()?.counters().lag.recent(SystemClock.now())
     }
 
     /// Every counter as it stands.
@@ -130,6 +142,20 @@ pub fn observe(provider: &SdkMeterProvider, numbers: &Numbers) {
         };
         let _instrument = meter.u64_observable_counter(*name).with_callback(found).build();
     }
+    let numbers = numbers.clone();
+    let lag = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+        if let Some(lag) = numbers.recent_lag() {
+            for (quantile, ms) in [(0.5, lag.p50_ms), (0.99, lag.p99_ms)] {
+                observer.observe(ms / 1e3, &[KeyValue::new("quantile", quantile)]);
+            }
+        }
+    };
+    let _lag = meter
+        .f64_observable_gauge("tidemill.ingest.arrival_to_queryable")
+        .with_description("From arrival to queryable over the last minutes, by quantile.")
+        .with_unit("s")
+        .with_callback(lag)
+        .build();
     let memory = |observer: &dyn opentelemetry::metrics::AsyncInstrument<i64>| {
         if let Some(bytes) = resident_bytes() {
             observer.observe(bytes, &[]);
