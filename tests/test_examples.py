@@ -30,8 +30,8 @@ def test_the_sdk_program_arrives(mill: Tidemill) -> None:
 @pytest.mark.slow
 def test_the_shop_runs_and_its_traces_join_its_logs(mill: Tidemill) -> None:
     mill.start()
-    command = [sys.executable, str(EXAMPLES / "shop/run.py"), "--seconds", "12", "--rate", "3"]
-    done = subprocess.run(command, env=mill.exporter_environment(), capture_output=True, text=True, timeout=90)
+    command = [sys.executable, str(EXAMPLES / "shop/run.py"), "--seconds", "20", "--rate", "4"]
+    done = subprocess.run(command, env=mill.exporter_environment(), capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     mill.drain()
     services = {row["service_name"] for row in mill.sql("SELECT DISTINCT service_name FROM spans")}
