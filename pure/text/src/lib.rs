@@ -11,10 +11,10 @@ mod series;
 mod service_bloom;
 mod tokens;
 
-pub use hash::{term_hash, TermHasher};
-pub use labels::{encode_labels, LabelValue};
-pub use literal::{literal_pieces, Piece};
+pub use hash::{TermHasher, term_hash};
+pub use labels::{LabelValue, encode_labels};
+pub use literal::{Piece, literal_pieces};
 pub use pattern::pattern_hash;
 pub use series::{MetricHash, ScopeHash, SeriesMetric};
-pub use service_bloom::{bloom_may_contain, service_bloom, BLOOM_BYTES};
-pub use tokens::{tokens, Token, Tokens, MAX_TOKEN_BYTES};
+pub use service_bloom::{BLOOM_BYTES, bloom_may_contain, service_bloom};
+pub use tokens::{MAX_TOKEN_BYTES, Token, Tokens, tokens};
