@@ -166,6 +166,10 @@ def main() -> int:
                 run_rust(count)
             if "python" in parts:
                 run_python(count, scratch, arguments.pytest)
+    except AssertionError as error:
+        # A server did not start: its log says why, and the last line counts it.
+        print(error)
+        count.check(f"starting the servers: {str(error).splitlines()[0]}", False)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -21,6 +21,9 @@ AWS_ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+# On a busy machine with a slow disk, reading the programs alone takes a while.
+START_S = 240
+
 # Azurite's published development account.
 AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -86,7 +89,7 @@ class Postgres:
         for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "fsync=off", "shared_buffers=128MB"]:
             command += ["-c", setting]
         self.process = start(command, self.log, env=self.environment, cwd=self.folder)
-        wait_until(self.is_ready, at_most_s=60, what="PostgreSQL", alive=self.process, log=self.log)
+        wait_until(self.is_ready, at_most_s=START_S, what="PostgreSQL", alive=self.process, log=self.log)
 
     def is_ready(self) -> bool:
         """Whether it answers a query."""
@@ -136,7 +139,7 @@ def moto(folder: Path):
     port, log = free_port(), folder / "moto.log"
     process = start([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log)
     try:
-        wait_until(lambda: accepts(port), at_most_s=60, what="moto", alive=process, log=log)
+        wait_until(lambda: accepts(port), at_most_s=START_S, what="moto", alive=process, log=log)
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process, grace_s=5)
@@ -154,7 +157,7 @@ def azurite(folder: Path):
     ]  # fmt: skip
     process = start(command, log, cwd=folder)
     try:
-        wait_until(lambda: accepts(port), at_most_s=60, what="Azurite", alive=process, log=log)
+        wait_until(lambda: accepts(port), at_most_s=START_S, what="Azurite", alive=process, log=log)
         yield f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
     finally:
         stop(process, grace_s=5)
