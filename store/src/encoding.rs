@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use tidemill_types::{ErrorKind, Hour, LeaseToken, SegmentMeta, ServiceSet, Tier, TimestampNs};
 
-use crate::metastore::{NewInput, NewWork};
+use crate::metastore::{InputIdentity, NewInput, NewWork};
 use crate::{Error, Result};
 
 /// A catalog row is planned from memory by the million, so it is small.
@@ -71,9 +71,17 @@ pub(crate) struct InputPayload {
     pub(crate) arrived_at: TimestampNs,
     pub(crate) owned: bool,
     pub(crate) format: Option<String>,
+    /// Of an object, in hexadecimal; a raw object of pushed requests lists its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<String>,
 }
 
 impl InputPayload {
+    pub(crate) fn identities(&self) -> Vec<InputIdentity> {
+        let hash = self.identity.as_deref().and_then(|text| blake3::Hash::from_hex(text).ok());
+        hash.into_iter().map(|hash| InputIdentity(*hash.as_bytes())).collect()
+    }
+
     pub(crate) fn of(input: &NewInput) -> Self {
         Self {
             collector: input.collector.clone(),
@@ -83,6 +91,10 @@ impl InputPayload {
             arrived_at: input.arrived_at,
             owned: input.owned,
             format: input.format.clone(),
+            identity: match input.identities.as_slice() {
+                [only] if !input.owned => Some(blake3::Hash::from_bytes(only.0).to_hex().to_string()),
+                _ => None,
+            },
         }
     }
 }

@@ -63,6 +63,17 @@ pub struct ApiKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InputIdentity(pub [u8; 32]);
 
+/// An input that was taken in before, as a segment lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RememberedInput {
+    /// Its identity.
+    pub identity: InputIdentity,
+    /// When it arrived; it is remembered as long as if it had been admitted then.
+    pub arrived_at: TimestampNs,
+    /// A pushed request, not an object.
+    pub owned: bool,
+}
+
 /// An input to be admitted: it becomes one ingest work item, which is its inbox row.
 ///
 /// Several pushed requests may share one raw object: `identities` has one per request, and a request whose identity is already
@@ -87,7 +98,7 @@ pub struct NewInput {
     pub size_bytes: u64,
     /// Records, where known.
     pub records: Option<u64>,
-    /// One hash per request (push) or one for the object.
+    /// One hash per request (push) or one for the object. A claim brings back only an object's: a raw object lists its own.
     pub identities: Vec<InputIdentity>,
     /// When it arrived at our door.
     pub arrived_at: TimestampNs,
@@ -377,6 +388,8 @@ pub trait Metastore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Which of these identities are already known.
     async fn known_identities(&self, identities: &[InputIdentity]) -> Result<Vec<bool>>;
+    /// Remembers the identities of inputs that were taken in before (`catalog rebuild`); those whose time is over are left out.
+    async fn remember_inputs(&self, inputs: &[RememberedInput]) -> Result<()>;
     /// Admits inputs, all in one transaction; each is admitted or known on its own.
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>>;
     /// Records refusals that happened before admission.

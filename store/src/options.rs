@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tidemill_scaling::retry::RetryPolicy;
 
+use crate::metastore::RememberedInput;
+
 /// How long things are remembered and kept, and when work is given up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetastoreOptions {
@@ -21,6 +23,14 @@ pub struct MetastoreOptions {
     pub refusal_memory: Duration,
     /// The catalog's change log reaches back this long; who stayed away longer starts from nothing.
     pub change_log_memory: Duration,
+}
+
+impl MetastoreOptions {
+    /// When an input that was taken in before is forgotten, in nanoseconds.
+    pub(crate) fn forget_at(&self, input: &RememberedInput) -> i64 {
+        let memory = if input.owned { self.push_memory } else { self.object_memory };
+        input.arrived_at.0.saturating_add(i64::try_from(memory.as_nanos()).unwrap_or(i64::MAX))
+    }
 }
 
 impl Default for MetastoreOptions {

@@ -53,6 +53,8 @@ suite! {
         repetitions_are_named_by_place
         admission_is_all_or_nothing
         concurrent_senders_of_one_identity_are_admitted_once
+        a_claim_brings_back_the_identity_of_an_object
+        a_rebuilt_ledger_knows_what_was_taken_in
         identities_are_forgotten_in_time
         refusals_are_shown
         the_inbox_tells_each_state;

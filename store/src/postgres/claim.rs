@@ -162,6 +162,7 @@ fn read_item(row: &Row, choice: &Choice) -> Result<WorkItem> {
         Some(NewInput {
             organization: choice.organization,
             instance_num: row.get(1),
+            identities: input.identities(),
             collector: input.collector,
             signal: choice.queue.signal,
             bucket: input.bucket,
@@ -169,7 +170,6 @@ fn read_item(row: &Row, choice: &Choice) -> Result<WorkItem> {
             etag: input.etag,
             size_bytes: row.get::<_, i64>(2).cast_unsigned(),
             records: input.records,
-            identities: Vec::new(),
             arrived_at: input.arrived_at,
             owned: input.owned,
             priority: choice.priority,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::connection::{execute, query};
 use super::organizations::check_open;
 use crate::encoding::{InputPayload, bounded_reason, to_json};
-use crate::metastore::{Admission, InboxEntry, InputIdentity, NewInput, Refusal};
+use crate::metastore::{Admission, InboxEntry, InputIdentity, NewInput, Refusal, RememberedInput};
 use crate::{MetastoreOptions, Result};
 
 pub(super) async fn known_identities(client: &impl GenericClient, identities: &[InputIdentity]) -> Result<Vec<bool>> {
@@ -18,6 +18,22 @@ pub(super) async fn known_identities(client: &impl GenericClient, identities: &[
     let rows = query(client, "look up identity", sql, &[&hashes]).await?;
     let known: HashSet<&[u8]> = rows.iter().map(|row| row.get(0)).collect();
     Ok(hashes.iter().map(|hash| known.contains(hash)).collect())
+}
+
+/// One statement, in order of the hashes as [`remember`].
+pub(super) async fn remember_inputs(
+    client: &impl GenericClient,
+    inputs: &[RememberedInput],
+    options: &MetastoreOptions,
+) -> Result<()> {
+    let (hashes, times): (Vec<&[u8]>, Vec<i64>) =
+        inputs.iter().map(|input| (input.identity.0.as_slice(), options.forget_at(input))).unzip();
+    let sql = "INSERT INTO identities (hash, forget_at) \
+               SELECT DISTINCT ON (hash) hash, forget_at FROM unnest($1::bytea[], $2::bigint[]) AS given (hash, forget_at) \
+               WHERE forget_at > now_ns() ORDER BY hash, forget_at DESC \
+               ON CONFLICT (hash) DO UPDATE SET forget_at = greatest(identities.forget_at, excluded.forget_at)";
+    execute(client, "remember inputs", sql, &[&hashes, &times]).await?;
+    Ok(())
 }
 
 /// Remembers all identities at once and sees which were new (a concurrent sender of the same one is waited for), then decides

@@ -35,7 +35,7 @@ use uuid::Uuid;
 use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
-    NewWork, Organization, Publication, QueueEntry, Refusal, SegmentFilter,
+    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
@@ -252,6 +252,10 @@ impl Metastore for PostgresMetastore {
 
     async fn known_identities(&self, identities: &[InputIdentity]) -> Result<Vec<bool>> {
         inbox::known_identities(&self.client("look up identity").await?, identities).await
+    }
+
+    async fn remember_inputs(&self, inputs: &[RememberedInput]) -> Result<()> {
+        inbox::remember_inputs(&self.client("remember inputs").await?, inputs, &self.options).await
     }
 
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {

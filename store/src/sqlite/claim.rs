@@ -202,6 +202,7 @@ fn read_candidate(
         Some(NewInput {
             organization,
             instance_num,
+            identities: input.identities(),
             collector: input.collector,
             signal: queue.signal,
             bucket: input.bucket,
@@ -209,7 +210,6 @@ fn read_candidate(
             etag: input.etag,
             size_bytes,
             records: input.records,
-            identities: Vec::new(),
             arrived_at: input.arrived_at,
             owned: input.owned,
             priority: i16::try_from(priority).map_err(|_| unreadable("work.priority"))?,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::connection::{failed, now_ns};
 use super::organizations::check_open;
 use crate::encoding::{InputPayload, bounded_reason, to_json};
-use crate::metastore::{Admission, InboxEntry, InputIdentity, NewInput, Refusal};
+use crate::metastore::{Admission, InboxEntry, InputIdentity, NewInput, Refusal, RememberedInput};
 use crate::{MetastoreOptions, Result};
 
 pub(super) fn known_identities(connection: &Connection, identities: &[InputIdentity]) -> Result<Vec<bool>> {
@@ -21,6 +21,28 @@ fn is_known(connection: &Connection, identity: &InputIdentity, now: i64) -> Resu
         .and_then(|mut statement| statement.query_row(params![identity.0, now], |row| row.get(0)).optional())
         .map_err(failed("look up identity"))?;
     Ok(found.is_some())
+}
+
+pub(super) fn remember_inputs(
+    connection: &Connection,
+    inputs: &[RememberedInput],
+    options: &MetastoreOptions,
+) -> Result<()> {
+    let fail = failed("remember inputs");
+    let now = now_ns();
+    let mut remember = connection
+        .prepare_cached(
+            "INSERT INTO identities (hash, forget_at) VALUES (?1, ?2) \
+             ON CONFLICT (hash) DO UPDATE SET forget_at = max(forget_at, excluded.forget_at)",
+        )
+        .map_err(&fail)?;
+    for input in inputs {
+        let forget_at = options.forget_at(input);
+        if forget_at > now {
+            remember.execute(params![input.identity.0, forget_at]).map_err(&fail)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn admit(

@@ -31,7 +31,7 @@ use tidemill_types::{
 use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
-    NewWork, Organization, Publication, QueueEntry, Refusal, SegmentFilter,
+    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
@@ -228,6 +228,12 @@ impl Metastore for SqliteMetastore {
     async fn known_identities(&self, identities: &[InputIdentity]) -> Result<Vec<bool>> {
         let identities = identities.to_vec();
         self.read("look up identity", move |connection| inbox::known_identities(connection, &identities)).await
+    }
+
+    async fn remember_inputs(&self, inputs: &[RememberedInput]) -> Result<()> {
+        let inputs = inputs.to_vec();
+        self.write("remember inputs", move |connection, options| inbox::remember_inputs(connection, &inputs, options))
+            .await
     }
 
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill_store::MetastoreOptions;
-use tidemill_store::metastore::{Admission, NewInput, Refusal};
+use tidemill_store::metastore::{Admission, NewInput, Refusal, RememberedInput};
 use tidemill_types::{ErrorKind, Signal, TimestampNs};
 
 use crate::world::{Place, admit, assert_kind, claim, identity, organization, organization_id, push, quick};
@@ -84,6 +84,35 @@ pub async fn identities_are_forgotten_in_time(place: Place) {
         [Admission::Known(vec![0])],
         "objects are remembered longer"
     );
+}
+
+pub async fn a_rebuilt_ledger_knows_what_was_taken_in(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    let now = store.now().await.expect("answers");
+    let two_days_ago = now.plus_ns(-2 * 24 * 3_600_000_000_000);
+    let remembered = |number, arrived_at, owned| RememberedInput { identity: identity(number), arrived_at, owned };
+    let all = [
+        remembered(1, now, true),
+        remembered(2, two_days_ago, true),
+        remembered(3, two_days_ago, false),
+        remembered(1, now, true),
+    ];
+    store.remember_inputs(&all).await.expect("remembers");
+    store.remember_inputs(&[]).await.expect("remembers nothing");
+    let known = store.known_identities(&[identity(1), identity(2), identity(3)]).await.expect("answers");
+    assert_eq!(known, [true, false, true], "requests are remembered for a day from their arrival");
+    assert_eq!(store.admit(&[push(owner, 1)]).await.expect("answers"), [Admission::Known(vec![0])]);
+}
+
+pub async fn a_claim_brings_back_the_identity_of_an_object(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    let object = NewInput { owned: false, ..push(owner, 1) };
+    admit(&*store, object.clone()).await;
+    let bundle = claim(&*store, 10).await;
+    let input = bundle.items[0].input.as_ref().expect("is an input");
+    assert_eq!(input.identities, object.identities);
 }
 
 fn refusal(organization: Option<tidemill_types::OrganizationId>, at: i64) -> Refusal {
