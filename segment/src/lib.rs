@@ -5,6 +5,7 @@
 //! touches the network, a clock or a database: callers hand in readers, times and a spool folder. Start with [`ingest::BundleEncoder`].
 
 pub mod footer;
+pub mod identities;
 pub mod index;
 pub mod ingest;
 pub mod merge;

@@ -13,7 +13,7 @@ mod lookup;
 mod postings;
 mod row_blocks;
 mod series_table;
-mod wire;
+pub(crate) mod wire;
 
 pub mod trace_day;
 

@@ -13,6 +13,7 @@ use super::{IngestOptions, InputDescription, InputReport, Issue, REPORTED_ISSUES
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::input_name;
+use crate::identities::{LISTED_IDENTITIES, ListedIdentity, encode_identities};
 use crate::input::{StoredInput, walk_input};
 use crate::otlp::logs::LogRow;
 use crate::otlp::metrics::{MetricRow, PointRow, temporality_name};
@@ -37,6 +38,7 @@ pub struct BundleEncoder {
     closed: Vec<ClosedPartition>,
     /// Names of all inputs so far.
     inputs: Vec<String>,
+    identities: Vec<ListedIdentity>,
     /// Where the last row went.
     last_partition: usize,
     buffered_bytes: usize,
@@ -90,6 +92,7 @@ impl BundleEncoder {
             partitions: Vec::new(),
             closed: Vec::new(),
             inputs: Vec::new(),
+            identities: Vec::new(),
             last_partition: 0,
             buffered_bytes: 0,
             rows: 0,
@@ -124,6 +127,12 @@ impl BundleEncoder {
         Ok(std::mem::take(&mut self.report))
     }
 
+    /// Notes what the inputs are known by, so that a rebuilt catalog knows them too. One segment of the bundle lists them.
+    pub fn note_identities(&mut self, identities: impl IntoIterator<Item = ListedIdentity>) {
+        let left = LISTED_IDENTITIES.saturating_sub(self.identities.len());
+        self.identities.extend(identities.into_iter().take(left));
+    }
+
     /// Ends the bundle.
     ///
     /// # Errors
@@ -132,6 +141,11 @@ impl BundleEncoder {
         for partition in std::mem::take(&mut self.partitions) {
             let closed = partition.close(&self.options.spool, &self.keys, &self.options.promote)?;
             self.closed.extend(closed);
+        }
+        // Retention reaches the latest day last.
+        let latest = self.closed.iter_mut().max_by_key(|closed| closed.day());
+        if let Some(latest) = latest.filter(|_| !self.identities.is_empty()) {
+            latest.list_identities(&encode_identities(self.identities))?;
         }
         let outputs = self.closed.len() as u32;
         let numbered = self.closed.into_iter().zip(0..);

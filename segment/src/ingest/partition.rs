@@ -21,7 +21,8 @@ use super::tables::{ResourceTable, ScopeTable};
 use super::time::ChosenTime;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
-use crate::footer::{LISTED_ATTRIBUTES, SegmentFooter};
+use crate::footer::{IndexPart, LISTED_ATTRIBUTES, SegmentFooter};
+use crate::identities::IDENTITIES_PART;
 use crate::schema::{segment_schema, timestamp_type};
 use crate::write::SegmentWriter;
 
@@ -99,6 +100,17 @@ impl ClosedPartition {
         self.footer.outputs = outputs;
         self.footer.ordinal = ordinal;
         self.writer.finish(&self.footer)
+    }
+
+    pub(crate) fn day(&self) -> Day {
+        self.footer.day
+    }
+
+    /// Adds the identities of the bundle's inputs.
+    pub(crate) fn list_identities(&mut self, encoded: &[u8]) -> Result<()> {
+        let range = self.writer.append(encoded)?;
+        self.footer.sections.push(IndexPart { name: IDENTITIES_PART.to_owned(), range });
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ use super::rest::{RestObject, RestValue, rest_type, rest_value};
 use super::{MergeInput, MergeOptions};
 use crate::error::{Error, Result};
 use crate::footer::{AttributeEntry, LISTED_ATTRIBUTES, ValueType};
+use crate::identities::{InputKind, ListedIdentity, encode_identities};
 use crate::json::{write_display, write_double, write_string};
 use crate::schema::{
     AttributeScope, AttributeType, ColumnNames, PROMOTED_KEY_BYTES, PROMOTED_LIMIT, PromotedColumn,
@@ -37,6 +38,8 @@ pub(crate) struct MergePlan {
     /// The footer's list, for all outputs together.
     pub(crate) attributes: Vec<AttributeEntry>,
     pub(crate) attributes_truncated: bool,
+    /// The part that lists the identities of the inputs' inputs; empty when none are known.
+    pub(crate) identities: Vec<u8>,
     remaps: Vec<Remap>,
     /// Only rows with times in this range, both ends included.
     times: Option<(i64, i64)>,
@@ -64,7 +67,28 @@ impl MergePlan {
         let remaps = inputs.iter().map(|input| Remap::new(input, &schema, &promoted)).collect();
         let truncated = inputs.iter().any(|input| input.footer.attributes_truncated) || facts.len() > LISTED_ATTRIBUTES;
         let attributes = attribute_entries(&facts, &promoted);
-        Ok(Self { signal, options, inputs, schema, attributes, attributes_truncated: truncated, remaps, times: None })
+        Ok(Self {
+            signal,
+            options,
+            inputs,
+            schema,
+            attributes,
+            attributes_truncated: truncated,
+            identities: Vec::new(),
+            remaps,
+            times: None,
+        })
+    }
+
+    /// Reads the identities that the inputs list, of requests only those that arrived at `requests_from` or later.
+    pub(crate) fn gather_identities(&mut self, requests_from: TimestampNs) -> Result<()> {
+        let mut listed = Vec::new();
+        for input in &self.inputs {
+            let is_kept = |one: &ListedIdentity| one.kind == InputKind::Object || one.arrival >= requests_from;
+            listed.extend(input.identities()?.into_iter().filter(is_kept));
+        }
+        self.identities = if listed.is_empty() { Vec::new() } else { encode_identities(listed) };
+        Ok(())
     }
 
     pub(crate) fn rows(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! One input of a merge: its footer, and its rows as batches of the output's schema.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use parquet::file::statistics::Statistics;
 use super::MergeInput;
 use crate::error::{Error, Result};
 use crate::footer::SegmentFooter;
+use crate::identities::{IDENTITIES_LIMIT_BYTES, IDENTITIES_PART, ListedIdentity, decode_identities};
 use crate::schema::AttributeScope;
 
 /// Text as a dictionary: what repeats is held once a batch.
@@ -68,6 +70,22 @@ impl OpenInput {
         let metadata = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options)
             .map_err(Error::parquet("read the schema of a merge's input"))?;
         Ok(Self { input, footer, metadata })
+    }
+
+    /// The identities that it lists.
+    pub(crate) fn identities(&self) -> Result<Vec<ListedIdentity>> {
+        let Some(part) = self.footer.sections.iter().find(|part| part.name == IDENTITIES_PART) else {
+            return Ok(Vec::new());
+        };
+        if part.range.len > IDENTITIES_LIMIT_BYTES {
+            let problem = format!("its identities take {} bytes", part.range.len);
+            return Err(Error::Corrupt { subject: self.input.meta.object_key.clone(), problem });
+        }
+        let mut bytes = vec![0; part.range.len as usize];
+        let mut file = open_file(&self.input.file)?;
+        let read = file.seek(SeekFrom::Start(part.range.offset)).and_then(|_| file.read_exact(&mut bytes));
+        read.map_err(|source| Error::Spool { path: self.input.file.clone(), source })?;
+        decode_identities(&bytes)
     }
 
     /// The columns as they are read.

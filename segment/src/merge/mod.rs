@@ -20,7 +20,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use tidemill_types::{Level, SegmentMeta, Signal};
+use tidemill_types::{Level, SegmentMeta, Signal, TimestampNs};
 
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
@@ -63,9 +63,22 @@ pub struct MergeOptions {
 /// # Errors
 /// When the inputs do not belong together or one is not a segment, and when the spool fails. The inputs are never changed.
 pub fn merge_segments(inputs: Vec<MergeInput>, options: MergeOptions) -> Result<Vec<DraftSegment>> {
+    merge_segments_since(inputs, options, TimestampNs(i64::MIN))
+}
+
+/// The same, but of the requests behind the inputs only those that arrived at `requests_from` or later are still listed.
+///
+/// # Errors
+/// As [`merge_segments`].
+pub fn merge_segments_since(
+    inputs: Vec<MergeInput>,
+    options: MergeOptions,
+    requests_from: TimestampNs,
+) -> Result<Vec<DraftSegment>> {
     check_inputs(&inputs)?;
     let core = core_fields(inputs[0].meta.signal);
-    let plan = MergePlan::open(inputs, options, core)?;
+    let mut plan = MergePlan::open(inputs, options, core)?;
+    plan.gather_identities(requests_from)?;
     let expected = plan.rows();
     let drafts = match plan.signal {
         Signal::Logs => logs::merge_logs(&plan)?,

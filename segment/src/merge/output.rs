@@ -13,6 +13,7 @@ use super::properties::compacted_properties;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::{IndexPart, SegmentFooter, covered_inputs};
+use crate::identities::IDENTITIES_PART;
 use crate::index::{BLOCK_ROWS, IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder};
 use crate::schema::SERVICE_NAME_COLUMN;
 use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
@@ -122,6 +123,10 @@ impl<'a> Output<'a> {
             let range = writer.append(&series.encode()?)?;
             index.len += range.len;
             parts.push(IndexPart { name: SERIES_PART.to_owned(), range });
+        }
+        if self.ordinal == 0 && !self.plan.identities.is_empty() {
+            let range = writer.append(&self.plan.identities)?;
+            parts.push(IndexPart { name: IDENTITIES_PART.to_owned(), range });
         }
         let inputs = &self.plan.inputs;
         let share = |rows: u64| match self.outputs {
