@@ -1,10 +1,11 @@
 //! The catalog against the bucket: rebuild it from what is stored, and verify that the two agree.
 //!
 //! Owns: reading footers, deciding which found segments are live ([`decide`]), adopting them, and ingesting again what was
-//! acknowledged and is in no segment. Never: deleting anything. Rollups are not adopted but computed again, because a rebuilt
+//! acknowledged and is in no segment ([`readmit`]). Never: deleting anything. Rollups are not adopted but computed again, because a rebuilt
 //! catalog counts the ingests of an hour from nothing. Start with [`rebuild`] and [`verify`].
 
 mod decide;
+mod readmit;
 mod scan;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -13,14 +14,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tidemill_segment::footer::input_name;
-use tidemill_segment::ingest::InputFormat;
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
-use tidemill_store::metastore::{Admission, InputIdentity, NewInput, NewWork, SegmentFilter};
+use tidemill_store::metastore::{NewWork, SegmentFilter};
 use tidemill_store::object::ObjectInfo;
 use tidemill_types::{Action, Hour, NANOS_PER_HOUR, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, WorkQueue};
 
-use crate::own_key::{self, OwnKey};
 use crate::place::Placement;
 use crate::sweep::SweeperDeps;
 use crate::worker::{CompactPayload, RollupPayload};
@@ -63,6 +62,8 @@ pub struct RebuildReport {
     pub rollups: u64,
     /// Raw objects of pushes that no segment covers; they are ingested now.
     pub readmitted: u64,
+    /// Raw objects that no segment covers and whose requests are all known from others: their senders had come again.
+    pub repeated: u64,
     /// Organizations that were created because the bucket has data of theirs.
     pub organizations: Vec<OrganizationId>,
     /// Objects that are no readable segments, with the reason.
@@ -143,9 +144,14 @@ async fn rebuild_bucket(
         report.retired += deps.metastore.retire_segments(chunk).await?;
     }
     enqueue_upkeep(deps, &live).await?;
-    let published = raw.iter().filter(|one| !decision.unpublished.contains(&one.meta.id));
-    let covered: HashSet<&str> = published.flat_map(|one| one.inputs.iter().map(String::as_str)).collect();
-    report.readmitted += readmit_raw(deps, bucket, raw_objects, &covered).await?;
+    let published: Vec<&Found> = raw.iter().filter(|one| !decision.unpublished.contains(&one.meta.id)).collect();
+    let covered: HashSet<&str> = published.iter().flat_map(|one| one.inputs.iter().map(String::as_str)).collect();
+    let open: Vec<&ObjectInfo> =
+        raw_objects.iter().filter(|info| !covered.contains(input_name(&info.key).as_str())).collect();
+    report.unreadable.extend(readmit::remember(deps, bucket, &published).await?);
+    let readmitted = readmit::readmit(deps, bucket, &open).await?;
+    report.readmitted += readmitted.admitted;
+    report.repeated += readmitted.repeated;
     Ok(())
 }
 
@@ -235,48 +241,6 @@ fn upkeep(
         size_bytes: 0,
         payload,
     }
-}
-
-/// Admits raw objects of pushes that no found segment covers and nothing refers to: acknowledged, and not ingested yet.
-async fn readmit_raw(deps: &CatalogDeps, bucket: &str, objects: &[ObjectInfo], covered: &HashSet<&str>) -> Result<u64> {
-    let open: Vec<&ObjectInfo> =
-        objects.iter().filter(|info| !covered.contains(input_name(&info.key).as_str())).collect();
-    let mut readmitted = 0;
-    for chunk in open.chunks(ADOPTED_AT_ONCE) {
-        let keys: Vec<String> = chunk.iter().map(|info| info.key.clone()).collect();
-        let referenced = deps.metastore.referenced(&keys).await?;
-        let lost = chunk.iter().zip(referenced).filter(|(_, is_referenced)| !is_referenced).map(|(info, _)| *info);
-        let inputs: Vec<NewInput> = lost.filter_map(|info| raw_input(deps, bucket, info)).collect();
-        let admissions = deps.metastore.admit(&inputs).await?;
-        readmitted += admissions.iter().filter(|one| matches!(one, Admission::Admitted(_))).count() as u64;
-    }
-    Ok(readmitted)
-}
-
-/// A raw object as an input.
-fn raw_input(deps: &CatalogDeps, bucket: &str, info: &ObjectInfo) -> Option<NewInput> {
-    let OwnKey::Raw { organization, signal } = own_key::parse(&info.key)? else { return None };
-    let mut identity =
-        blake3::Hasher::new_derive_key("tidemill 2026-11 identity of a raw object found by catalog rebuild");
-    identity.update(bucket.as_bytes());
-    identity.update(&[0]);
-    identity.update(info.key.as_bytes());
-    Some(NewInput {
-        organization,
-        instance_num: deps.placement.instance_of(organization, bucket),
-        collector: "default".to_owned(),
-        signal,
-        bucket: bucket.to_owned(),
-        object_key: info.key.clone(),
-        etag: info.etag.clone(),
-        size_bytes: info.size,
-        records: None,
-        identities: vec![InputIdentity(*identity.finalize().as_bytes())],
-        arrived_at: info.modified,
-        owned: true,
-        priority: 10,
-        format: Some(InputFormat::OtlpProtobuf.as_str().to_owned()),
-    })
 }
 
 /// Compares the catalog with the buckets: every live segment's object, size and footer hash, and what nothing refers to.

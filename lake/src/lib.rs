@@ -21,5 +21,6 @@ mod error;
 mod intake;
 mod otlp_answer;
 mod own_key;
+mod raw_object;
 
 pub use error::{Error, Result};

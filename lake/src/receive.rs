@@ -35,6 +35,7 @@ pub use budget::{MemoryBudget, Reservation};
 pub use disk::{DiskLimits, DiskMonitor};
 pub use gather::ReceiverTask;
 pub use limits::Gate;
+pub(crate) use limits::Rates;
 
 /// How the receiver gathers and what it bounds.
 #[derive(Debug, Clone)]
@@ -141,7 +142,7 @@ pub(crate) struct Shared {
     options: ReceiverOptions,
     deps: ReceiverDeps,
     budget: MemoryBudget,
-    rates: limits::Rates,
+    rates: Rates,
     checks: Arc<Semaphore>,
     counters: ReceiverCounters,
 }
@@ -163,7 +164,7 @@ impl std::fmt::Debug for Receiver {
 pub fn build(options: ReceiverOptions, deps: ReceiverDeps) -> (Receiver, ReceiverTask) {
     let shared = Arc::new(Shared {
         budget: MemoryBudget::new(options.memory_bytes),
-        rates: limits::Rates::default(),
+        rates: Rates::default(),
         checks: Arc::new(Semaphore::new(options.checks_in_flight.max(1))),
         counters: ReceiverCounters::default(),
         options,

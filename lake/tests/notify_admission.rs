@@ -352,6 +352,24 @@ async fn while_the_gate_is_closed_the_sender_keeps_the_notification() {
 }
 
 /// A server on a free port that counts its calls, and what it was asked.
+#[tokio::test]
+async fn above_its_ingest_rate_an_organization_keeps_the_notification() {
+    let world = World::new().await;
+    let mut organization = world.metastore.organizations().await.expect("is read").remove(0);
+    organization.ingest_bytes_per_second = Some(10);
+    world.metastore.update_organization(&organization).await.expect("is changed");
+    let of = |organization: OrganizationId, name: &str| {
+        vec![event(&raw(&organization.to_string(), name), None, Some(name), Some(1_000_000))]
+    };
+    let other = if organization.id == id(ORG) { id(OTHER) } else { id(ORG) };
+    let admit = async |organization, name| world.admitter.admit(&of(organization, name), Authority::Operator).await;
+    assert_eq!(admit(organization.id, "logs_a").await.expect("overdraws its rate").admitted, 1);
+    let denied = admit(organization.id, "logs_b").await.expect_err("has nothing left");
+    assert!(matches!(&denied, Denied::Closed(reason) if reason.contains("10 bytes a second")), "{denied}");
+    assert_eq!(admit(other, "logs_a").await.expect("has no limit").admitted, 1);
+    assert_eq!(world.inbox("waiting").await.len(), 2);
+}
+
 async fn counting_server(answer: &'static str) -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tidemill_types::{SegmentId, SegmentMeta, TimestampNs};
+use tidemill_types::{ByteRange, SegmentId, SegmentMeta, TimestampNs};
 
 /// A segment object and what its footer says about its making.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Found {
     pub ordinal: u32,
     /// For ingest, the inputs of its making, by hash.
     pub inputs: Vec<String>,
+    /// Where it lists the identities of its inputs.
+    pub identities: Option<ByteRange>,
     /// When the object was written.
     pub written_at: TimestampNs,
 }

@@ -1,6 +1,7 @@
 //! Reading what a bucket holds: segment objects by their footers.
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tidemill_segment::identities::IDENTITIES_PART;
 use tidemill_segment::read::{StoredObject, segment_meta};
 use tidemill_store::ObjectStore;
 use tidemill_store::object::ObjectInfo;
@@ -81,7 +82,9 @@ async fn read_footer(deps: &CatalogDeps, store: &dyn ObjectStore, bucket: &str, 
         let tail = tail.first().map(|bytes| &bytes[..]).unwrap_or_default();
         match segment_meta(&object, tail).map_err(Error::segment("read a segment's footer"))? {
             Ok((meta, footer)) => {
+                let identities = footer.sections.iter().find(|part| part.name == IDENTITIES_PART);
                 return Ok(Found {
+                    identities: identities.map(|part| part.range),
                     meta,
                     replaces: footer.replaces,
                     outputs: footer.outputs,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::event::ObjectEvent;
 use crate::clock::Clock;
-use crate::receive::Gate;
+use crate::receive::{Gate, Rates};
 
 /// The largest object that is read.
 pub const MAX_OBJECT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
@@ -85,7 +85,7 @@ pub enum Denied {
         /// The object's path.
         key: String,
     },
-    /// No new data is taken at the moment.
+    /// No new data is taken at the moment, or none of this organization.
     #[error("no new data is taken at the moment: {0}")]
     Closed(String),
     /// A store failed; the sender may come again.
@@ -98,6 +98,8 @@ pub enum Denied {
 pub struct Admitter {
     options: AdmitterOptions,
     organizations: Arc<Mutex<Option<KnownOrganizations>>>,
+    /// Of announced objects; pushes have a measure of their own.
+    rates: Arc<Rates>,
 }
 
 #[derive(Debug)]
@@ -118,7 +120,7 @@ struct Owned<'a> {
 impl Admitter {
     /// An admitter over these stores.
     pub fn new(options: AdmitterOptions) -> Self {
-        Self { options, organizations: Arc::default() }
+        Self { options, organizations: Arc::default(), rates: Arc::default() }
     }
 
     /// Admits the objects of a notification. When this returns `Ok`, inbox rows and refusals are committed.
@@ -131,6 +133,9 @@ impl Admitter {
         }
         let mut result = Admitted::default();
         let owned = self.find_owners(events, authority, &mut result).await?;
+        for owned in &owned {
+            self.rates.check(owned.organization).map_err(|error| Denied::Closed(error.to_string()))?;
+        }
         // The futures are made first: a closure inside the stream would make this one not `Send`.
         let describing: Vec<_> = owned.into_iter().map(|owned| self.describe(owned)).collect();
         let described: Vec<_> = stream::iter(describing).buffered(PARALLEL_HEADS).try_collect().await?;
@@ -146,9 +151,12 @@ impl Admitter {
             }
         }
         for batch in inputs.chunks(INPUTS_PER_TRANSACTION) {
-            for admission in self.options.metastore.admit(batch).await? {
+            for (input, admission) in batch.iter().zip(self.options.metastore.admit(batch).await?) {
                 match admission {
-                    Admission::Admitted(_) => result.admitted += 1,
+                    Admission::Admitted(_) => {
+                        self.rates.charge(input.organization, input.size_bytes);
+                        result.admitted += 1;
+                    }
                     Admission::Known(_) => result.known += 1,
                 }
             }
@@ -232,6 +240,7 @@ impl Admitter {
             return Ok(true);
         }
         let organizations = self.options.metastore.organizations().await?;
+        self.rates.refresh(&organizations, std::time::Instant::now());
         let ids: HashSet<_> = organizations.into_iter().filter(|found| !found.deleting).map(|found| found.id).collect();
         let exists = ids.contains(&id);
         *self.organizations.lock() = Some(KnownOrganizations { ids, at: Instant::now() });

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::gather::{GroupKey, Pending};
 use super::{Reservation, Shared};
+use crate::raw_object::{Part, encode_trailer};
 use crate::{Error, Result};
 
 /// Raw objects written at the same time.
@@ -114,7 +115,9 @@ fn span_of(batch: &[Pending]) -> Span {
     let Some(first) = traced.next() else { return Span::none() };
     let bytes: usize = batch.iter().map(|pending| pending.body.len()).sum();
     let records: u64 = batch.iter().map(|pending| pending.records).sum();
-    let span = tracing::info_span!(parent: first, "commit pushes", requests = batch.len(), records, bytes);
+    // Signed, because OpenTelemetry has no other integers.
+    let (requests, records, bytes) = (batch.len() as i64, records as i64, bytes as i64);
+    let span = tracing::info_span!(parent: first, "commit pushes", requests, records, bytes);
     for other in traced.take(MAX_LINKS) {
         span.follows_from(other);
     }
@@ -280,10 +283,14 @@ async fn put(shared: &Shared, group: Group) -> (Group, Result<ObjectInfo>) {
 async fn put_at(shared: &Shared, group: &Group, object_key: &str) -> Result<ObjectInfo> {
     let store = shared.deps.buckets.get(&group.key.place.bucket)?;
     // Concatenated OTLP requests are one valid request: every field of theirs is repeated.
-    let chunks = group.entries.iter().map(|entry| entry.body.clone()).collect();
+    let mut chunks: Vec<Bytes> = group.entries.iter().map(|entry| entry.body.clone()).collect();
+    let parts = group.entries.iter().map(|entry| Part { identity: entry.identity, bytes: entry.body.len() as u64 });
+    let trailer = encode_trailer(&parts.collect::<Vec<_>>());
+    let bytes = group.bytes + trailer.len();
+    chunks.push(trailer);
     let object = store.put(object_key, PutBody::Chunks(chunks), PutMode::IfAbsent).await?;
     shared.counters.raw_objects.fetch_add(1, Ordering::Relaxed);
-    Ok(ObjectInfo { key: object_key.to_owned(), size: group.bytes as u64, ..object })
+    Ok(ObjectInfo { key: object_key.to_owned(), size: bytes as u64, ..object })
 }
 
 fn new_input(stored: &Stored) -> NewInput {
@@ -331,8 +338,11 @@ async fn restore_if_swept(shared: &Shared, group: &Group, object_key: &str) -> R
 /// Answers the known requests of a group that was not admitted, and returns what is left of it.
 async fn without_known(shared: &Shared, stored: Stored, known: &[usize]) -> Option<Group> {
     let Stored { group, object, .. } = stored;
-    // Nothing refers to the object; where this fails the sweeper finds it.
-    if let Ok(store) = shared.deps.buckets.get(&group.key.place.bucket)
+    // Nothing refers to the object, unless a rebuild of the catalog just admitted it; where this fails the sweeper finds it.
+    let is_unused =
+        matches!(shared.deps.metastore.referenced(std::slice::from_ref(&object.key)).await.as_deref(), Ok([false]));
+    if is_unused
+        && let Ok(store) = shared.deps.buckets.get(&group.key.place.bucket)
         && let Err(error) = store.delete(&object.key).await
     {
         tracing::debug!(%error, "an unused raw object is left to the sweeper");

@@ -43,7 +43,7 @@ impl Gate {
 
 /// The ingest rates of organizations.
 #[derive(Debug, Default)]
-pub(super) struct Rates(Mutex<HashMap<OrganizationId, Bucket>>);
+pub(crate) struct Rates(Mutex<HashMap<OrganizationId, Bucket>>);
 
 impl Rates {
     /// Takes the limits from the metastore's rows; what an organization has used so far is kept.
@@ -62,6 +62,14 @@ impl Rates {
 
     pub fn check(&self, organization: OrganizationId) -> Result<()> {
         self.take(organization, 0)
+    }
+
+    /// Takes what was let in already.
+    pub fn charge(&self, organization: OrganizationId, bytes: u64) {
+        if let Some(bucket) = self.0.lock().get_mut(&organization) {
+            bucket.fill(Instant::now());
+            bucket.left_bytes -= bytes as f64;
+        }
     }
 
     pub fn take(&self, organization: OrganizationId, bytes: u64) -> Result<()> {
@@ -89,11 +97,16 @@ impl Bucket {
         Self { rate, left_bytes: 2.0 * rate as f64, filled_at: now }
     }
 
-    fn take(&mut self, bytes: u64, now: Instant) -> std::result::Result<(), Duration> {
+    fn fill(&mut self, now: Instant) {
         let rate = self.rate as f64;
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         self.left_bytes = (self.left_bytes + passed * rate).min(2.0 * rate);
         self.filled_at = now;
+    }
+
+    fn take(&mut self, bytes: u64, now: Instant) -> std::result::Result<(), Duration> {
+        let rate = self.rate as f64;
+        self.fill(now);
         if self.left_bytes <= 0.0 {
             let wait_s = if rate > 0.0 { (-self.left_bytes / rate).clamp(1.0, 3600.0) } else { 3600.0 };
             return Err(Duration::from_secs_f64(wait_s));

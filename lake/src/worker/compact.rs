@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemill_plan::compaction::{Candidate, CompactionPlan, CompactionPolicy, Merge, solve};
 use tidemill_segment::DraftSegment;
-use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments};
+use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments_since};
 use tidemill_store::metastore::{Bundle, NewWork, Publication, SegmentFilter};
 use tidemill_store::step::{Step, reach};
-use tidemill_types::{Day, ErrorKind, SegmentId, SegmentMeta, Tier, TimestampNs};
+use tidemill_types::{Day, ErrorKind, NANOS_PER_HOUR, SegmentId, SegmentMeta, Tier, TimestampNs};
 
 use super::download::{SpoolDownload, Wanted, download_to_file};
 use super::trigger::{self, CompactPayload};
@@ -27,6 +27,9 @@ const DOWNLOADS_AHEAD: usize = 8;
 const PLANS: u32 = 3;
 /// One publication merges at most this many bytes, but at least one merge; the rest follows at once.
 const BUNDLE_BYTES: u64 = 512 << 20;
+
+/// Merges list the requests of the last hours only: by then the sweeper has deleted a raw object that was never admitted.
+const REQUESTS_LISTED_NS: i64 = 6 * NANOS_PER_HOUR;
 
 /// Compacts the days of a bundle.
 pub(super) async fn compact(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Ending> {
@@ -130,10 +133,11 @@ async fn run_merge(
         spool: shared.options.spool.clone(),
         target_bytes,
     };
+    let requests_from = shared.deps.metastore.now().await?.plus_ns(-REQUESTS_LISTED_NS);
     let expected_rows: u64 = metas.iter().map(|meta| meta.rows).sum();
     let inputs = merge_inputs(&metas, &files);
     let merging = tokio::task::spawn_blocking(move || {
-        let drafts = merge_segments(inputs, options);
+        let drafts = merge_segments_since(inputs, options, requests_from);
         // The inputs' files live until the merge is over, even when nobody waits for it any more.
         drop(files);
         drafts

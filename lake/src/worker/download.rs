@@ -1,6 +1,6 @@
 //! Fetching an input whole before it is read, so that a torn download is a retry and never a half-read input.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,27 @@ impl Downloaded {
             Self::File(file) => {
                 let opened = std::fs::File::open(file.path()).map_err(Error::file("open", file.path()))?;
                 Ok(Box::new(std::io::BufReader::with_capacity(1 << 20, opened)))
+            }
+        }
+    }
+
+    /// Its last `bytes`, or all of it when it has fewer.
+    pub(crate) fn tail(&self, bytes: u64) -> Result<Vec<u8>> {
+        match self {
+            Self::Memory(whole) => {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(whole.len());
+                Ok(whole[whole.len() - bytes..].to_vec())
+            }
+            Self::File(file) => {
+                let read = || {
+                    let mut opened = std::fs::File::open(file.path())?;
+                    let size = opened.metadata()?.len();
+                    opened.seek(SeekFrom::Start(size.saturating_sub(bytes)))?;
+                    let mut tail = Vec::new();
+                    opened.take(bytes).read_to_end(&mut tail)?;
+                    Ok(tail)
+                };
+                read().map_err(Error::file("read", file.path()))
             }
         }
     }

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use futures::stream;
 use tidemill_segment::DraftSegment;
+use tidemill_segment::identities::{InputKind, ListedIdentity};
 use tidemill_segment::ingest::{BundleEncoder, IngestOptions, InputDescription, InputFormat, InputReport};
-use tidemill_store::metastore::{Bundle, NewInput, Publication, Refusal, WorkItem};
+use tidemill_store::metastore::{Bundle, InputIdentity, NewInput, Publication, Refusal, WorkItem};
 use tidemill_store::step::{Step, reach};
 use tidemill_types::{ErrorKind, Hour};
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use super::download::{Downloaded, Wanted, download};
 use super::upload::Uploads;
 use super::{Ending, Shared};
+use crate::raw_object::{END_BYTES, Part, decode_trailer, trailer_bytes};
 use crate::{Error, Result};
 
 /// Inputs downloaded ahead of the encoder.
@@ -28,7 +30,7 @@ const MAX_OBJECT_BYTES: u64 = 4 << 30;
 
 /// What the encoding thread is told. Without `Finish` it stops and its work is dropped.
 enum Feed {
-    Input(usize, InputDescription, Downloaded),
+    Input(usize, InputDescription, Downloaded, Vec<ListedIdentity>),
     Finish,
 }
 
@@ -106,7 +108,9 @@ async fn feed_inputs(shared: &Shared, bundle: &Bundle, feed: &mpsc::Sender<Feed>
     while let Some((index, fetched)) = downloads.next().await {
         match fetched? {
             Ok((description, downloaded)) => {
-                if feed.send(Feed::Input(index, description, downloaded)).await.is_err() {
+                let input = bundle.items[index].input.as_ref();
+                let identities = input.map_or(Ok(Vec::new()), |input| identities_of(input, &downloaded))?;
+                if feed.send(Feed::Input(index, description, downloaded, identities)).await.is_err() {
                     return Err(Error::Internal("the encoder stopped".to_owned()));
                 }
             }
@@ -167,6 +171,20 @@ fn missing_is_corrupt(input: &NewInput, error: Error) -> Error {
     }
 }
 
+/// What an input is known by: a raw object lists its requests, an announced object has one identity.
+fn identities_of(input: &NewInput, downloaded: &Downloaded) -> Result<Vec<ListedIdentity>> {
+    let arrival = input.arrived_at;
+    if !input.owned {
+        let listed = |one: &InputIdentity| ListedIdentity { kind: InputKind::Object, arrival, identity: one.0 };
+        return Ok(input.identities.iter().map(listed).collect());
+    }
+    let end = downloaded.tail(END_BYTES)?;
+    let Some(needed) = trailer_bytes(&end, input.size_bytes) else { return Ok(Vec::new()) };
+    let parts = decode_trailer(&downloaded.tail(needed)?, input.size_bytes).unwrap_or_default();
+    let listed = |part: Part| ListedIdentity { kind: InputKind::Request, arrival, identity: part.identity.0 };
+    Ok(parts.into_iter().map(listed).collect())
+}
+
 fn parse_format(name: &str) -> Option<InputFormat> {
     InputFormat::parse(&name.replace('-', "_"))
 }
@@ -177,7 +195,8 @@ fn encode_inputs(options: IngestOptions, mut fed: mpsc::Receiver<Feed>) -> Resul
     let mut reports = Vec::new();
     while let Some(feed) = fed.blocking_recv() {
         match feed {
-            Feed::Input(index, description, downloaded) => {
+            Feed::Input(index, description, downloaded, identities) => {
+                encoder.note_identities(identities);
                 let mut reader = downloaded.open()?;
                 let report = encoder.read_input(&description, &mut *reader).map_err(Error::segment("read an input"))?;
                 reports.push((index, report));

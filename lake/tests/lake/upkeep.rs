@@ -171,3 +171,116 @@ async fn rollups(lake: &Lake, hour: Hour) -> Vec<SegmentMeta> {
     found.sort_by_key(|meta| meta.tier);
     found
 }
+
+/// A second database over the same bucket, as after the first one was lost.
+async fn lose_the_database(lake: &mut Lake) {
+    let fresh = SqliteMetastore::open(&lake.folder.path().join("second.db")).await.expect("opens");
+    lake.metastore = std::sync::Arc::new(fresh);
+}
+
+async fn copy_object(from: &Lake, to: &Lake, key: &str) -> String {
+    let bytes = std::fs::read(from.folder.path().join("objects").join(key)).expect("is read");
+    let (folder, _) = key.rsplit_once('/').expect("has a folder");
+    let copy = format!("{folder}/{}.binpb", uuid::Uuid::now_v7().simple());
+    to.store.put(&copy, PutBody::Chunks(vec![bytes.into()]), PutMode::IfAbsent).await.expect("is stored");
+    copy
+}
+
+/// The receiver was killed between the raw object and its admission; the sender came again, and was ingested.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_stored_twice_is_rebuilt_once() {
+    let mut lake = Lake::with(without_grace()).await;
+    let receiver = lake.receiver(one_object_a_request());
+    let body = crate::support::logs(0..10);
+    receiver.push(lake.request(Signal::Logs, body.clone())).await.expect("is acknowledged");
+    let raw = lake.keys("raw/").await.remove(0);
+    copy_object(&lake, &lake, &raw).await;
+    lake.drain().await;
+    sweeper(&lake).sweep_doomed().await.expect("sweeps the one that was ingested");
+    assert_eq!(lake.keys("raw/").await.len(), 1, "the orphan is left");
+    lose_the_database(&mut lake).await;
+    let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
+    assert_eq!((report.adopted, report.readmitted, report.repeated), (1, 0, 1), "{report:?}");
+    lake.drain().await;
+    assert_eq!(lake.rows().await, 10);
+    // The sender that never got its answer comes once more.
+    let receiver = lake.receiver(one_object_a_request());
+    receiver.push(lake.request(Signal::Logs, body)).await.expect("is acknowledged");
+    lake.drain().await;
+    assert_eq!(lake.rows().await, 10, "the ledger was filled again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_of_two_raw_objects_of_one_request_is_ingested_yet() {
+    let mut lake = Lake::new().await;
+    let receiver = lake.receiver(one_object_a_request());
+    lake.push_logs(&receiver, 0..10).await.expect("is acknowledged");
+    let raw = lake.keys("raw/").await.remove(0);
+    copy_object(&lake, &lake, &raw).await;
+    lose_the_database(&mut lake).await;
+    let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
+    assert_eq!((report.readmitted, report.repeated), (1, 1), "{report:?}");
+    lake.drain().await;
+    assert_eq!(lake.rows().await, 10);
+}
+
+/// A lake whose one raw object holds two requests.
+async fn two_in_one(first: Vec<u8>, second: Vec<u8>) -> Lake {
+    let lake = Lake::new().await;
+    let group_bytes = first.len() + second.len();
+    let gather = Duration::from_secs(60);
+    let receiver = lake.receiver(ReceiverOptions { gather, group_bytes, ..ReceiverOptions::default() });
+    let pushes = [first, second].map(|body| receiver.push(lake.request(Signal::Logs, body)));
+    for pushed in futures::future::join_all(pushes).await {
+        pushed.expect("is acknowledged");
+    }
+    assert_eq!(lake.keys("raw/").await.len(), 1);
+    lake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_raw_object_that_is_partly_known_the_rest_is_ingested() {
+    let mut lake = Lake::with(without_grace()).await;
+    let receiver = lake.receiver(one_object_a_request());
+    let known = crate::support::logs(0..10);
+    receiver.push(lake.request(Signal::Logs, known.clone())).await.expect("is acknowledged");
+    lake.drain().await;
+    sweeper(&lake).sweep_doomed().await.expect("sweeps");
+    let other = two_in_one(known, crate::support::logs(10..25)).await;
+    let orphan = copy_object(&other, &lake, &other.keys("raw/").await[0]).await;
+    lose_the_database(&mut lake).await;
+    let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
+    assert_eq!((report.adopted, report.readmitted, report.repeated), (1, 1, 0), "{report:?}");
+    lake.drain().await;
+    let bodies = log_bodies(&lake, &lake.segments().await);
+    assert_eq!(bodies.len(), 25);
+    assert!(bodies.values().all(|count| *count == 1), "{bodies:?}");
+    let again = catalog::rebuild(&catalog_deps(&lake)).await.expect("may be repeated");
+    assert_eq!((again.adopted, again.readmitted), (0, 0), "{again:?}");
+    assert_eq!(lake.keys("raw/").await.iter().filter(|key| **key == orphan).count(), 1, "left to the sweeper");
+}
+
+/// Merges list the requests behind their inputs, and a database is lost after the inputs were swept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_merged_is_still_known() {
+    let mut lake = Lake::with(without_grace()).await;
+    let receiver = lake.receiver(one_object_a_request());
+    lake.push_logs(&receiver, 0..10).await.expect("is acknowledged");
+    let raw = lake.keys("raw/").await.remove(0);
+    copy_object(&lake, &lake, &raw).await;
+    for batch in 1..40 {
+        lake.push_logs(&receiver, batch * 10..batch * 10 + 10).await.expect("is acknowledged");
+    }
+    let one_by_one = tidemill_lake::worker::WorkerOptions { bundle_items: 1, ..lake.worker_options("one by one") };
+    let (handle, task) = lake.worker(one_by_one);
+    lake.until_drained().await;
+    handle.stop();
+    task.await.expect("ends");
+    sweeper(&lake).sweep_doomed().await.expect("sweeps");
+    assert!(lake.segments().await.iter().any(|meta| meta.level == Level(1)));
+    assert_eq!(lake.keys("raw/").await.len(), 1, "the orphan is left");
+    lose_the_database(&mut lake).await;
+    let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
+    assert_eq!((report.readmitted, report.repeated), (0, 1), "{report:?}");
+    assert_eq!(lake.rows().await, 400);
+}

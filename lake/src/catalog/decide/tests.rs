@@ -30,7 +30,15 @@ fn found(lease: &str, ordinal: u32, outputs: u32) -> Found {
         services: ServiceSet::Names(Vec::new()),
         covers_ingest_seq: 0,
     };
-    Found { meta, replaces: Vec::new(), outputs, ordinal, inputs: Vec::new(), written_at: TimestampNs(1_000) }
+    Found {
+        meta,
+        replaces: Vec::new(),
+        outputs,
+        ordinal,
+        inputs: Vec::new(),
+        identities: None,
+        written_at: TimestampNs(1_000),
+    }
 }
 
 fn of_inputs(mut one: Found, inputs: &[&str]) -> Found {
