@@ -356,8 +356,9 @@ fn span_of(shared: &Shared, bundle: &Bundle) -> Span {
         otel.status_code = tracing::field::Empty,
         organization = %bundle.organization,
         token = %bundle.token,
-        items = bundle.items.len(),
-        bytes,
+        // Signed, because OpenTelemetry has no other integers.
+        items = bundle.items.len() as i64,
+        bytes = bytes as i64,
         ending = tracing::field::Empty,
         error = tracing::field::Empty,
     )

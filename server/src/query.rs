@@ -90,7 +90,8 @@ impl Drop for QueryTrace {
             return;
         }
         let stats = self.stats.read();
-        self.span.record("rows_scanned", stats.rows_scanned).record("bytes_read", stats.bytes_read);
+        // Signed, because OpenTelemetry has no other integers.
+        self.span.record("rows_scanned", stats.rows_scanned as i64).record("bytes_read", stats.bytes_read as i64);
     }
 }
 

@@ -78,6 +78,8 @@ where
         folder.write_ports(&running.ports)?;
     }
     readiness.set(true);
+    let api = running.ports.url(running.ports.api);
+    tracing::info!(role = roles.name(), version = env!("CARGO_PKG_VERSION"), api, "serving");
     let until = ready(running);
     let outcome = run_until_told(&mut tasks, &mut interrupts, until).await;
     readiness.set(false);

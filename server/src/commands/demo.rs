@@ -46,6 +46,7 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
     let config = load_config(global, options)?;
     let runtime = server_runtime(&config)?;
     let typed = Invocation::new(&config);
+    let data_dir = config.data_dir();
     let (own, host) = (OwnDoor::new(runtime.handle().clone()), OwnDoor::new(runtime.handle().clone()));
     let destination = Destination::Here { own: own.clone(), host: host.clone() };
     let telemetry = Telemetry::start(&config, &destination, runtime.handle())?;
@@ -69,10 +70,7 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
             if exit_after_load {
                 return Ok(Outcome::Stop);
             }
-            eprintln!(
-                "\nEverything goes on flowing in until ctrl-c. The data stays in {}.",
-                admin.metastore.describe()
-            );
+            eprintln!("\nEverything goes on flowing in until ctrl-c. The data stays in {}.", data_dir.display());
             Ok(Outcome::GoOn)
         })
         .await

@@ -1,5 +1,7 @@
 //! `tidemill status`: what waits, what is stored, how far behind.
 
+use tidemill_types::Action;
+
 use crate::admin::Status;
 use crate::cli::GlobalOptions;
 use crate::client::Target;
@@ -41,6 +43,11 @@ fn queues(status: &Status) -> Table {
     let mut table = Table::new(&["QUEUE", "RUNNABLE", "BYTES", "OLDEST", "DELAYED", "LEASED", "DEAD"]);
     for it in &status.queues {
         let backlog = &it.backlog;
+        let is_used = backlog.runnable + backlog.delayed + backlog.leased + backlog.dead > 0;
+        // Jobs are submitted by programs; most installations have none.
+        if backlog.queue.action == Action::Job && !is_used {
+            continue;
+        }
         table.row(vec![
             format!("{} {}", backlog.queue.action, backlog.queue.signal),
             backlog.runnable.to_string(),

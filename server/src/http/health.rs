@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use tidemill_lake::worker::LAG_BOUNDS;
+use tidemill_store::metastore::Backlog;
 use tidemill_types::TimestampNs;
 
 use super::ApiState;
@@ -56,12 +57,15 @@ async fn readyz(State(state): State<ApiState>) -> Response {
     }
 }
 
+/// What one gauge shows of a queue.
+type Gauge<'a> = &'a dyn Fn(&Backlog) -> f64;
+
 async fn metrics(State(state): State<ApiState>) -> Result<Response> {
     let mut exposition = Exposition::default();
     let now = state.admin.metastore.now().await?;
     let backlog = state.admin.metastore.backlog().await?;
     let ages = |oldest: Option<TimestampNs>| oldest.map_or(0.0, |oldest| (now.0 - oldest.0).max(0) as f64 / 1e9);
-    let help_and_value: [(&str, &str, &dyn Fn(&tidemill_store::metastore::Backlog) -> f64); 6] = [
+    let help_and_value: [(&str, &str, Gauge<'_>); 6] = [
         ("tidemill_queue_runnable_items", "Work that can be claimed now.", &|it| it.runnable as f64),
         ("tidemill_queue_delayed_items", "Work that waits for its time.", &|it| it.delayed as f64),
         ("tidemill_queue_leased_items", "Work under a live lease.", &|it| it.leased as f64),
