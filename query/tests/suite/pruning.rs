@@ -9,7 +9,7 @@ use prost::Message;
 use tidemill_types::{SegmentMeta, Signal};
 
 const HOURS: i64 = 4;
-const ROWS_AN_HOUR: i64 = 60_000;
+const ROWS_AN_HOUR: i64 = 150_000;
 const SERVICES: i64 = 20;
 
 fn text(value: &str) -> Option<AnyValue> {
