@@ -67,7 +67,8 @@ async fn listed(
         return Ok(Vec::new());
     };
     let store = deps.buckets.get(bucket).map_err(|error| failed(error.into()))?;
-    let read = store.get_ranges(key, &[range.offset..range.offset + range.len]).await;
+    let wanted = range.offset..range.offset + range.len;
+    let read = store.get_ranges(key, std::slice::from_ref(&wanted)).await;
     let bytes = read.map_err(|error| failed(error.into()))?.pop().unwrap_or_default();
     let listed =
         decode_identities(&bytes).map_err(|error| failed(Error::segment("read a segment's identities")(error)))?;

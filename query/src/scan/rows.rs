@@ -299,7 +299,7 @@ impl ScanRun {
     ) -> Result<(ArrowReaderMetadata, RowSet)> {
         // Rows of logs are sorted by nothing that statements compare, so that bounds of their pages rule out little.
         let predicate = self.request.predicate.as_ref().filter(|_| open.meta.signal != Signal::Logs);
-        let compared = predicate.into_iter().flat_map(|predicate| collect_columns(predicate));
+        let compared = predicate.into_iter().flat_map(collect_columns);
         let bounded: Vec<usize> = compared
             .filter_map(|column| open.leaf(&statistics_column(column.name(), &self.request.table, open)?))
             .collect();

@@ -91,6 +91,7 @@ impl Ord for Entry {
 }
 
 /// What a partition does next.
+#[expect(clippy::large_enum_variant, reason = "made once per row group and taken apart at once")]
 pub(super) enum Next {
     /// Open these; then say what they brought through the guard.
     Open(Vec<SegmentMeta>, Opening),

@@ -20,6 +20,7 @@ const LONGEST_STATEMENT_BYTES: usize = 1 << 20;
 
 /// One allowed statement.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one per request")]
 pub(crate) enum Statement {
     /// A query, or an explanation of one.
     Query(QueryStatement),
