@@ -22,5 +22,5 @@ mod json;
 mod otlp;
 mod spool;
 
-pub use draft::{segment_id, DraftBody, DraftSegment, SpoolFile};
+pub use draft::{DraftBody, DraftSegment, SpoolFile, segment_id};
 pub use error::{Error, Result};

@@ -64,7 +64,10 @@ pub(crate) struct Partition {
 
 /// The columns that only one signal has.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per open partition, of which there are at most 64, and touched for every row")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per open partition, of which there are at most 64, and touched for every row"
+)]
 pub(crate) enum CoreColumns {
     Logs(LogColumns),
     Points(PointColumns),

@@ -1,8 +1,8 @@
 //! The tests of this crate that go through its public API, in one binary.
 
-mod merge;
 mod formats;
 mod frozen;
+mod merge;
 mod nezha;
 mod otlp;
 mod rollup;
