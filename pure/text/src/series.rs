@@ -87,10 +87,6 @@ mod tests {
         SeriesMetric { name, unit: "ms", kind: "gauge", temporality: "", is_monotonic: false }
     }
 
-    fn hex(id: [u8; 16]) -> String {
-        id.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     #[test]
     fn every_part_counts() {
         let resource = [("service.name", LabelValue::String("shop"))];
