@@ -22,6 +22,7 @@ pub(crate) enum TimeOrder {
 
 /// One piece of work.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most of a heap are row groups, so boxing them would save nothing")]
 pub(super) enum Unit {
     /// A segment that is not open yet.
     Segment(SegmentMeta),
@@ -91,7 +92,6 @@ impl Ord for Entry {
 }
 
 /// What a partition does next.
-#[expect(clippy::large_enum_variant, reason = "made once per row group and taken apart at once")]
 pub(super) enum Next {
     /// Open these; then say what they brought through the guard.
     Open(Vec<SegmentMeta>, Opening),
