@@ -22,7 +22,8 @@ def bench(*arguments: object) -> dict:
     done = subprocess.run([os.environ["TIDEMILL_BENCH_BINARY"], *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tidemill-bench {' '.join(map(str, arguments))}:\n{done.stderr}")
-    return json.loads(done.stdout)
+    # A long statement draws a progress bar before the answer.
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def header(mill: Tidemill) -> str:
@@ -64,7 +65,8 @@ def duckdb(measured: list[str], before: list[str] = ()) -> dict:
     done = subprocess.run([sys.executable, "-c", DUCKDB], input=job, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads(done.stdout)
+    # A long statement draws a progress bar before the answer.
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def drop_page_cache() -> bool:
