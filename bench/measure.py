@@ -22,8 +22,7 @@ def bench(*arguments: object) -> dict:
     done = subprocess.run([os.environ["TIDEMILL_BENCH_BINARY"], *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tidemill-bench {' '.join(map(str, arguments))}:\n{done.stderr}")
-    # A long statement draws a progress bar before the answer.
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout)
 
 
 def header(mill: Tidemill) -> str:
