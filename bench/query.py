@@ -28,17 +28,22 @@ def needle(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--records", type=int, default=10_000_000)
+    parser.add_argument("--days", type=int, default=24, help="over which the records are spread; a day has a segment at least")
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     report = Report("query", "Queries over logs")
     with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as name:
         folder = Path(name)
-        start = int(time.time()) // 86400 * 86400 - 2 * 86400
-        bench("generate", "--signal", "logs", "--records", options.records, "--start", start, "--out", folder / "data")
+        start = int(time.time()) // 86400 * 86400 - (options.days + 2) * 86400
+        spread = ["--start", start, "--hours", 24 * options.days]
+        bench("generate", "--signal", "logs", "--records", options.records, *spread, "--out", folder / "data")
         mill = Tidemill(folder / "mill")
         mill.start()
         bench("push", "--url", mill.url("http", "/v1/logs"), "--header", header(mill), "--file", folder / "data/logs.otlp")
         (folder / "data/logs.otlp").unlink()
+        # Something else to ask, so that a program whose data is cold need not be cold itself.
+        bench("generate", "--signal", "metrics", "--records", 1_000, *spread, "--out", folder / "data")
+        bench("push", "--url", mill.url("http", "/v1/metrics"), "--header", header(mill), "--file", folder / "data/metrics.otlp")
         wait_until_idle(mill)
         segments = [row for row in mill.rows("segments") if row["signal"] == "logs"]
         levels = sorted({row["level"] for row in segments})
@@ -61,14 +66,16 @@ def main() -> None:
                 mine_s, other_s, mine_wall, other_wall = [], [], [], []
                 for _ in range(options.pairs):
                     if temperature == "cold":
+                        # The program is warm, as the peer's is; nothing of the data is.
                         mill.stop()
-                        drop_page_cache()
                         mill.start()
+                        mill.sql("SELECT service_name, count(*) AS n FROM metrics WHERE name LIKE '%e%' GROUP BY 1 ORDER BY 1")
+                        drop_page_cache()
                     else:
                         mill.sql(question.format("logs"))
                     before, began = cpu_s(mill), time.monotonic()
                     answer = mill.sql(question.format("logs"))
-                    mine_s.append(max(cpu_s(mill) - before, 0.01))
+                    mine_s.append(cpu_s(mill) - before)
                     mine_wall.append(time.monotonic() - began)
                     statement = question.format(f"'{parquet}'")
                     if temperature == "cold":
@@ -81,7 +88,6 @@ def main() -> None:
                 ratio = median([other / mine for mine, other in zip(mine_s, other_s)])
                 rows.append([label, temperature, median(mine_s), median(other_s), ratio, median(mine_wall), median(other_wall)])
         report.table(["query", "", "Tidemill CPU s", "DuckDB CPU s", "ratio (median of pairs)", "Tidemill wall s", "DuckDB wall s"], rows)
-        report.say("CPU time has a resolution of 10 ms; a query below it counts as 10 ms.")
         mill.stop()
     report.write()
 

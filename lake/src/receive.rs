@@ -35,7 +35,6 @@ pub use budget::{MemoryBudget, Reservation};
 pub use disk::{DiskLimits, DiskMonitor};
 pub use gather::ReceiverTask;
 pub use limits::Gate;
-pub(crate) use limits::Rates;
 
 /// How the receiver gathers and what it bounds.
 #[derive(Debug, Clone)]
@@ -142,7 +141,6 @@ pub(crate) struct Shared {
     options: ReceiverOptions,
     deps: ReceiverDeps,
     budget: MemoryBudget,
-    rates: Rates,
     checks: Arc<Semaphore>,
     counters: ReceiverCounters,
 }
@@ -164,7 +162,6 @@ impl std::fmt::Debug for Receiver {
 pub fn build(options: ReceiverOptions, deps: ReceiverDeps) -> (Receiver, ReceiverTask) {
     let shared = Arc::new(Shared {
         budget: MemoryBudget::new(options.memory_bytes),
-        rates: Rates::default(),
         checks: Arc::new(Semaphore::new(options.checks_in_flight.max(1))),
         counters: ReceiverCounters::default(),
         options,
@@ -200,7 +197,7 @@ impl Receiver {
     /// # Errors
     /// `Busy` with the reason and when to come again.
     pub fn check_open(&self, organization: OrganizationId) -> Result<()> {
-        let opened = self.shared.deps.gate.check().and_then(|()| self.shared.rates.check(organization));
+        let opened = self.shared.deps.gate.check_for(organization);
         if opened.is_err() {
             self.shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
         }
@@ -257,7 +254,7 @@ impl Receiver {
             }
             return Ok(outcome);
         }
-        shared.rates.take(key.organization, checked.body.len() as u64)?;
+        shared.deps.gate.rates().take(key.organization, checked.body.len() as u64)?;
         let (answer, answered) = oneshot::channel();
         let pending = gather::Pending {
             key,

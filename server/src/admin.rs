@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidemill_lake::worker::{LAG_WINDOW, RecentLag};
 use tidemill_store::Metastore;
-use tidemill_store::metastore::{ApiKey, Backlog, InboxEntry, Organization, QueueEntry, SegmentFilter};
+use tidemill_store::metastore::{ApiKey, Backlog, InboxEntry, Organization, QueueEntry, SegmentFilter, SegmentTotals};
 use tidemill_types::{
     Action, ErrorKind, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimestampNs, WorkId, WorkQueue,
 };
@@ -143,6 +143,23 @@ pub struct SegmentsRequest {
     pub limit: Option<usize>,
 }
 
+/// The first rows of a list.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// As many as were asked for, or all.
+    pub rows: Vec<T>,
+    /// Whether there are more than these.
+    pub has_more: bool,
+}
+
+impl<T> Listed<T> {
+    fn cut(mut rows: Vec<T>, limit: usize) -> Self {
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        Self { rows, has_more }
+    }
+}
+
 /// What may be changed of an organization; what is absent stays.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,11 +193,7 @@ impl Admin {
         let backlog = self.metastore.backlog().await?;
         let ingest = backlog.iter().filter(|it| it.queue.action == Action::Ingest);
         let ingest_lag_ms = ingest.map(|it| age_ms(it.oldest)).max().unwrap_or(0);
-        let mut kinds: BTreeMap<(Signal, Tier, Level), (u64, u64, u64)> = BTreeMap::new();
-        for segment in self.metastore.segments(&SegmentFilter::default()).await? {
-            let sums = kinds.entry((segment.signal, segment.tier, segment.level)).or_default();
-            *sums = (sums.0 + 1, sums.1 + segment.rows, sums.2 + segment.bytes);
-        }
+        let totals = self.metastore.segment_totals().await?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             metastore: self.metastore.describe(),
@@ -188,9 +201,9 @@ impl Admin {
                 .into_iter()
                 .map(|it| QueueStatus { oldest_age_ms: age_ms(it.oldest), backlog: it })
                 .collect(),
-            segments: kinds
+            segments: totals
                 .into_iter()
-                .map(|((signal, tier, level), (segments, rows, bytes))| SegmentsStatus {
+                .map(|SegmentTotals { signal, tier, level, segments, rows, bytes }| SegmentsStatus {
                     signal,
                     tier,
                     level,
@@ -208,24 +221,23 @@ impl Admin {
     ///
     /// # Errors
     /// Those of the metastore.
-    pub async fn inbox(&self, scope: Scope, request: &InboxRequest) -> Result<Vec<InboxEntry>> {
+    pub async fn inbox(&self, scope: Scope, request: &InboxRequest) -> Result<Listed<InboxEntry>> {
         let limit = limit(request.limit, 100)?;
         // A state is looked for among more rows than are asked for.
-        let read = if request.state.is_some() { MAX_ROWS } else { limit };
+        let read = if request.state.is_some() { MAX_ROWS } else { limit } + 1;
         let mut entries = self.metastore.inbox(scope, read).await?;
         if let Some(state) = &request.state {
             one_of("state", state, &["waiting", "leased", "dead", "refused"])?;
             entries.retain(|entry| entry.state == *state);
         }
-        entries.truncate(limit);
-        Ok(entries)
+        Ok(Listed::cut(entries, limit))
     }
 
     /// The queue, oldest first.
     ///
     /// # Errors
     /// Those of the metastore; `Invalid` when only one of signal and action is given.
-    pub async fn queue(&self, scope: Scope, request: &QueueRequest) -> Result<Vec<QueueEntry>> {
+    pub async fn queue(&self, scope: Scope, request: &QueueRequest) -> Result<Listed<QueueEntry>> {
         let limit = limit(request.limit, 100)?;
         let queue = match (request.signal, request.action) {
             (Some(signal), Some(action)) => Some(WorkQueue { signal, action }),
@@ -233,14 +245,14 @@ impl Admin {
         };
         let is_narrowed =
             scope.is_some() || (queue.is_none() && (request.signal.is_some() || request.action.is_some()));
-        let mut entries = self.metastore.queue(queue, request.dead, if is_narrowed { MAX_ROWS } else { limit }).await?;
+        let read = if is_narrowed { MAX_ROWS } else { limit } + 1;
+        let mut entries = self.metastore.queue(queue, request.dead, read).await?;
         entries.retain(|entry| {
             scope.is_none_or(|scope| entry.organization == scope)
                 && request.signal.is_none_or(|signal| entry.queue.signal == signal)
                 && request.action.is_none_or(|action| entry.queue.action == action)
         });
-        entries.truncate(limit);
-        Ok(entries)
+        Ok(Listed::cut(entries, limit))
     }
 
     /// Makes dead letters runnable again: these, or all. Returns how many.
@@ -255,18 +267,16 @@ impl Admin {
     ///
     /// # Errors
     /// Those of the metastore.
-    pub async fn segments(&self, scope: Scope, request: &SegmentsRequest) -> Result<Vec<SegmentMeta>> {
+    pub async fn segments(&self, scope: Scope, request: &SegmentsRequest) -> Result<Listed<SegmentMeta>> {
         let limit = limit(request.limit, 100)?;
         let filter = SegmentFilter {
             organization: scope,
             signal: request.signal,
             tier: request.tier.map(Tier),
+            latest: Some(limit + 1),
             ..SegmentFilter::default()
         };
-        let mut segments = self.metastore.segments(&filter).await?;
-        segments.sort_by_key(|segment| (std::cmp::Reverse(segment.time.end), segment.id));
-        segments.truncate(limit);
-        Ok(segments)
+        Ok(Listed::cut(self.metastore.segments(&filter).await?, limit))
     }
 
     /// One live segment.
@@ -274,8 +284,8 @@ impl Admin {
     /// # Errors
     /// `NotFound`; those of the metastore.
     pub async fn segment(&self, scope: Scope, id: SegmentId) -> Result<SegmentMeta> {
-        let filter = SegmentFilter { organization: scope, ..SegmentFilter::default() };
-        let found = self.metastore.segments(&filter).await?.into_iter().find(|segment| segment.id == id);
+        let filter = SegmentFilter { organization: scope, id: Some(id), ..SegmentFilter::default() };
+        let found = self.metastore.segments(&filter).await?.into_iter().next();
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no live segment {id}")))
     }
 

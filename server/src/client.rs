@@ -94,7 +94,7 @@ impl Target {
     pub async fn inbox(&self, request: &InboxRequest) -> Result<Vec<InboxEntry>> {
         match self {
             Self::Remote(remote) => remote.get("inbox", request).await,
-            Self::Local(admin, scope) => admin.inbox(*scope, request).await,
+            Self::Local(admin, scope) => Ok(admin.inbox(*scope, request).await?.rows),
         }
     }
 
@@ -102,7 +102,7 @@ impl Target {
     pub async fn queue(&self, request: &QueueRequest) -> Result<Vec<QueueEntry>> {
         match self {
             Self::Remote(remote) => remote.get("queue", request).await,
-            Self::Local(admin, scope) => admin.queue(*scope, request).await,
+            Self::Local(admin, scope) => Ok(admin.queue(*scope, request).await?.rows),
         }
     }
 
@@ -121,7 +121,7 @@ impl Target {
     pub async fn segments(&self, request: &SegmentsRequest) -> Result<Vec<SegmentMeta>> {
         match self {
             Self::Remote(remote) => remote.get("segments", request).await,
-            Self::Local(admin, scope) => admin.segments(*scope, request).await,
+            Self::Local(admin, scope) => Ok(admin.segments(*scope, request).await?.rows),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_lake::place::Placement;
+use tidemill_lake::receive::Gate;
 use tidemill_segment::ingest::InputFormat;
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
@@ -32,6 +33,8 @@ pub struct Intake {
     pub buckets: Arc<Buckets>,
     /// Which bucket.
     pub placement: Arc<dyn Placement>,
+    /// Whether anything may come in now.
+    pub gate: Gate,
 }
 
 /// What a file is.
@@ -62,13 +65,15 @@ impl Intake {
     /// Stores and admits a file of this machine.
     ///
     /// # Errors
-    /// `Invalid` for a format that is none, an empty or too large file; those of the stores.
+    /// `Invalid` for a format that is none, an empty or too large file; `Busy` while the disk is full or the organization is above its
+    /// ingest rate; those of the stores.
     pub async fn admit_file(
         &self,
         organization: OrganizationId,
         file: &FileDescription,
         path: &Path,
     ) -> Result<Loaded> {
+        self.gate.check_for(organization).map_err(from_lake)?;
         let format = match file.format.as_deref().map(str::parse::<InputFormat>) {
             Some(Err(problem)) => return Err(Error::invalid(format!("format: {problem}"))),
             Some(Ok(format)) => Some(format.as_str().to_owned()),
@@ -103,7 +108,10 @@ impl Intake {
             format,
         };
         match self.metastore.admit(&[input]).await?.first() {
-            Some(Admission::Admitted(work)) => Ok(Loaded { work: Some(*work), object_key, bytes }),
+            Some(Admission::Admitted(work)) => {
+                self.gate.charge(organization, bytes);
+                Ok(Loaded { work: Some(*work), object_key, bytes })
+            }
             Some(Admission::Known(_)) => Ok(Loaded { work: None, object_key, bytes }),
             None => Err(Error::new(ErrorKind::Internal, "the metastore did not say what became of the file")),
         }

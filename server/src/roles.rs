@@ -169,6 +169,7 @@ impl Assembly {
                     metastore: self.stack.metastore.clone(),
                     buckets: self.stack.buckets.clone(),
                     placement: self.stack.placement(),
+                    gate: self.gate.clone(),
                 },
                 spool: self.stack.spool.clone(),
             },

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tidemill_types::{
-    Action, CatalogSeq, Day, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimeRange,
+    Action, CatalogSeq, Day, Hour, LeaseToken, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimeRange,
     TimestampNs, WorkId, WorkQueue,
 };
 
@@ -350,6 +350,27 @@ pub struct SegmentFilter {
     pub day: Option<Day>,
     /// Only those that overlap this.
     pub time: Option<TimeRange>,
+    /// Only the one with this id.
+    pub id: Option<SegmentId>,
+    /// Only so many, those that reach into the latest times first; without, all of them by organization, signal, day and time.
+    pub latest: Option<usize>,
+}
+
+/// The live segments of one kind, counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentTotals {
+    /// Their signal.
+    pub signal: Signal,
+    /// Raw rows, or a rollup's window.
+    pub tier: Tier,
+    /// Their level.
+    pub level: Level,
+    /// How many segments.
+    pub segments: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Their size.
+    pub bytes: u64,
 }
 
 /// The database. Every method is one transaction; an `Err` means nothing happened, except where the connection broke during
@@ -432,6 +453,8 @@ pub trait Metastore: Send + Sync + std::fmt::Debug + 'static {
     async fn catalog_changes(&self, since: CatalogSeq, limit: usize) -> Result<CatalogDelta>;
     /// Live segments.
     async fn segments(&self, filter: &SegmentFilter) -> Result<Vec<SegmentMeta>>;
+    /// How many live segments there are, by signal, tier and level, in that order.
+    async fn segment_totals(&self) -> Result<Vec<SegmentTotals>>;
     /// The `ingest_seq` of hours, 0 for an hour that never had data.
     async fn ingest_seqs(&self, organization: OrganizationId, signal: Signal, hours: &[Hour]) -> Result<Vec<i64>>;
     /// Retires live segments (retention, deletion); their objects are doomed. Returns how many were live.

@@ -6,6 +6,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -56,6 +57,9 @@ steps! {
     SweepDeleted => "sweep-deleted",
 }
 
+/// After a signal to the process, all of its threads have stopped.
+const STOPS_WITHIN: Duration = Duration::from_millis(500);
+
 struct Trap {
     step: Step,
     remaining: AtomicU32,
@@ -96,6 +100,8 @@ pub fn reach(step: Step) {
         if trap.step == step && trap.remaining.fetch_sub(1, Ordering::SeqCst) == 1 {
             let sent = kill_process(getpid(), trap.signal);
             assert!(sent.is_ok(), "could not signal this process at {}", step.as_str());
+            // Any thread may be the one that takes a SIGSTOP, when it is scheduled next; until then this one must not go on.
+            std::thread::sleep(STOPS_WITHIN);
         }
     }
 }

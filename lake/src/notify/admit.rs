@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::event::ObjectEvent;
 use crate::clock::Clock;
-use crate::receive::{Gate, Rates};
+use crate::receive::Gate;
 
 /// The largest object that is read.
 pub const MAX_OBJECT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
@@ -98,8 +98,6 @@ pub enum Denied {
 pub struct Admitter {
     options: AdmitterOptions,
     organizations: Arc<Mutex<Option<KnownOrganizations>>>,
-    /// Of announced objects; pushes have a measure of their own.
-    rates: Arc<Rates>,
 }
 
 #[derive(Debug)]
@@ -120,7 +118,7 @@ struct Owned<'a> {
 impl Admitter {
     /// An admitter over these stores.
     pub fn new(options: AdmitterOptions) -> Self {
-        Self { options, organizations: Arc::default(), rates: Arc::default() }
+        Self { options, organizations: Arc::default() }
     }
 
     /// Admits the objects of a notification. When this returns `Ok`, inbox rows and refusals are committed.
@@ -134,7 +132,7 @@ impl Admitter {
         let mut result = Admitted::default();
         let owned = self.find_owners(events, authority, &mut result).await?;
         for owned in &owned {
-            self.rates.check(owned.organization).map_err(|error| Denied::Closed(error.to_string()))?;
+            self.options.gate.check_for(owned.organization).map_err(|error| Denied::Closed(error.to_string()))?;
         }
         // The futures are made first: a closure inside the stream would make this one not `Send`.
         let describing: Vec<_> = owned.into_iter().map(|owned| self.describe(owned)).collect();
@@ -154,7 +152,7 @@ impl Admitter {
             for (input, admission) in batch.iter().zip(self.options.metastore.admit(batch).await?) {
                 match admission {
                     Admission::Admitted(_) => {
-                        self.rates.charge(input.organization, input.size_bytes);
+                        self.options.gate.charge(input.organization, input.size_bytes);
                         result.admitted += 1;
                     }
                     Admission::Known(_) => result.known += 1,
@@ -240,7 +238,7 @@ impl Admitter {
             return Ok(true);
         }
         let organizations = self.options.metastore.organizations().await?;
-        self.rates.refresh(&organizations, std::time::Instant::now());
+        self.options.gate.rates().refresh(&organizations, std::time::Instant::now());
         let ids: HashSet<_> = organizations.into_iter().filter(|found| !found.deleting).map(|found| found.id).collect();
         let exists = ids.contains(&id);
         *self.organizations.lock() = Some(KnownOrganizations { ids, at: Instant::now() });

@@ -224,7 +224,7 @@ impl LaneTask {
 
 async fn refresh_limits(shared: &Shared) {
     match shared.deps.metastore.organizations().await {
-        Ok(organizations) => shared.rates.refresh(&organizations, Instant::now()),
+        Ok(organizations) => shared.deps.gate.rates().refresh(&organizations, Instant::now()),
         Err(error) => {
             tracing::warn!(%error, "the organizations' ingest rates could not be read; the last known ones hold")
         }

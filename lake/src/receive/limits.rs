@@ -11,24 +11,31 @@ use tidemill_types::OrganizationId;
 
 use crate::{Error, Result};
 
-/// Whether ingest is open; whoever watches a bound closes it with the reason that senders read.
+/// Whether ingest is open, by whatever way something comes in; whoever watches a bound closes it with the reason that senders read.
+/// Clones share the bounds, and what each organization has used of its rate.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<ArcSwapOption<String>>);
+pub struct Gate(Arc<Bounds>);
+
+#[derive(Debug, Default)]
+struct Bounds {
+    closed: ArcSwapOption<String>,
+    rates: Rates,
+}
 
 impl Gate {
     /// Turns every request away with `reason` from now on.
     pub fn close(&self, reason: impl Into<String>) {
-        self.0.store(Some(Arc::new(reason.into())));
+        self.0.closed.store(Some(Arc::new(reason.into())));
     }
 
     /// Lets requests in again.
     pub fn open(&self) {
-        self.0.store(None);
+        self.0.closed.store(None);
     }
 
     /// Why the gate is closed, if it is.
     pub fn closed_because(&self) -> Option<String> {
-        self.0.load().as_deref().cloned()
+        self.0.closed.load().as_deref().cloned()
     }
 
     /// # Errors
@@ -38,6 +45,21 @@ impl Gate {
             Some(reason) => Err(Error::Busy { reason, retry_after: Duration::from_secs(10) }),
             None => Ok(()),
         }
+    }
+
+    /// # Errors
+    /// `Busy` with the reason while the gate is closed or the organization is above its rate.
+    pub fn check_for(&self, organization: OrganizationId) -> Result<()> {
+        self.check().and_then(|()| self.0.rates.check(organization))
+    }
+
+    /// Counts bytes against the organization's rate that were let in already.
+    pub fn charge(&self, organization: OrganizationId, bytes: u64) {
+        self.0.rates.charge(organization, bytes);
+    }
+
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 }
 

@@ -96,7 +96,7 @@ async fn live_segments(shared: &Shared, bundle: &Bundle, day: Day) -> Result<BTr
         signal: Some(bundle.queue.signal),
         tier: Some(Tier::RAW),
         day: Some(day),
-        time: None,
+        ..SegmentFilter::default()
     };
     let live = shared.deps.metastore.segments(&filter).await?;
     let ours = live.into_iter().filter(|meta| meta.instance_num == bundle.instance_num);

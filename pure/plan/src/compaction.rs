@@ -1,4 +1,5 @@
-//! Which segments are merged: L0 into L1 soon after arrival, closed hours into L2, leftovers of closed days into L2.
+//! Which segments are merged: L0 into L1 soon after arrival (bulk of a closed day into L2 at once), closed hours into L2, leftovers of
+//! closed days into L2.
 //!
 //! A merge never crosses a day, a retention class (the later of event and ingest day), a bucket or a storage profile instance.
 //! Each row is merged at most once from L0, once when its hour closes, and once as a leftover of its day; a leftover that was
@@ -178,6 +179,7 @@ fn solve_class(
     now: TimestampNs,
     plan: &mut CompactionPlan,
 ) {
+    let day_closes_at = class.day.range().end.plus_ns(policy.close_after_ns);
     let level = |wanted: u8| members.iter().copied().filter(move |segment| segment.level == Level(wanted));
     let arrived: Vec<&Candidate> = level(0).collect();
     if let Some(due_at) = arrived_due_at(policy, &arrived, now) {
@@ -186,11 +188,15 @@ fn solve_class(
         } else {
             let fan_in = FanIn { large: policy.fan_in, small: policy.small_fan_in, small_bytes: policy.l0_bytes };
             for group in pack(&arrived, 0, policy.target_max_bytes, fan_in) {
-                plan.merges.push(merge(MergeReason::Arrived, class, Level(1), &group));
+                let mut merge = merge(MergeReason::Arrived, class, Level(1), &group);
+                // What arrives in bulk for a closed day, as a backfill does, has nothing to wait for.
+                if day_closes_at <= now && merge.bytes >= policy.leftover_bytes {
+                    merge.level = Level(2);
+                }
+                plan.merges.push(merge);
             }
         }
     }
-    let day_closes_at = class.day.range().end.plus_ns(policy.close_after_ns);
     if day_closes_at > now {
         merge_closed_hours(policy, class, level(1).collect(), now, plan);
         let leftovers = leftovers(policy, members);

@@ -97,6 +97,11 @@ async fn needles_read_little(world: &World, segments: &[SegmentMeta]) {
         assert_eq!(rows.len(), 1, "{condition}");
         assert!(share(stats.bytes_read) <= 0.02, "{condition}: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
     }
+    // It is the index that makes it so.
+    let statement = format!("SELECT time, body FROM logs WHERE body LIKE '%{needle}%'");
+    let (rows, stats) = world.without_indexes().sql(&statement).await;
+    assert_eq!(rows.len(), 1);
+    assert!(share(stats.bytes_read) >= 0.2, "without: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
     // A piece of an identifier, shorter than 16 hex digits, prunes nothing here (docs/segment-indexes.md): it is read, and found.
     let (rows, _) =
         world.cold().sql(&format!("SELECT body FROM logs WHERE body LIKE '%request {}%'", &needle[..12])).await;
@@ -123,6 +128,16 @@ async fn few_rows_read_little(world: &World, segments: &[SegmentMeta]) {
     assert_eq!(rows.len() as i64, ROWS_AN_HOUR / SERVICES);
     assert!(share(stats.bytes_read) <= 0.05, "one service: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
     assert_eq!(stats.segments_pruned as i64, HOURS - 1);
+
+    let statement = "SELECT body FROM logs WHERE service_name = 'service-7' AND time >= '2024-05-01T02:00:00Z'";
+    let (_, stats) = world.without_indexes().sql(statement).await;
+    assert!(share(stats.bytes_read) >= 0.2, "without: {:.4} of the bytes, {stats:?}", share(stats.bytes_read));
+
+    // Errors stand together, whatever they say: 2 % of the rows are read, and the blocks that they share with others.
+    let cold = world.cold();
+    let (rows, stats) = cold.sql("SELECT body FROM logs WHERE severity_text = 'ERROR'").await;
+    assert_eq!(rows.len() as i64, HOURS * ROWS_AN_HOUR / 50);
+    assert!(stats.rows_scanned as i64 <= HOURS * ROWS_AN_HOUR / 5, "{stats:?}");
 
     // A service that does not occur is known from the catalog alone.
     let (rows, stats) = world.cold().sql("SELECT body FROM logs WHERE service_name = 'nobody'").await;

@@ -2,10 +2,9 @@
 
 use std::io::Read;
 
-use tidemill_text::{MetricHash, ScopeHash, SeriesMetric};
 use tidemill_types::{Day, Signal, TimestampNs};
 
-use super::identity::{label_values, scope_hash};
+use super::identity::SeriesIds;
 use super::partition::{ClosedPartition, CoreColumns, Partition, ScopeKeys};
 use super::tables::{push_attributes, push_count};
 use super::time::{ChosenTime, choose_time};
@@ -16,7 +15,7 @@ use crate::footer::input_name;
 use crate::identities::{LISTED_IDENTITIES, ListedIdentity, encode_identities};
 use crate::input::{StoredInput, walk_input};
 use crate::otlp::logs::LogRow;
-use crate::otlp::metrics::{MetricRow, PointRow, temporality_name};
+use crate::otlp::metrics::{MetricRow, PointRow};
 use crate::otlp::spans::SpanRow;
 use crate::otlp::stream::End;
 use crate::otlp::{Frame, ResourceRow, Sink};
@@ -61,8 +60,7 @@ struct Place {
     scope_identity: Vec<u8>,
     /// Bytes charged to each row for what it shares with others.
     charge: usize,
-    scope_hash: Option<ScopeHash>,
-    metric_hash: Option<MetricHash>,
+    series: SeriesIds,
 }
 
 impl Place {
@@ -270,22 +268,15 @@ impl Sink for BundleEncoder {
         write_identity(&mut self.place.scope_identity, frame.scope.raw, frame.scope.schema_url);
         self.place.charge = self.place.shared_charge(0);
         if self.options.signal == Signal::Metrics {
-            self.place.scope_hash = Some(scope_hash(frame));
+            self.place.series.enter_scope(&self.place.resource_identity, &self.place.scope_identity);
         }
     }
 
-    fn enter_metric(&mut self, frame: Frame<'_, '_>, metric: &MetricRow<'_>) {
+    fn enter_metric(&mut self, _: Frame<'_, '_>, metric: &MetricRow<'_>) {
         self.place.stamp += 1;
         self.place.metric_stamp = self.place.stamp;
         self.place.charge = self.place.shared_charge(metric.described_bytes());
-        let scope = self.place.scope_hash.get_or_insert_with(|| scope_hash(frame));
-        self.place.metric_hash = Some(scope.metric(&SeriesMetric {
-            name: metric.name,
-            unit: metric.unit,
-            kind: metric.kind.as_str(),
-            temporality: temporality_name(metric.temporality).unwrap_or_default(),
-            is_monotonic: metric.is_monotonic,
-        }));
+        self.place.series.enter_metric(metric);
     }
 
     fn log(&mut self, frame: Frame<'_, '_>, log: &LogRow<'_>) -> Result<()> {
@@ -303,8 +294,7 @@ impl Sink for BundleEncoder {
     fn point(&mut self, frame: Frame<'_, '_>, metric: &MetricRow<'_>, point: &PointRow<'_>) -> Result<()> {
         let time = choose_time(point.time, 0, self.arrival);
         let (place, row) = self.file_row(frame, time, point.size)?;
-        let hash = self.place.metric_hash.as_mut().expect("a point comes after its metric");
-        let series = hash.series(&label_values(&point.attributes));
+        let series = self.place.series.of(frame, metric, point);
         let partition = &mut self.partitions[place];
         push_attributes(&mut partition.attributes, &mut self.keys[0], row, &point.attributes);
         if let CoreColumns::Points(core) = &mut partition.core {

@@ -1,8 +1,9 @@
 //! Merging segments of one (organization, signal, day, ingest-day class) into fewer of a higher level, with indexes.
 //!
 //! No row is dropped: samples of equal series and time stay, resolved at read (I-2). Rows of logs are cut into slices of time, sorted
-//! inside by (stream, pattern, time); points are sorted by (name, series, time) and spans by (trace id, time) over the whole segment.
-//! Memory is bounded by the row groups that are open at once and by [`RUN_MEMORY_BYTES`] of sorted runs, which spill beyond it.
+//! inside by (severity class, stream, pattern, time); points are sorted by (name, series, time) and spans by (trace id, time) over the whole segment.
+//! Memory is bounded by batches of each open input and by what waits to be written ([`RUN_MEMORY_BYTES`] of sorted runs, or the rows of
+//! later slices), which spills beyond that.
 //! Texts are tokenized again; mapping the indexes of the inputs would save that. Start with [`merge_segments`].
 
 mod attributes;
@@ -13,6 +14,7 @@ mod properties;
 mod rest;
 mod runs;
 mod series;
+mod slices;
 mod sorted;
 
 #[cfg(test)]

@@ -81,10 +81,10 @@ pub(crate) fn compacted_properties(signal: Signal, sample: &RecordBatch) -> Writ
     builder.build()
 }
 
-/// By which columns the rows of each row group are sorted. A log's stream is no column, so only what follows from it is told: nothing.
+/// By which columns the rows of each row group are sorted. What logs are sorted by, class and stream, are no columns.
 fn sorting_columns(signal: Signal, sample: &RecordBatch) -> Option<Vec<SortingColumn>> {
     let names: &[&str] = match signal {
-        Signal::Logs => &["service_name"],
+        Signal::Logs => return None,
         Signal::Metrics => &["name", "series", "time"],
         Signal::Traces => &["trace_id", "time"],
     };

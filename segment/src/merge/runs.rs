@@ -76,6 +76,16 @@ impl Run {
     }
 }
 
+/// A new file that is deleted with its owner.
+pub(crate) fn new_spool_file(folder: &Path, purpose: &str) -> Result<(File, SpoolFile)> {
+    let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
+    let path = folder.join(format!("{purpose}-{}-{number}.arrow", std::process::id()));
+    let fail = |source| Error::Spool { path: path.clone(), source };
+    std::fs::create_dir_all(folder).map_err(fail)?;
+    let file = File::create_new(&path).map_err(fail)?;
+    Ok((file, SpoolFile::own(path)))
+}
+
 /// Writes a run to a file of the spool folder.
 pub(crate) struct RunSpiller {
     writer: StreamWriter<BufWriter<File>>,
@@ -84,12 +94,7 @@ pub(crate) struct RunSpiller {
 
 impl RunSpiller {
     pub(crate) fn create(folder: &Path, plan: &MergePlan) -> Result<Self> {
-        let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("run-{}-{number}.arrow", std::process::id()));
-        let fail = |source| Error::Spool { path: path.clone(), source };
-        std::fs::create_dir_all(folder).map_err(fail)?;
-        let file = File::create_new(&path).map_err(fail)?;
-        let owner = SpoolFile::own(path.clone());
+        let (file, owner) = new_spool_file(folder, "run")?;
         let writer = StreamWriter::try_new(BufWriter::with_capacity(256 << 10, file), &plan.schema)
             .map_err(Error::arrow("start a spilled run"))?;
         Ok(Self { writer, file: owner })

@@ -89,7 +89,7 @@ pub(crate) enum Number {
 pub(crate) struct PointRow<'a> {
     /// Bytes of the message.
     pub size: usize,
-    pub attributes: Vec<Attribute<'a>>,
+    pub attributes: PointAttributes<'a>,
     pub start_time: u64,
     pub time: u64,
     pub number: Option<Number>,
@@ -111,6 +111,46 @@ pub(crate) struct PointRow<'a> {
     pub quantiles: Vec<(f64, f64)>,
     pub exemplars: Vec<ExemplarRow<'a>>,
     pub flags: u32,
+}
+
+/// The attributes of a point, as they are and as they were sent.
+#[derive(Debug, Default)]
+pub(crate) struct PointAttributes<'a> {
+    list: Vec<Attribute<'a>>,
+    /// From the first attribute's content to the end of the last one's. Where this and `first_len` are equal, the attributes are.
+    pub raw: &'a [u8],
+    /// Length of the first attribute's content, with which `raw` begins.
+    pub first_len: usize,
+}
+
+impl<'a> std::ops::Deref for PointAttributes<'a> {
+    type Target = [Attribute<'a>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.list
+    }
+}
+
+impl<'a> PointAttributes<'a> {
+    /// Adds the attribute in `wire`, which borrows from `point`.
+    #[inline]
+    fn push(&mut self, point: &'a [u8], wire: Wire<'a>) -> Result<(), Fault> {
+        if let Wire::Bytes(content) = wire {
+            let place = |bytes: &[u8]| bytes.as_ptr() as usize - point.as_ptr() as usize;
+            let start = if self.list.is_empty() { place(content) } else { place(self.raw) };
+            if self.list.is_empty() {
+                self.first_len = content.len();
+            }
+            self.raw = &point[start..place(content) + content.len()];
+        }
+        push_attribute(&mut self.list, wire)
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.raw = &[];
+        self.first_len = 0;
+    }
 }
 
 /// An exemplar of a point.
@@ -216,7 +256,7 @@ impl<'a> PointRow<'a> {
                 4 => self.number = Some(Number::Double(wire.double().in_field("asDouble")?)),
                 5 => self.push_exemplar(wire)?,
                 6 => self.number = Some(Number::Int(wire.fixed64().in_field("asInt")? as i64)),
-                7 => push_attribute(&mut self.attributes, wire)?,
+                7 => self.attributes.push(message, wire)?,
                 8 => self.flags = wire.uint32().in_field("flags")?,
                 _ => {}
             }
@@ -236,7 +276,7 @@ impl<'a> PointRow<'a> {
                 6 => wire.extend_fixed64(&mut self.bucket_counts).in_field("bucketCounts")?,
                 7 => wire.extend_fixed64(&mut self.explicit_bounds).in_field("explicitBounds")?,
                 8 => self.push_exemplar(wire)?,
-                9 => push_attribute(&mut self.attributes, wire)?,
+                9 => self.attributes.push(message, wire)?,
                 10 => self.flags = wire.uint32().in_field("flags")?,
                 11 => self.min = Some(wire.double().in_field("min")?),
                 12 => self.max = Some(wire.double().in_field("max")?),
@@ -256,7 +296,7 @@ impl<'a> PointRow<'a> {
         let mut fields = Fields::of(message);
         while let Some((number, wire)) = fields.next()? {
             match number {
-                1 => push_attribute(&mut self.attributes, wire)?,
+                1 => self.attributes.push(message, wire)?,
                 2 => self.start_time = wire.fixed64().in_field("startTimeUnixNano")?,
                 3 => self.time = wire.fixed64().in_field("timeUnixNano")?,
                 4 => self.count = Some(wire.fixed64().in_field("count")?),
@@ -290,7 +330,7 @@ impl<'a> PointRow<'a> {
                     let quantile = decode_quantile(wire).map_err(|fault| fault.within_item("quantileValues", place))?;
                     self.quantiles.push(quantile);
                 }
-                7 => push_attribute(&mut self.attributes, wire)?,
+                7 => self.attributes.push(message, wire)?,
                 8 => self.flags = wire.uint32().in_field("flags")?,
                 _ => {}
             }

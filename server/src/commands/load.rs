@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use http::Method;
 use serde_json::json;
 use tidemill_lake::clock::SystemClock;
+use tidemill_lake::receive::Gate;
 use tidemill_lake::worker::{self, WorkerDeps, WorkerOptions};
 use tidemill_store::metastore::{InboxEntry, queues_for};
 use tidemill_types::{Action, ErrorKind, OrganizationId, Signal, WorkId};
@@ -25,6 +26,10 @@ use crate::intake::{FileDescription, Intake, Loaded, from_lake, signal_of_name};
 use crate::output::{Table, print};
 use crate::progress::Progress;
 use crate::stack::Stack;
+
+/// How long a file waits for a server that turns it away for a reason that may pass, and how long between attempts.
+const BUSY_AT_MOST: Duration = Duration::from_secs(600);
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Files, and what they are.
 #[derive(Debug, Args)]
@@ -108,12 +113,7 @@ async fn load(
     let progress = Progress::bytes("storing", total);
     let mut loaded = Vec::new();
     for (path, file) in &files {
-        let stored = match &door {
-            Door::Server(remote) => send_file(remote, file, path, &progress).await,
-            Door::Here(here) => {
-                here.intake.admit_file(here.organization, file, path).await.inspect(|it| progress.add(it.bytes))
-            }
-        };
+        let stored = store(&door, file, path, &progress).await;
         loaded.push((
             path.clone(),
             stored.map_err(|error| Error::caused(error.kind(), format!("{}", path.display()), error))?,
@@ -122,6 +122,29 @@ async fn load(
     progress.finish();
     let entries = if no_wait { Vec::new() } else { wait(&door, &loaded).await? };
     report(global, &loaded, &entries)
+}
+
+/// Stores one file, waiting while the server turns everything away (a full disk, an organization above its rate).
+async fn store(door: &Door, file: &FileDescription, path: &Path, progress: &Progress) -> Result<Loaded> {
+    let begun = Instant::now();
+    let mut is_told = false;
+    loop {
+        let stored = match door {
+            Door::Server(remote) => send_file(remote, file, path, progress).await,
+            Door::Here(here) => {
+                here.intake.admit_file(here.organization, file, path).await.inspect(|it| progress.add(it.bytes))
+            }
+        };
+        match stored {
+            Err(error) if error.kind() == ErrorKind::Busy && begun.elapsed() < BUSY_AT_MOST => {
+                if !std::mem::replace(&mut is_told, true) {
+                    eprintln!("{}: waiting: {error}", path.display());
+                }
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn open_door(global: &GlobalOptions, config: Config) -> Result<Door> {
@@ -141,8 +164,12 @@ async fn open_door(global: &GlobalOptions, config: Config) -> Result<Door> {
     let named = global.organization.as_deref().unwrap_or(crate::bootstrap::FIRST_ORGANIZATION);
     let organization = admin.organization(named).await?.id;
     eprintln!("no server runs on {}: loading here", stack.folder.root().display());
-    let intake =
-        Intake { metastore: stack.metastore.clone(), buckets: stack.buckets.clone(), placement: stack.placement() };
+    let intake = Intake {
+        metastore: stack.metastore.clone(),
+        buckets: stack.buckets.clone(),
+        placement: stack.placement(),
+        gate: Gate::default(),
+    };
     Ok(Door::Here(Box::new(Here { intake, organization, stack })))
 }
 

@@ -1,18 +1,22 @@
 //! `/api/v1/{status,inbox,queue,segments,organizations,keys}`.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tidemill_store::metastore::{ApiKey, InboxEntry, Organization, QueueEntry};
+use tidemill_store::metastore::{ApiKey, Organization};
 use tidemill_types::{OrganizationId, SegmentId, SegmentMeta, WorkId};
 
 use super::ApiState;
 use super::arguments::{Body, Query};
 use super::caller::{Operator, Reader};
-use crate::admin::{CreatedKey, InboxRequest, OrganizationChange, QueueRequest, SegmentsRequest, Status};
+use crate::admin::{CreatedKey, InboxRequest, Listed, OrganizationChange, QueueRequest, SegmentsRequest, Status};
 use crate::error::{Error, Result};
+
+/// Present on a list that has more rows than `limit`, which is 100 where it is not given.
+pub const MORE_HEADER: &str = "x-tidemill-more";
 
 /// The body of `POST /api/v1/organizations`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,6 +92,15 @@ pub fn router() -> Router<ApiState> {
         .route("/api/v1/documents/{name}", get(document).put(store_document))
 }
 
+/// A list as a JSON array; [`MORE_HEADER`] tells that it was cut.
+fn list<T: Serialize>(listed: Listed<T>) -> Response {
+    let mut response = Json(listed.rows).into_response();
+    if listed.has_more {
+        response.headers_mut().insert(MORE_HEADER, HeaderValue::from_static("true"));
+    }
+    response
+}
+
 async fn status(State(state): State<ApiState>, _: Operator) -> Result<Json<Status>> {
     let mut status = state.admin.status().await?;
     status.arrival_to_queryable = state.numbers.recent_lag().map(Into::into);
@@ -98,16 +111,16 @@ async fn inbox(
     State(state): State<ApiState>,
     Reader(scope): Reader,
     Query(request): Query<InboxRequest>,
-) -> Result<Json<Vec<InboxEntry>>> {
-    Ok(Json(state.admin.inbox(scope, &request).await?))
+) -> Result<Response> {
+    Ok(list(state.admin.inbox(scope, &request).await?))
 }
 
 async fn queue(
     State(state): State<ApiState>,
     Reader(scope): Reader,
     Query(request): Query<QueueRequest>,
-) -> Result<Json<Vec<QueueEntry>>> {
-    Ok(Json(state.admin.queue(scope, &request).await?))
+) -> Result<Response> {
+    Ok(list(state.admin.queue(scope, &request).await?))
 }
 
 async fn redrive(
@@ -122,8 +135,8 @@ async fn segments(
     State(state): State<ApiState>,
     Reader(scope): Reader,
     Query(request): Query<SegmentsRequest>,
-) -> Result<Json<Vec<SegmentMeta>>> {
-    Ok(Json(state.admin.segments(scope, &request).await?))
+) -> Result<Response> {
+    Ok(list(state.admin.segments(scope, &request).await?))
 }
 
 async fn segment(

@@ -8,6 +8,7 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tidemill_lake::receive::Gate;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -43,8 +44,12 @@ impl Api {
         let (operator, shop, other) = (key(None).await, key(Some("shop")).await, key(Some("other")).await);
         let readiness = Readiness::default();
         readiness.set(true);
-        let intake =
-            Intake { metastore: stack.metastore.clone(), buckets: stack.buckets.clone(), placement: stack.placement() };
+        let intake = Intake {
+            metastore: stack.metastore.clone(),
+            buckets: stack.buckets.clone(),
+            placement: stack.placement(),
+            gate: Gate::default(),
+        };
         let routes = router(ApiState {
             authenticator: Arc::new(KeyRing::new(
                 stack.metastore.clone(),
@@ -121,6 +126,20 @@ async fn an_organization_administers_nothing_and_sees_its_own() {
     );
     let queue = async |key: &str| api.get("/api/v1/queue", key).await.1.as_array().map(Vec::len);
     assert_eq!([queue(&api.shop).await, queue(&api.other).await], [Some(1), Some(0)]);
+
+    let second = "/api/v1/load?name=more.json&signal=logs&format=json_lines";
+    assert_eq!(api.ask(Method::POST, second, Some(&api.shop), json!({ "body": "more" })).await.0, StatusCode::OK);
+    for (limit, rows, has_more) in [(1, 1, true), (2, 2, false)] {
+        let request = Request::get(format!("/api/v1/queue?limit={limit}"))
+            .header("authorization", format!("Bearer {}", api.shop))
+            .body(Body::empty())
+            .expect("is a request");
+        let response = api.routes.clone().oneshot(request).await.expect("is answered");
+        assert_eq!(response.headers().contains_key(administration::MORE_HEADER), has_more, "limit {limit}");
+        let body = response.into_body().collect().await.expect("is read").to_bytes();
+        let listed: Vec<Value> = serde_json::from_slice(&body).expect("is a list");
+        assert_eq!(listed.len(), rows);
+    }
 }
 
 #[tokio::test]

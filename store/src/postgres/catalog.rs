@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::connection::{execute, query};
 use crate::encoding::{check_segment, decode_services, encode_services, touched_hours};
-use crate::metastore::{CatalogDelta, SegmentFilter};
+use crate::metastore::{CatalogDelta, SegmentFilter, SegmentTotals};
 use crate::{Error, Result};
 
 const COLUMNS: &str = "id, organization, signal, tier, level, day, time_start, time_end, ingest_day, rows, bytes, bucket, \
@@ -228,7 +228,8 @@ pub(super) async fn segments(client: &impl GenericClient, filter: &SegmentFilter
     let sql = format!(
         "SELECT {COLUMNS} FROM segments WHERE ($1::uuid IS NULL OR organization = $1) AND ($2::smallint IS NULL OR signal = $2) \
          AND ($3::bigint IS NULL OR tier = $3) AND ($4::integer IS NULL OR day = $4) AND time_start < $6 AND time_end > $5 \
-         ORDER BY organization, signal, day, time_start, id"
+         AND ($7::uuid IS NULL OR id = $7) ORDER BY {} LIMIT $8",
+        if filter.latest.is_some() { "time_end DESC, id" } else { "organization, signal, day, time_start, id" }
     );
     let rows = query(
         client,
@@ -241,10 +242,32 @@ pub(super) async fn segments(client: &impl GenericClient, filter: &SegmentFilter
             &filter.day.map(|day| day.0),
             &time.start.0,
             &time.end.0,
+            &filter.id.map(|id| id.0),
+            &filter.latest.map(|latest| i64::try_from(latest).unwrap_or(i64::MAX)),
         ],
     )
     .await?;
     rows.iter().map(read_segment).collect()
+}
+
+pub(super) async fn segment_totals(client: &impl GenericClient) -> Result<Vec<SegmentTotals>> {
+    let sql = "SELECT signal, tier, level, count(*), sum(rows)::bigint, sum(bytes)::bigint FROM segments \
+               GROUP BY signal, tier, level ORDER BY signal, tier, level";
+    let rows = query(client, "count segments", sql, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let corrupt = |problem: &'static str| Error::new("count segments", "segments", ErrorKind::Corrupt, problem);
+            let count = |place: usize| row.get::<_, i64>(place).cast_unsigned();
+            Ok(SegmentTotals {
+                signal: Signal::from_code(row.get(0)).ok_or_else(|| corrupt("an unknown signal"))?,
+                tier: u32::try_from(row.get::<_, i64>(1)).map(Tier).map_err(|_| corrupt("a tier out of range"))?,
+                level: u8::try_from(row.get::<_, i16>(2)).map(Level).map_err(|_| corrupt("a level out of range"))?,
+                segments: count(3),
+                rows: count(4),
+                bytes: count(5),
+            })
+        })
+        .collect()
 }
 
 /// Reads a page of changes; `client` must be a transaction that reads one snapshot.

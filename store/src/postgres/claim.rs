@@ -21,13 +21,13 @@ const SETTLED_AT_ONCE: i64 = 64;
 /// Organizations in one ring; more take their turns as those before them have no work left.
 const RING_SIZE: i32 = 1_000;
 /// Rows inserted by one statement.
-const ENQUEUED_AT_ONCE: usize = 10_000;
+pub(super) const ENQUEUED_AT_ONCE: usize = 10_000;
 
 pub(super) async fn enqueue(client: &impl GenericClient, work: &[NewWork]) -> Result<()> {
     check_open(client, "enqueue", work.iter().map(|item| item.organization)).await?;
     let (mut keyed, unkeyed): (Vec<&NewWork>, Vec<&NewWork>) = work.iter().partition(|item| item.dedupe_key.is_some());
     for chunk in unkeyed.chunks(ENQUEUED_AT_ONCE) {
-        insert(client, chunk, "").await?;
+        insert(client, chunk, "", "").await?;
     }
     // One by one, because a statement may not touch a row twice; in one order, so that nobody waits in a ring. The sort is stable:
     // the last of a key's items is the latest.
@@ -36,10 +36,21 @@ pub(super) async fn enqueue(client: &impl GenericClient, work: &[NewWork]) -> Re
         key(one).cmp(&key(other))
     });
     for item in keyed {
-        insert(client, &[item], ON_KNOWN_KEY).await?;
+        insert(client, &[item], "", ON_KNOWN_KEY).await?;
     }
     Ok(())
 }
+
+/// Enqueues items without keys in one statement; `false`, and nothing is enqueued, when not every organization is open.
+pub(super) async fn enqueue_at_once(client: &impl GenericClient, work: &[NewWork]) -> Result<bool> {
+    let work: Vec<&NewWork> = work.iter().collect();
+    Ok(insert(client, &work, IF_OPEN, "").await? == work.len() as u64)
+}
+
+/// As `organizations::check_open`, in the statement itself. `$2` are the items' organizations.
+const IF_OPEN: &str = "WHERE (SELECT count(*) FROM \
+       (SELECT 1 FROM organizations WHERE id = ANY($2) AND NOT deleting ORDER BY id FOR SHARE) AS open) \
+     = (SELECT count(DISTINCT id) FROM unnest($2) AS all_of (id))";
 
 const ON_KNOWN_KEY: &str = "ON CONFLICT (queue, organization, dedupe_key) WHERE dedupe_key IS NOT NULL DO UPDATE SET \
      payload = excluded.payload, size_bytes = excluded.size_bytes, priority = least(work.priority, excluded.priority), \
@@ -47,7 +58,7 @@ const ON_KNOWN_KEY: &str = "ON CONFLICT (queue, organization, dedupe_key) WHERE 
        THEN least(work.runnable_at, excluded.runnable_at) ELSE work.runnable_at END, \
      again_at = CASE WHEN work.token IS NULL THEN work.again_at ELSE least(work.again_at, excluded.runnable_at) END";
 
-async fn insert(client: &impl GenericClient, work: &[&NewWork], on_conflict: &str) -> Result<()> {
+async fn insert(client: &impl GenericClient, work: &[&NewWork], condition: &str, on_conflict: &str) -> Result<u64> {
     let queues: Vec<i16> = work.iter().map(|item| item.queue.code()).collect();
     let organizations: Vec<Uuid> = work.iter().map(|item| item.organization.0).collect();
     let instances: Vec<i32> = work.iter().map(|item| item.instance_num).collect();
@@ -69,12 +80,11 @@ async fn insert(client: &impl GenericClient, work: &[&NewWork], on_conflict: &st
            $8::bigint[], $9::bigint[], $10::text[], $11::text[]) WITH ORDINALITY \
            AS given (queue, organization, instance_num, priority, delay, size_bytes, tier, range_start, range_end, dedupe_key, \
              payload, place) \
-         ORDER BY place {on_conflict}"
+         {condition} ORDER BY place {on_conflict}"
     );
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] =
         [&queues, &organizations, &instances, &priorities, &delays, &sizes, &tiers, &starts, &ends, &keys, &payloads];
-    execute(client, "enqueue", &sql, &values).await?;
-    Ok(())
+    execute(client, "enqueue", &sql, &values).await
 }
 
 /// Whether any lease has run out.
@@ -91,13 +101,14 @@ pub(super) async fn scan(client: &impl GenericClient, queue: WorkQueue) -> Resul
     Ok(priority.map(|priority| (priority, rows.iter().map(|row| row.get(1)).collect())))
 }
 
-/// Bundle and lease in one statement. `taken` is `tidemill_scaling::lease::plan_bundle` in SQL: a prefix within the budgets and
+/// Bundle and lease in one statement, whose commit need not be durable. `taken` is `tidemill_scaling::lease::plan_bundle` in SQL: a prefix within the budgets and
 /// within the limit of each of its members.
 const LEASE: &str = "
     WITH candidates AS MATERIALIZED (
       SELECT id, size_bytes, bundle_limit, instance_num, runnable_at, dedupe_key IS NOT NULL AS has_key FROM work
       WHERE queue = $1 AND priority = $2 AND organization = $3 AND runnable_at <= now_ns() AND token IS NULL
         AND (runnable_at, id) >= ($10::bigint, $11::bigint)
+        AND (SELECT set_config('synchronous_commit', 'off', true) IS NOT NULL)
       ORDER BY runnable_at, id LIMIT $4::bigint FOR UPDATE SKIP LOCKED),
     ranked AS (
       SELECT c.*, row_number() OVER running AS place, sum(size_bytes) OVER running AS bytes,

@@ -19,7 +19,7 @@ pub(super) struct Ended {
     pub(super) queue: i16,
     organization: Uuid,
     items: Vec<i64>,
-    has_keys: bool,
+    pub(super) has_keys: bool,
 }
 
 /// Nobody but the holder of the current token may end a lease, whatever the clock says (Q-1); of two, the second waits and loses.
@@ -46,7 +46,8 @@ fn lost(operation: &'static str, token: LeaseToken) -> Error {
 
 pub(super) async fn extend_lease(client: &impl GenericClient, token: LeaseToken, lease: Duration) -> Result<()> {
     let lease = i64::try_from(lease.as_nanos()).unwrap_or(i64::MAX / 4);
-    let sql = "UPDATE leases SET lease_until = now_ns() + $2, extended_at = now_ns() WHERE token = $1";
+    let sql = "UPDATE leases SET lease_until = now_ns() + $2, extended_at = now_ns() \
+               WHERE token = $1 AND (SELECT set_config('synchronous_commit', 'off', true) IS NOT NULL)";
     match execute(client, "extend lease", sql, &[&token.0, &lease]).await? {
         0 => Err(lost("extend lease", token)),
         _ => Ok(()),

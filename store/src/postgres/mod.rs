@@ -1,7 +1,8 @@
 //! The metastore in PostgreSQL 16 or later, for any number of machines.
 //!
-//! Owns: a pool of connections, the schema, NOTIFY and LISTEN. Commits are synchronous as the server is configured; locks are
-//! taken in one order everywhere, and a transaction that PostgreSQL undoes because of others is run again.
+//! Owns: a pool of connections, the schema, NOTIFY and LISTEN. Commits are synchronous as the server is configured, but those that
+//! only take or extend a lease: a crash of the server that loses such a lease lets others have the work, and its holder is refused
+//! . Locks are taken in one order everywhere, and a transaction that PostgreSQL undoes because of others is run again.
 //! Never: a decision about retries or blame (`tidemill_scaling`), a transaction held open over an await of anything else.
 //! Start with [`PostgresMetastore`]; then `claim` and `finish` (the queue), `catalog`.
 
@@ -18,11 +19,13 @@ mod ring;
 mod sweep;
 mod views;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool, PoolError};
+use parking_lot::Mutex;
 use tidemill_scaling::retry::FailureNature;
 use tidemill_types::{
     CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
@@ -35,14 +38,14 @@ use uuid::Uuid;
 use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
-    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter,
+    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter, SegmentTotals,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
 use connection::{Address, failed, is_worth_repeating, query};
 use notify::Notifier;
 use outcomes::Outcomes;
-use ring::Rings;
+use ring::{Arrival, Rings};
 
 pub use options::PostgresOptions;
 
@@ -50,6 +53,8 @@ pub use options::PostgresOptions;
 const ATTEMPTS: usize = 5;
 /// How many organizations one claim looks at when others were there first.
 const CHOICES: usize = 1_000;
+/// While there is other work to claim, leases that ran out are looked for this often.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// A metastore in a PostgreSQL database.
 #[derive(Debug)]
@@ -62,6 +67,8 @@ pub struct PostgresMetastore {
     notifier: Arc<Notifier>,
     outcomes: Outcomes,
     rings: Arc<Rings>,
+    /// When leases that ran out were last looked for.
+    settled: Mutex<Option<Instant>>,
     options: MetastoreOptions,
     tasks: [JoinHandle<()>; 2],
 }
@@ -116,14 +123,15 @@ impl PostgresMetastore {
             Some(dsn) => Address::new(dsn, options)?,
             None => address,
         };
-        let (bells, notifier) = (Arc::new(Bells::new()), Arc::new(Notifier::default()));
+        let holder = Uuid::new_v4();
+        let (bells, notifier) = (Arc::new(Bells::new()), Arc::new(Notifier::new(holder)));
         let rings = Arc::new(Rings::default());
         let tasks = [
             tokio::spawn(notify::run_notify(Arc::clone(&notifier), pool.clone())),
-            tokio::spawn(notify::run_listen(listen, Arc::clone(&bells), Arc::clone(&rings))),
+            tokio::spawn(notify::run_listen(listen, holder, Arc::clone(&bells), Arc::clone(&rings))),
         ];
-        let (holder, outcomes, options) = (Uuid::new_v4(), Outcomes::default(), options.metastore.clone());
-        Ok(Self { pool, version, holder, bells, notifier, outcomes, rings, options, tasks })
+        let (outcomes, options) = (Outcomes::default(), options.metastore.clone());
+        Ok(Self { pool, version, holder, bells, notifier, outcomes, rings, settled: Mutex::default(), options, tasks })
     }
 
     /// Runs a read-only query and returns its first value as a number: what a scaler's trigger does.
@@ -146,11 +154,22 @@ impl PostgresMetastore {
         take(&self.pool, operation).await
     }
 
-    /// Wakes the workers of this process now, those of others by NOTIFY.
-    fn announce(&self, queues: Vec<WorkQueue>) {
-        self.rings.forget(queues.iter().copied());
-        self.notifier.notify(&queues);
-        self.bells.ring(queues);
+    /// Wakes the workers of this process now, those of others by NOTIFY: this work became claimable.
+    fn announce(&self, arrivals: &[Arrival]) {
+        if !arrivals.is_empty() {
+            self.rings.offer(arrivals);
+            self.notifier.tell_arrivals(arrivals);
+            self.bells.ring(arrivals.iter().map(|arrival| arrival.queue).collect::<BTreeSet<_>>());
+        }
+    }
+
+    /// The same for work of which only the queue is known.
+    fn announce_queues(&self, queues: &[WorkQueue]) {
+        if !queues.is_empty() {
+            self.rings.forget(queues.iter().copied());
+            self.notifier.tell_queues(queues);
+            self.bells.ring(queues.iter().copied());
+        }
     }
 
     async fn count_reported(&self, queues: impl IntoIterator<Item = i16>) {
@@ -171,10 +190,11 @@ impl PostgresMetastore {
         let mut is_scanned = false;
         for _ in 0..CHOICES {
             let Some(choice) = self.rings.next(queue, request.after) else {
-                let found = if is_scanned { None } else { claim::scan(client, queue).await? };
-                let Some((priority, organizations)) = found else { return Ok(None) };
-                self.rings.replace(queue, priority, organizations);
-                is_scanned = true;
+                if std::mem::replace(&mut is_scanned, true) {
+                    return Ok(None);
+                }
+                let scan = self.rings.scan(queue);
+                scan.finish(claim::scan(client, queue).await?);
                 continue;
             };
             match claim::lease(client, request, &choice, self.holder).await? {
@@ -188,11 +208,55 @@ impl PostgresMetastore {
         Ok(None)
     }
 
-    /// A lease ended and its items are claimable again.
-    async fn lease_ended(&self, ended: &finish::Ended) {
-        self.announce(WorkQueue::from_code(ended.queue).into_iter().collect());
+    async fn claim_from_any(&self, client: &Client, request: &ClaimRequest) -> Result<Option<Bundle>> {
+        for &queue in &request.queues {
+            if let Some(bundle) = self.claim_from(client, request, queue).await? {
+                return Ok(Some(bundle));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether leases that ran out were last looked for a while ago; if so, the caller looks.
+    fn is_settling_due(&self) -> bool {
+        let mut settled = self.settled.lock();
+        let is_due = settled.is_none_or(|settled| settled.elapsed() >= SETTLE_EVERY);
+        if is_due {
+            *settled = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Makes the items of leases that ran out claimable again; returns whether there were any.
+    async fn settle_crashes(&self, client: &Client) -> Result<bool> {
+        if !claim::has_expired(client).await? {
+            return Ok(false);
+        }
+        in_transaction!(self, "claim", |transaction| {
+            claim::settle_crashes(&transaction, self.holder, &self.options).await
+        })?;
+        self.rings.forget(WorkQueue::all());
+        Ok(true)
+    }
+
+    /// A lease ended; its items are claimable again if they came back or may have been enqueued again meanwhile.
+    async fn lease_ended(&self, ended: &finish::Ended, came_back: bool) {
+        if came_back || ended.has_keys {
+            self.announce_queues(WorkQueue::from_code(ended.queue).as_slice());
+        }
         self.count_reported([ended.queue]).await;
     }
+}
+
+/// What an enqueued item makes claimable. One whose key is known keeps its place, which may be before others.
+fn arrivals_of(work: &[NewWork]) -> Vec<Arrival> {
+    let arrivals = work.iter().filter(|item| item.delay.is_zero() || item.dedupe_key.is_some()).map(|item| Arrival {
+        queue: item.queue,
+        priority: item.priority,
+        organization: item.organization,
+        is_last: item.dedupe_key.is_none(),
+    });
+    arrivals.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 async fn take(pool: &Pool, operation: &'static str) -> Result<Client> {
@@ -261,7 +325,13 @@ impl Metastore for PostgresMetastore {
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {
         let admitted =
             in_transaction!(self, "admit", |transaction| inbox::admit(&transaction, inputs, &self.options).await)?;
-        self.announce(inputs.iter().map(NewInput::queue).collect());
+        let arrivals = inputs.iter().map(|input| Arrival {
+            queue: input.queue(),
+            priority: input.priority,
+            organization: input.organization,
+            is_last: true,
+        });
+        self.announce(&arrivals.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
         Ok(admitted)
     }
 
@@ -274,27 +344,26 @@ impl Metastore for PostgresMetastore {
     }
 
     async fn enqueue(&self, work: &[NewWork]) -> Result<()> {
-        in_transaction!(self, "enqueue", |transaction| claim::enqueue(&transaction, work).await)?;
-        let mut queues: Vec<WorkQueue> = work.iter().map(|item| item.queue).collect();
-        queues.dedup();
-        self.announce(queues);
+        let is_one_statement =
+            work.len() <= claim::ENQUEUED_AT_ONCE && work.iter().all(|item| item.dedupe_key.is_none());
+        if !is_one_statement || !claim::enqueue_at_once(&self.client("enqueue").await?, work).await? {
+            in_transaction!(self, "enqueue", |transaction| claim::enqueue(&transaction, work).await)?;
+        }
+        self.announce(&arrivals_of(work));
         Ok(())
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Bundle>> {
         let client = self.client("claim").await?;
-        if claim::has_expired(&client).await? {
-            in_transaction!(self, "claim", |transaction| {
-                claim::settle_crashes(&transaction, self.holder, &self.options).await
-            })?;
-            self.rings.forget(WorkQueue::all());
+        let is_settled = self.is_settling_due();
+        if is_settled {
+            self.settle_crashes(&client).await?;
         }
-        for &queue in &request.queues {
-            if let Some(bundle) = self.claim_from(&client, request, queue).await? {
-                return Ok(Some(bundle));
-            }
+        let claimed = self.claim_from_any(&client, request).await?;
+        if claimed.is_some() || is_settled || !self.settle_crashes(&client).await? {
+            return Ok(claimed);
         }
-        Ok(None)
+        self.claim_from_any(&client, request).await
     }
 
     async fn extend_lease(&self, token: LeaseToken, lease: Duration) -> Result<()> {
@@ -303,7 +372,7 @@ impl Metastore for PostgresMetastore {
 
     async fn hand_back(&self, token: LeaseToken) -> Result<()> {
         let ended = in_transaction!(self, "hand back", |transaction| finish::hand_back(&transaction, token).await)?;
-        self.lease_ended(&ended).await;
+        self.lease_ended(&ended, true).await;
         Ok(())
     }
 
@@ -312,7 +381,7 @@ impl Metastore for PostgresMetastore {
         let ended = in_transaction!(self, "fail", |transaction| {
             finish::fail(&transaction, token, reason, nature, &self.options).await
         })?;
-        self.lease_ended(&ended).await;
+        self.lease_ended(&ended, true).await;
         Ok(())
     }
 
@@ -324,8 +393,8 @@ impl Metastore for PostgresMetastore {
             reach(Step::PublishBeforeCommit)
         )?;
         reach(Step::PublishCommitted);
-        self.announce(publication.enqueue.iter().map(|item| item.queue).collect());
-        self.lease_ended(&ended).await;
+        self.announce(&arrivals_of(&publication.enqueue));
+        self.lease_ended(&ended, false).await;
         Ok(seq)
     }
 
@@ -345,7 +414,7 @@ impl Metastore for PostgresMetastore {
             })?;
             match ended {
                 Some(ended) => {
-                    self.announce(WorkQueue::from_code(ended.queue).into_iter().collect());
+                    self.announce_queues(WorkQueue::from_code(ended.queue).as_slice());
                     queues.push(ended.queue);
                 }
                 None => lost.push(token),
@@ -365,14 +434,19 @@ impl Metastore for PostgresMetastore {
 
     async fn redrive(&self, ids: Option<&[WorkId]>) -> Result<u64> {
         let redriven = finish::redrive(&self.client("redrive").await?, ids).await?;
-        self.announce(WorkQueue::all());
+        self.announce_queues(&WorkQueue::all());
         Ok(redriven)
     }
 
     async fn wait_for_work(&self, queues: &[WorkQueue], at_most: Duration) {
         let mut listening = self.bells.listen(queues);
         let due = async { views::due_in_ns(&self.client("wait for work").await?, queues).await };
-        let pause = match due.await {
+        let due = tokio::select! {
+            // What rings while we look needs no look.
+            () = listening.rung() => return,
+            due = due => due,
+        };
+        let pause = match due {
             Ok(Some(due_ns)) => at_most.min(Duration::from_nanos(due_ns.cast_unsigned())),
             Ok(None) => at_most,
             Err(error) => {
@@ -397,6 +471,10 @@ impl Metastore for PostgresMetastore {
 
     async fn segments(&self, filter: &SegmentFilter) -> Result<Vec<SegmentMeta>> {
         catalog::segments(&self.client("list segments").await?, filter).await
+    }
+
+    async fn segment_totals(&self) -> Result<Vec<SegmentTotals>> {
+        catalog::segment_totals(&self.client("count segments").await?).await
     }
 
     async fn ingest_seqs(&self, organization: OrganizationId, signal: Signal, hours: &[Hour]) -> Result<Vec<i64>> {

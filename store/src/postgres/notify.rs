@@ -2,19 +2,20 @@
 //!
 //! Never the only way: a lost notification costs at most a worker's polling interval.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tidemill_types::WorkQueue;
+use tidemill_types::{OrganizationId, WorkQueue};
 use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
+use uuid::Uuid;
 
 use super::connection::{Address, failed, query};
-use super::ring::Rings;
+use super::ring::{Arrival, Rings};
 use crate::Result;
 use crate::bells::Bells;
 
@@ -22,21 +23,93 @@ const CHANNEL: &str = "tidemill_work";
 const AT_MOST_EVERY: Duration = Duration::from_millis(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// More kinds of arrivals in one queue are told as "something".
+const TOLD_ARRIVALS: usize = 8;
+
+/// What is told of one queue: these arrivals, or that something is claimable.
+type Told = Option<BTreeSet<Arrival>>;
 
 /// Tells other processes in which queues work arrived.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Notifier {
-    pending: Mutex<BTreeSet<i16>>,
+    /// This process, so that it does not listen to itself.
+    holder: Uuid,
+    pending: Mutex<BTreeMap<WorkQueue, Told>>,
     wake: Notify,
 }
 
 impl Notifier {
-    pub(super) fn notify(&self, queues: &[WorkQueue]) {
-        if queues.is_empty() {
-            return;
+    pub(super) fn new(holder: Uuid) -> Self {
+        Self { holder, pending: Mutex::default(), wake: Notify::new() }
+    }
+
+    pub(super) fn tell_arrivals(&self, arrivals: &[Arrival]) {
+        let mut pending = self.pending.lock();
+        for arrival in arrivals {
+            let told = pending.entry(arrival.queue).or_insert_with(|| Some(BTreeSet::new()));
+            if let Some(arrivals) = told {
+                arrivals.insert(*arrival);
+                if arrivals.len() > TOLD_ARRIVALS {
+                    *told = None;
+                }
+            }
         }
-        self.pending.lock().extend(queues.iter().map(|queue| queue.code()));
         self.wake.notify_one();
+    }
+
+    pub(super) fn tell_queues(&self, queues: &[WorkQueue]) {
+        self.pending.lock().extend(queues.iter().map(|queue| (*queue, None)));
+        self.wake.notify_one();
+    }
+
+    fn take_messages(&self) -> Vec<String> {
+        let pending = std::mem::take(&mut *self.pending.lock());
+        let holder = self.holder;
+        let messages = pending.into_iter().flat_map(|(queue, told)| match told {
+            None => vec![Message { holder, queue, arrival: None }],
+            Some(arrivals) => {
+                arrivals.into_iter().map(|arrival| Message { holder, queue, arrival: Some(arrival) }).collect()
+            }
+        });
+        messages.map(|message| message.to_string()).collect()
+    }
+}
+
+/// The payload of a notification: the queue's code, the process that sends it, and perhaps what arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Message {
+    holder: Uuid,
+    queue: WorkQueue,
+    arrival: Option<Arrival>,
+}
+
+impl std::fmt::Display for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.queue.code(), self.holder.simple())?;
+        match &self.arrival {
+            None => Ok(()),
+            Some(Arrival { priority, organization, is_last, .. }) => {
+                write!(f, " {priority} {} {}", organization.0.simple(), if *is_last { "last" } else { "back" })
+            }
+        }
+    }
+}
+
+impl Message {
+    fn parse(payload: &str) -> Option<Self> {
+        let mut words = payload.split(' ');
+        let queue = WorkQueue::from_code(words.next()?.parse().ok()?)?;
+        let holder = words.next()?.parse().ok()?;
+        let arrival = match words.next() {
+            None => None,
+            Some(priority) => Some(Arrival {
+                queue,
+                priority: priority.parse().ok()?,
+                organization: OrganizationId(words.next()?.parse().ok()?),
+                is_last: words.next()? == "last",
+            }),
+        };
+        Some(Self { holder, queue, arrival })
     }
 }
 
@@ -44,11 +117,13 @@ impl Notifier {
 pub(super) async fn run_notify(notifier: Arc<Notifier>, pool: Pool) {
     loop {
         notifier.wake.notified().await;
-        let codes: Vec<i16> = std::mem::take(&mut *notifier.pending.lock()).into_iter().collect();
+        let messages = notifier.take_messages();
         let sent = async {
             let client = pool.get().await.ok()?;
-            let sql = "SELECT pg_notify($1, code::text) FROM unnest($2::smallint[]) AS codes (code)";
-            query(&client, "notify", sql, &[&CHANNEL, &codes]).await.ok()
+            // What a crash of the server loses here is found by polling.
+            let sql = "SELECT pg_notify($1, message), set_config('synchronous_commit', 'off', true) \
+                       FROM unnest($2::text[]) AS messages (message)";
+            query(&client, "notify", sql, &[&CHANNEL, &messages]).await.ok()
         };
         if sent.await.is_none() {
             tracing::debug!("a notification was not sent; workers find the work by polling");
@@ -58,11 +133,11 @@ pub(super) async fn run_notify(notifier: Arc<Notifier>, pool: Pool) {
 }
 
 /// Rings `bells` for what other processes tell; connects again for ever. Runs until it is aborted.
-pub(super) async fn run_listen(address: Address, bells: Arc<Bells>, rings: Arc<Rings>) {
+pub(super) async fn run_listen(address: Address, holder: Uuid, bells: Arc<Bells>, rings: Arc<Rings>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        if let Err(error) = listen(&address, &bells, &rings).await {
+        if let Err(error) = listen(&address, holder, &bells, &rings).await {
             tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "listening for work failed; polling meanwhile");
         }
         pause = if begun.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
@@ -70,16 +145,28 @@ pub(super) async fn run_listen(address: Address, bells: Arc<Bells>, rings: Arc<R
     }
 }
 
-async fn listen(address: &Address, bells: &Bells, rings: &Rings) -> Result<()> {
+async fn listen(address: &Address, holder: Uuid, bells: &Bells, rings: &Rings) -> Result<()> {
     let fail = failed("listen");
     let (client, mut connection) = address.config.connect(address.tls.clone()).await.map_err(&fail)?;
     let mut messages = futures::stream::poll_fn(move |context| connection.poll_message(context));
     let pump = async {
         while let Some(message) = messages.next().await {
             if let AsyncMessage::Notification(notification) = message.map_err(&fail)? {
-                let queue = notification.payload().parse().ok().and_then(WorkQueue::from_code);
-                rings.forget(queue);
-                bells.ring(queue);
+                match Message::parse(notification.payload()) {
+                    Some(message) if message.holder == holder => {}
+                    Some(Message { queue, arrival, .. }) => {
+                        match arrival {
+                            Some(arrival) => rings.offer(&[arrival]),
+                            None => rings.forget([queue]),
+                        }
+                        bells.ring([queue]);
+                    }
+                    // Of another version, perhaps.
+                    None => {
+                        rings.forget(WorkQueue::all());
+                        bells.ring_all();
+                    }
+                }
             }
         }
         Ok(())
@@ -94,5 +181,47 @@ async fn listen(address: &Address, bells: &Bells, rings: &Rings) -> Result<()> {
     tokio::select! {
         ended = pump => ended,
         failed = begin => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_types::{Action, Signal};
+
+    use super::*;
+
+    const QUEUE: WorkQueue = WorkQueue { signal: Signal::Traces, action: Action::Job };
+
+    fn arrival(organization: u128) -> Arrival {
+        let organization = OrganizationId(Uuid::from_u128(organization));
+        Arrival { queue: QUEUE, priority: -3, organization, is_last: organization.0.as_u128() % 2 == 1 }
+    }
+
+    #[test]
+    fn messages_are_read_as_they_are_written() {
+        let holder = Uuid::from_u128(77);
+        for arrival in [None, Some(arrival(1)), Some(arrival(2))] {
+            let message = Message { holder, queue: QUEUE, arrival };
+            assert_eq!(Message::parse(&message.to_string()), Some(message));
+        }
+        for broken in ["", "17", "x y", "17 nobody", &format!("{} {holder} 5", QUEUE.code())] {
+            assert_eq!(Message::parse(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn many_arrivals_are_told_as_something() {
+        let notifier = Notifier::new(Uuid::nil());
+        notifier.tell_arrivals(&[arrival(1), arrival(1), arrival(2)]);
+        assert_eq!(notifier.take_messages().len(), 2);
+        notifier.tell_arrivals(&(0..100).map(arrival).collect::<Vec<_>>());
+        assert_eq!(notifier.take_messages().len(), 1);
+        notifier.tell_arrivals(&[arrival(1)]);
+        notifier.tell_queues(&[QUEUE]);
+        notifier.tell_arrivals(&[arrival(2)]);
+        assert_eq!(
+            notifier.take_messages(),
+            [Message { holder: Uuid::nil(), queue: QUEUE, arrival: None }.to_string()]
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! Whose turn it is, and from where a queue is scanned.
 //!
-//! Owns: for each queue the organizations with claimable work at its best priority, as one scan of the index told them, and how far
-//! the claims of each have come (the low-water mark: what lies before it are mostly entries of deleted rows, and walking over
-//! those would make every claim slower than the one before). What it knows is forgotten when work arrives, and after a moment in
-//! any case, so that work that came back is found. Never: I/O.
+//! Owns: for each queue the organizations with claimable work at its best priority, as one scan of the index told them and as what
+//! arrived since was announced, and how far the claims of each have come (the low-water mark: what lies before it are mostly entries
+//! of deleted rows, and walking over those would make every claim slower than the one before). What it knows is forgotten after a
+//! moment, so that work that came back unannounced is found. Never: I/O.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,22 +12,65 @@ use parking_lot::Mutex;
 use tidemill_types::{OrganizationId, WorkQueue};
 use uuid::Uuid;
 
+/// What a scan found is believed this long,
 const KNOWN_FOR: Duration = Duration::from_millis(250);
+/// or so many times what the scan took, where many dead rows make scans slow,
+const KNOWN_FOR_SCANS: u32 = 32;
+/// but never longer than this; a mark as well.
+const KNOWN_AT_MOST: Duration = Duration::from_secs(10);
+/// What something unknown happened to while it was scanned is looked at once and soon again.
+const STALE_AFTER: Duration = Duration::from_millis(5);
+/// Arrivals that are remembered while a scan runs.
+const ARRIVALS_DURING_SCAN: usize = 64;
 
 /// A place in a queue's order: `runnable_at` and id.
 pub(super) type Mark = (i64, i64);
 
+/// Work became claimable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Arrival {
+    pub(super) queue: WorkQueue,
+    pub(super) priority: i16,
+    pub(super) organization: OrganizationId,
+    /// It is last in its queue's order, not somewhere before.
+    pub(super) is_last: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Rings {
-    rings: Mutex<HashMap<WorkQueue, Ring>>,
+    queues: Mutex<HashMap<WorkQueue, Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    ring: Option<Ring>,
+    /// Scans under way, and what was announced meanwhile: they may or may not have seen it.
+    scans: usize,
+    arrived: Vec<Arrival>,
+    is_stale: bool,
 }
 
 #[derive(Debug)]
 struct Ring {
-    scanned: Instant,
-    priority: i16,
+    known_until: Instant,
+    /// `None`: nothing was claimable.
+    priority: Option<i16>,
     /// In ascending order.
-    places: Vec<(Uuid, Option<Mark>)>,
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    organization: OrganizationId,
+    mark: Option<Mark>,
+    /// When its mark was first set.
+    marked: Instant,
+}
+
+impl Place {
+    fn new(organization: OrganizationId) -> Self {
+        Self { organization, mark: None, marked: Instant::now() }
+    }
 }
 
 /// What is to be claimed next.
@@ -39,55 +82,137 @@ pub(super) struct Choice {
     pub(super) mark: Option<Mark>,
 }
 
-impl Rings {
-    /// The organization after `after`; `None` when nothing is known of the queue.
-    pub(super) fn next(&self, queue: WorkQueue, after: Option<OrganizationId>) -> Option<Choice> {
-        let mut rings = self.rings.lock();
-        let ring = rings.get(&queue)?;
-        if ring.scanned.elapsed() > KNOWN_FOR || ring.places.is_empty() {
-            rings.remove(&queue);
-            return None;
+impl Ring {
+    fn place(&self, organization: OrganizationId) -> Result<usize, usize> {
+        self.places.binary_search_by_key(&organization, |place| place.organization)
+    }
+
+    fn offer(&mut self, arrival: &Arrival) {
+        if self.priority.is_none_or(|known| arrival.priority < known) {
+            self.priority = Some(arrival.priority);
+            self.places = vec![Place::new(arrival.organization)];
+        } else if self.priority == Some(arrival.priority) {
+            match self.place(arrival.organization) {
+                Ok(_) if arrival.is_last => {}
+                Ok(place) => self.places[place].mark = None,
+                Err(place) => self.places.insert(place, Place::new(arrival.organization)),
+            }
         }
-        let later = ring.places.iter().find(|(organization, _)| after.is_none_or(|after| *organization > after.0));
-        let (organization, mark) = *later.or(ring.places.first())?;
-        Some(Choice { queue, priority: ring.priority, organization: OrganizationId(organization), mark })
     }
+}
 
-    /// What a scan found.
-    pub(super) fn replace(&self, queue: WorkQueue, priority: i16, mut organizations: Vec<Uuid>) {
+/// A scan under way; dropped, it was in vain.
+pub(super) struct Scan<'a> {
+    rings: &'a Rings,
+    queue: WorkQueue,
+    begun: Instant,
+}
+
+impl Drop for Scan<'_> {
+    fn drop(&mut self) {
+        let mut queues = self.rings.queues.lock();
+        let known = queues.entry(self.queue).or_default();
+        known.scans -= 1;
+        if known.scans == 0 {
+            known.arrived.clear();
+            known.is_stale = false;
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// What it found: the best priority that has claimable work, and whose.
+    pub(super) fn finish(self, found: Option<(i16, Vec<Uuid>)>) {
+        let mut queues = self.rings.queues.lock();
+        let known = queues.entry(self.queue).or_default();
+        let (priority, mut organizations) = found.map_or((None, Vec::new()), |(best, owners)| (Some(best), owners));
         organizations.sort_unstable();
-        let places = organizations.into_iter().map(|organization| (organization, None)).collect();
-        self.rings.lock().insert(queue, Ring { scanned: Instant::now(), priority, places });
+        let before = known.ring.take().filter(|ring| ring.priority == priority);
+        let places = organizations.into_iter().map(|organization| {
+            let place =
+                before.as_ref().and_then(|ring| Some(ring.places[ring.place(OrganizationId(organization)).ok()?]));
+            place
+                .filter(|place| place.marked.elapsed() < KNOWN_AT_MOST)
+                .unwrap_or(Place::new(OrganizationId(organization)))
+        });
+        let known_for = (self.begun.elapsed() * KNOWN_FOR_SCANS).clamp(KNOWN_FOR, KNOWN_AT_MOST);
+        let known_for = if known.is_stale { STALE_AFTER } else { known_for };
+        let mut ring = Ring { known_until: Instant::now() + known_for, priority, places: places.collect() };
+        known.arrived.iter().for_each(|arrival| ring.offer(arrival));
+        known.ring = Some(ring);
+    }
+}
+
+impl Rings {
+    /// The organization after `after`; `None` when nothing is known to be claimable.
+    pub(super) fn next(&self, queue: WorkQueue, after: Option<OrganizationId>) -> Option<Choice> {
+        let queues = self.queues.lock();
+        let ring = queues.get(&queue)?.ring.as_ref().filter(|ring| Instant::now() < ring.known_until)?;
+        let later = ring.places.iter().find(|place| after.is_none_or(|after| place.organization > after));
+        let place = later.or(ring.places.first())?;
+        Some(Choice { queue, priority: ring.priority?, organization: place.organization, mark: place.mark })
     }
 
-    /// Work arrived.
-    pub(super) fn forget(&self, queues: impl IntoIterator<Item = WorkQueue>) {
-        let mut rings = self.rings.lock();
-        for queue in queues {
-            rings.remove(&queue);
+    /// The caller begins to scan a queue.
+    pub(super) fn scan(&self, queue: WorkQueue) -> Scan<'_> {
+        self.queues.lock().entry(queue).or_default().scans += 1;
+        Scan { rings: self, queue, begun: Instant::now() }
+    }
+
+    /// Work became claimable.
+    pub(super) fn offer(&self, arrivals: &[Arrival]) {
+        let mut queues = self.queues.lock();
+        for arrival in arrivals {
+            let known = queues.entry(arrival.queue).or_default();
+            if let Some(ring) = &mut known.ring {
+                ring.offer(arrival);
+            }
+            if known.scans > 0 && !known.arrived.contains(arrival) {
+                known.is_stale |= known.arrived.len() == ARRIVALS_DURING_SCAN;
+                known.arrived.truncate(ARRIVALS_DURING_SCAN - 1);
+                known.arrived.push(*arrival);
+            }
+        }
+    }
+
+    /// Something became claimable, nobody knows what.
+    pub(super) fn forget(&self, forgotten: impl IntoIterator<Item = WorkQueue>) {
+        let mut queues = self.queues.lock();
+        for queue in forgotten {
+            if let Some(known) = queues.get_mut(&queue) {
+                known.ring = None;
+                known.is_stale |= known.scans > 0;
+            }
         }
     }
 
     /// A bundle was claimed that begins at `first`.
     pub(super) fn advance(&self, choice: &Choice, first: Mark) {
-        self.change(choice, |mark| *mark = Some(first));
+        self.with_place(choice, |ring, place| {
+            let place = &mut ring.places[place];
+            if place.mark.is_none() {
+                place.marked = Instant::now();
+            }
+            place.mark = (place.marked.elapsed() < KNOWN_AT_MOST).then_some(first);
+        });
     }
 
-    /// Nothing lies after the choice's mark: the next look begins at the start, or there is none.
+    /// Nothing lies after the choice's mark. Whether something does before it, the next scan tells.
     pub(super) fn exhaust(&self, choice: &Choice) {
-        if choice.mark.is_some() {
-            self.change(choice, |mark| *mark = None);
-        } else if let Some(ring) = self.rings.lock().get_mut(&choice.queue) {
-            ring.places.retain(|(organization, _)| *organization != choice.organization.0);
-        }
+        self.with_place(choice, |ring, place| {
+            ring.places.remove(place);
+            if ring.places.is_empty() {
+                ring.known_until = Instant::now();
+            }
+        });
     }
 
-    fn change(&self, choice: &Choice, change: impl Fn(&mut Option<Mark>)) {
-        let mut rings = self.rings.lock();
-        let Some(ring) = rings.get_mut(&choice.queue).filter(|ring| ring.priority == choice.priority) else { return };
-        let place = ring.places.iter_mut().find(|(organization, _)| *organization == choice.organization.0);
-        if let Some((_, mark)) = place {
-            change(mark);
+    fn with_place(&self, choice: &Choice, change: impl FnOnce(&mut Ring, usize)) {
+        let mut queues = self.queues.lock();
+        let ring = queues.get_mut(&choice.queue).and_then(|known| known.ring.as_mut());
+        let Some(ring) = ring.filter(|ring| ring.priority == Some(choice.priority)) else { return };
+        if let Ok(place) = ring.place(choice.organization) {
+            change(ring, place);
         }
     }
 }
@@ -104,27 +229,70 @@ mod tests {
         Uuid::from_u128(number)
     }
 
+    fn arrival(priority: i16, organization: u128, is_last: bool) -> Arrival {
+        Arrival { queue: QUEUE, priority, organization: OrganizationId(id(organization)), is_last }
+    }
+
+    fn turn(rings: &Rings, after: Option<u128>) -> Option<(i16, u128, Option<Mark>)> {
+        let choice = rings.next(QUEUE, after.map(|number| OrganizationId(id(number))))?;
+        Some((choice.priority, choice.organization.0.as_u128(), choice.mark))
+    }
+
     #[test]
     fn the_ring_goes_round_and_drops_who_has_nothing() {
         let rings = Rings::default();
         assert!(rings.next(QUEUE, None).is_none(), "nothing is known");
-        rings.replace(QUEUE, 7, vec![id(3), id(1), id(2)]);
-        let next = |after: Option<u128>| {
-            let choice = rings.next(QUEUE, after.map(|number| OrganizationId(id(number))))?;
-            assert_eq!(choice.priority, 7);
-            Some(choice)
-        };
-        let turn = |after| next(after).map(|choice| choice.organization.0.as_u128());
-        assert_eq!([turn(None), turn(Some(1)), turn(Some(2)), turn(Some(3))], [Some(1), Some(2), Some(3), Some(1)]);
-        rings.advance(&next(Some(1)).expect("has a turn"), (10, 5));
-        let marked = next(Some(1)).expect("has a turn");
-        assert_eq!(marked.mark, Some((10, 5)));
-        rings.exhaust(&marked);
-        let unmarked = next(Some(1)).expect("is looked at from the start");
-        assert_eq!(unmarked.mark, None);
-        rings.exhaust(&unmarked);
-        assert_eq!(turn(Some(1)), Some(3));
+        rings.scan(QUEUE).finish(Some((7, vec![id(3), id(1), id(2)])));
+        for (after, expected) in [(None, 1), (Some(1), 2), (Some(2), 3), (Some(3), 1)] {
+            assert_eq!(turn(&rings, after), Some((7, expected, None)));
+        }
+        let choice = rings.next(QUEUE, Some(OrganizationId(id(1)))).expect("has a turn");
+        rings.advance(&choice, (10, 5));
+        assert_eq!(turn(&rings, Some(1)), Some((7, 2, Some((10, 5)))));
+        rings.exhaust(&choice);
+        assert_eq!(turn(&rings, Some(1)), Some((7, 3, None)));
         rings.forget([QUEUE]);
-        assert!(next(None).is_none());
+        assert!(rings.next(QUEUE, None).is_none());
+    }
+
+    #[test]
+    fn marks_outlive_scans_and_arrivals_but_not_what_comes_back() {
+        let rings = Rings::default();
+        rings.scan(QUEUE).finish(Some((0, vec![id(1)])));
+        rings.advance(&rings.next(QUEUE, None).expect("has a turn"), (10, 5));
+        rings.scan(QUEUE).finish(Some((0, vec![id(1), id(2)])));
+        rings.offer(&[arrival(0, 1, true)]);
+        assert_eq!(turn(&rings, None), Some((0, 1, Some((10, 5)))));
+        rings.offer(&[arrival(0, 1, false)]);
+        assert_eq!(turn(&rings, None), Some((0, 1, None)));
+    }
+
+    #[test]
+    fn arrivals_make_a_scan_needless_where_the_queue_was_known() {
+        let rings = Rings::default();
+        rings.offer(&[arrival(5, 9, true)]);
+        assert!(rings.next(QUEUE, None).is_none(), "there may be better work than what arrived");
+        rings.scan(QUEUE).finish(None);
+        rings.offer(&[arrival(5, 9, true)]);
+        assert_eq!(turn(&rings, None), Some((5, 9, None)));
+        rings.offer(&[arrival(6, 1, true), arrival(4, 2, true)]);
+        assert_eq!(turn(&rings, None), Some((4, 2, None)), "the best priority is first");
+        rings.exhaust(&rings.next(QUEUE, None).expect("has a turn"));
+        assert!(rings.next(QUEUE, None).is_none(), "worse work is found by a scan");
+    }
+
+    #[test]
+    fn what_arrives_during_a_scan_is_not_overlooked() {
+        let rings = Rings::default();
+        let scan = rings.scan(QUEUE);
+        rings.offer(&[arrival(3, 8, true)]);
+        scan.finish(None);
+        assert_eq!(turn(&rings, None), Some((3, 8, None)));
+        let scan = rings.scan(QUEUE);
+        rings.forget([QUEUE]);
+        scan.finish(Some((3, vec![id(8)])));
+        assert_eq!(turn(&rings, None), Some((3, 8, None)));
+        std::thread::sleep(STALE_AFTER);
+        assert!(rings.next(QUEUE, None).is_none(), "it is scanned again");
     }
 }

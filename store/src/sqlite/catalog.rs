@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::connection::{failed, now_ns, unreadable};
 use crate::encoding::{check_segment, decode_services, encode_services, touched_hours};
-use crate::metastore::{CatalogDelta, SegmentFilter};
+use crate::metastore::{CatalogDelta, SegmentFilter, SegmentTotals};
 use crate::{Error, MetastoreOptions, Result};
 
 const COLUMNS: &str = "id, organization, signal, tier, level, day, time_start, time_end, ingest_day, rows, bytes, bucket, \
@@ -224,7 +224,8 @@ pub(super) fn segments(connection: &Connection, filter: &SegmentFilter) -> Resul
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM segments WHERE (?1 IS NULL OR organization = ?1) AND (?2 IS NULL OR signal = ?2) \
              AND (?3 IS NULL OR tier = ?3) AND (?4 IS NULL OR day = ?4) AND time_start < ?6 AND time_end > ?5 \
-             ORDER BY organization, signal, day, time_start, id"
+             AND (?7 IS NULL OR id = ?7) ORDER BY {} LIMIT ?8",
+            if filter.latest.is_some() { "time_end DESC, id" } else { "organization, signal, day, time_start, id" }
         ))
         .map_err(&fail)?;
     let key = params![
@@ -234,9 +235,33 @@ pub(super) fn segments(connection: &Connection, filter: &SegmentFilter) -> Resul
         filter.day.map(|day| day.0),
         time.start.0,
         time.end.0,
+        filter.id.map(|id| id.0.into_bytes()),
+        filter.latest.map_or(-1, |latest| i64::try_from(latest).unwrap_or(i64::MAX)),
     ];
     let rows = statement.query_map(key, read_segment).map_err(&fail)?;
     rows.collect::<rusqlite::Result<_>>().map_err(fail)
+}
+
+pub(super) fn segment_totals(connection: &Connection) -> Result<Vec<SegmentTotals>> {
+    let fail = failed("count segments");
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT signal, tier, level, count(*), sum(rows), sum(bytes) FROM segments \
+             GROUP BY signal, tier, level ORDER BY signal, tier, level",
+        )
+        .map_err(&fail)?;
+    let rows = statement.query_map([], |row| {
+        let count = |place| row.get::<_, i64>(place).map(i64::cast_unsigned);
+        Ok(SegmentTotals {
+            signal: Signal::from_code(row.get(0)?).ok_or(rusqlite::Error::InvalidQuery)?,
+            tier: Tier(row.get(1)?),
+            level: Level(row.get(2)?),
+            segments: count(3)?,
+            rows: count(4)?,
+            bytes: count(5)?,
+        })
+    });
+    rows.map_err(&fail)?.collect::<rusqlite::Result<_>>().map_err(fail)
 }
 
 pub(super) fn changes(connection: &Connection, since: CatalogSeq, limit: usize) -> Result<CatalogDelta> {

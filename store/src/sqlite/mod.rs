@@ -31,7 +31,7 @@ use tidemill_types::{
 use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
-    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter,
+    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter, SegmentTotals,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
@@ -346,6 +346,10 @@ impl Metastore for SqliteMetastore {
     async fn segments(&self, filter: &SegmentFilter) -> Result<Vec<SegmentMeta>> {
         let filter = filter.clone();
         self.read("list segments", move |connection| catalog::segments(connection, &filter)).await
+    }
+
+    async fn segment_totals(&self) -> Result<Vec<SegmentTotals>> {
+        self.read("count segments", catalog::segment_totals).await
     }
 
     async fn ingest_seqs(&self, organization: OrganizationId, signal: Signal, hours: &[Hour]) -> Result<Vec<i64>> {

@@ -160,7 +160,26 @@ pub async fn segments_are_filtered(place: Place) {
         "ranges are half-open"
     );
     let last_instant = TimeRange { start: day.start.plus_ns(9), end: day.end };
-    assert_eq!(ids(SegmentFilter { time: Some(last_instant), organization: Some(one), ..all }).await, [5]);
+    assert_eq!(ids(SegmentFilter { time: Some(last_instant), organization: Some(one), ..all.clone() }).await, [5]);
+    assert_eq!(ids(SegmentFilter { id: Some(variants[2].id), ..all.clone() }).await, [3]);
+    assert_eq!(
+        ids(SegmentFilter { id: Some(variants[2].id), organization: Some(two), ..all.clone() }).await,
+        Vec::<u64>::new()
+    );
+
+    let latest = store.segments(&SegmentFilter { latest: Some(3), ..all }).await.expect("lists");
+    let mut expected = variants.clone();
+    expected.sort_by_key(|segment| (std::cmp::Reverse(segment.time.end), segment.id));
+    assert_eq!(latest, expected[..3]);
+
+    let totals = store.segment_totals().await.expect("counts");
+    let mut counted: BTreeMap<_, (u64, u64, u64)> = BTreeMap::new();
+    for segment in &variants {
+        let sums = counted.entry((segment.signal.code(), segment.tier, segment.level)).or_default();
+        *sums = (sums.0 + 1, sums.1 + segment.rows, sums.2 + segment.bytes);
+    }
+    let told = totals.iter().map(|it| ((it.signal.code(), it.tier, it.level), (it.segments, it.rows, it.bytes)));
+    assert_eq!(told.collect::<Vec<_>>(), counted.into_iter().collect::<Vec<_>>());
 }
 
 pub async fn changes_come_in_pages_and_in_commit_order(place: Place) {

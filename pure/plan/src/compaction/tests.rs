@@ -99,6 +99,18 @@ fn leftovers_of_a_closed_day_are_merged_across_hours() {
 }
 
 #[test]
+fn bulk_of_a_closed_day_is_merged_only_once() {
+    let bulk: Vec<Candidate> = (0..40).map(|id| candidate(id, 0, 3, MIB)).collect();
+    let merges = |segments: &[Candidate], hour: i32| {
+        let plan = plan(segments, at(hour, 0));
+        plan.merges.iter().map(|merge| (merge.reason, merge.level)).collect::<Vec<_>>()
+    };
+    assert_eq!(merges(&bulk, 20), [(MergeReason::Arrived, Level(1))], "the day is open");
+    assert_eq!(merges(&bulk, 30), [(MergeReason::Arrived, Level(2))]);
+    assert_eq!(merges(&bulk[..15], 30), [(MergeReason::Arrived, Level(1))], "a leftover waits for others");
+}
+
+#[test]
 fn a_trickle_of_late_rows_does_not_rewrite_a_merged_leftover() {
     let mut merged = candidate(1, 2, 3, 10 * MIB);
     merged.time.start = Hour(0).range().start;
