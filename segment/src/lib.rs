@@ -15,6 +15,7 @@ pub mod rollup;
 pub mod schema;
 pub mod write;
 
+mod coverage;
 mod draft;
 mod error;
 mod input;

@@ -20,6 +20,7 @@ use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::http::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, ProblemBody, RedriveRequest, Redriven};
 use crate::stack;
+use crate::tls_pinned::trust_only;
 
 /// How long a question of administration may take. SQL has the server's own limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -220,7 +221,7 @@ impl Target {
 }
 
 impl Remote {
-    /// The API at `base`, whose certificate may be the one in the file `certificate`.
+    /// The API at `base`; with `certificate`, the server must have just the first one in that file.
     ///
     /// # Errors
     /// `Invalid` for a URL that is none.
@@ -240,9 +241,8 @@ impl Remote {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .tls_built_in_root_certs(parsed.scheme() == "https");
-        if let Some(certificate) = certificate.and_then(|file| std::fs::read(file).ok()) {
-            let chain = reqwest::Certificate::from_pem_bundle(&certificate).unwrap_or_default();
-            builder = chain.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
+        if let Some(config) = certificate.and_then(trust_only) {
+            builder = builder.use_preconfigured_tls(config);
         }
         let client = builder.build().map_err(|error| Error::caused(ErrorKind::Internal, "the HTTP client", error))?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key, organization })

@@ -37,7 +37,7 @@ pub struct Ports {
     /// OTLP over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<u16>,
-    /// The certificate chain that commands on this machine trust when they call this server.
+    /// The file of the certificate that commands on this machine expect of this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
 }

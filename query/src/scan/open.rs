@@ -27,6 +27,8 @@ use crate::{Error, Result};
 
 /// Footers fetched at a time while planning.
 const FOOTERS_TOGETHER: usize = 16;
+/// What is read of a row group at a time is kept in memory up to this size.
+const KEPT_COLUMN_BYTES: u64 = 64 << 10;
 /// A decoded footer takes about this many times its encoded size.
 const DECODED_FOOTER_FACTOR: u64 = 6;
 
@@ -35,7 +37,7 @@ const DECODED_FOOTER_FACTOR: u64 = 6;
 pub(crate) struct SegmentLoader {
     buckets: Arc<Buckets>,
     footers: Cache<SegmentId, Arc<OpenSegment>>,
-    /// Small ranges of segments: index sections, bloom filters, page locations.
+    /// Small ranges of segments: index sections, bloom filters, page locations, short columns.
     kept: Cache<(SegmentId, u64, u64), Bytes>,
     coalesce_gap_bytes: u64,
 }
@@ -340,7 +342,13 @@ impl parquet::arrow::async_reader::AsyncFileReader for SegmentReader {
         ranges: Vec<Range<u64>>,
     ) -> futures::future::BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         Box::pin(async move {
-            self.loader.fetch(&self.open.meta, &ranges, &self.stats).await.map_err(|error| {
+            let (loader, meta) = (&self.loader, &self.open.meta);
+            // Columns that take so little are read by many queries.
+            let fetched = match ranges.iter().map(|range| range.end - range.start).sum::<u64>() {
+                0..=KEPT_COLUMN_BYTES => loader.fetch_kept(meta, &ranges, &self.stats).await,
+                _ => loader.fetch(meta, &ranges, &self.stats).await,
+            };
+            fetched.map_err(|error| {
                 let text = error.to_string();
                 self.failure.lock().get_or_insert(error);
                 parquet::errors::ParquetError::General(text)

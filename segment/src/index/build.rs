@@ -20,7 +20,7 @@ const RARE_BLOCKS: usize = 8;
 /// A longer value is known to filters only, however often it occurs.
 pub(crate) const LONGEST_FST_VALUE: usize = 128;
 /// The table of a part may use this much memory.
-const PART_MEMORY_BYTES: usize = 96 << 20;
+const PART_MEMORY_BYTES: usize = 64 << 20;
 /// The most blocks of a part: blocks are numbered by 16 bits.
 const PART_BLOCKS: usize = 1 << 15;
 
@@ -228,6 +228,7 @@ struct Terms {
 
 #[derive(Debug)]
 struct Entry {
+    hash: u64,
     start: usize,
     length: u32,
     column: u16,
@@ -243,7 +244,8 @@ impl Terms {
     fn add(&mut self, column: u16, term: &[u8], block: u16) {
         let hash = self.hasher.hash_one((column, term));
         let arena = &self.arena;
-        let found = self.table.find_mut(hash, |entry| entry.column == column && text_of(arena, entry) == term);
+        let is_same = |entry: &Entry| entry.hash == hash && entry.column == column && text_of(arena, entry) == term;
+        let found = self.table.find_mut(hash, is_same);
         if let Some(entry) = found {
             if entry.blocks.last() != Some(&block) {
                 let before = entry.blocks.capacity();
@@ -254,9 +256,8 @@ impl Terms {
         }
         let start = self.arena.len();
         self.arena.extend_from_slice(term);
-        let entry = Entry { start, length: term.len() as u32, column, blocks: SmallVec::from_slice(&[block]) };
-        let (arena, hasher) = (&self.arena, &self.hasher);
-        self.table.insert_unique(hash, entry, |entry| hasher.hash_one((entry.column, text_of(arena, entry))));
+        let entry = Entry { hash, start, length: term.len() as u32, column, blocks: SmallVec::from_slice(&[block]) };
+        self.table.insert_unique(hash, entry, |entry| entry.hash);
     }
 
     fn memory_bytes(&self) -> usize {

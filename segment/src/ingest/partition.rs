@@ -1,13 +1,12 @@
 //! The rows of one (day, ingest day): buffered, sorted by time, written out a row group at a time.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType, UInt32Type};
 use parquet::file::properties::WriterProperties;
-use tidemill_types::{ByteRange, Day, Hour, Level, ServiceSet, Signal, Tier, TimeRange, TimestampNs};
+use tidemill_types::{ByteRange, Day, Level, Signal, Tier, TimestampNs};
 
 use super::attributes::AttributeColumns;
 use super::columns::{NumberColumn, Placement, build_dense};
@@ -19,6 +18,7 @@ use super::properties::level_0_properties;
 use super::span_columns::SpanColumns;
 use super::tables::{ResourceTable, ScopeTable};
 use super::time::ChosenTime;
+use crate::coverage::Coverage;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::{IndexPart, LISTED_ATTRIBUTES, SegmentFooter};
@@ -26,9 +26,6 @@ use crate::identities::IDENTITIES_PART;
 use crate::schema::{segment_schema, timestamp_type};
 use crate::write::SegmentWriter;
 
-/// Distinct service names kept by name; more become a bloom filter.
-const NAMED_SERVICES: usize = 32;
-const NAMED_SERVICES_BYTES: usize = 512;
 /// What a buffered row costs besides its own bytes, roughly.
 const ROW_OVERHEAD_BYTES: usize = 96;
 
@@ -52,12 +49,10 @@ pub(crate) struct Partition {
     pub core: CoreColumns,
     /// Which resource, scope and metric of the input the current entries are of.
     pub current: Current,
-    services: BTreeSet<String>,
+    coverage: Coverage,
     buffered_bytes: usize,
     written: Option<Written>,
     rows: u64,
-    range: Option<(i64, i64)>,
-    hours: BTreeSet<Hour>,
     /// When it last got a row, in rows of the bundle.
     pub last_used: u64,
 }
@@ -140,12 +135,10 @@ impl Partition {
             scopes: ScopeTable::default(),
             core,
             current: Current::default(),
-            services: BTreeSet::new(),
+            coverage: Coverage::default(),
             buffered_bytes: 0,
             written: None,
             rows: 0,
-            range: None,
-            hours: BTreeSet::new(),
             last_used: 0,
         }
     }
@@ -166,9 +159,7 @@ impl Partition {
     }
 
     pub(crate) fn note_service(&mut self, name: &str) {
-        if !self.services.contains(name) {
-            self.services.insert(name.to_owned());
-        }
+        self.coverage.note_service(name);
     }
 
     pub(crate) fn buffered_rows(&self) -> usize {
@@ -185,7 +176,7 @@ impl Partition {
         if rows == 0 {
             return Ok(());
         }
-        self.note_times();
+        self.coverage.note_times(self.signal, &self.times);
         self.weigh_tables();
         if self.written.is_none() {
             self.written = Some(self.start(spool, keys, promote)?);
@@ -211,7 +202,7 @@ impl Partition {
         promote: &[String],
     ) -> Result<Option<ClosedPartition>> {
         self.write_row_group(spool, keys, promote)?;
-        let (Some(written), Some((first, last))) = (self.written.take(), self.range) else { return Ok(None) };
+        let (Some(written), Some(time)) = (self.written.take(), self.coverage.time()) else { return Ok(None) };
         let columns = [&self.attributes, &self.resources.attributes, &self.scopes.attributes];
         let mut attributes = attribute_entries(&written.promotion, columns, keys);
         let truncated = attributes.len() > LISTED_ATTRIBUTES || keys.iter().any(|keys| keys.overflowed);
@@ -221,12 +212,12 @@ impl Partition {
             tier: Tier::RAW,
             level: Level(0),
             day: self.day,
-            time: TimeRange { start: TimestampNs(first), end: TimestampNs(last + 1) },
+            time,
             ingest_day: self.ingest_day,
             rows: self.rows,
-            services: service_set(&self.services),
+            services: self.coverage.services(),
             covers_ingest_seq: 0,
-            hours: self.hours.into_iter().collect(),
+            hours: self.coverage.hours(),
             attributes,
             attributes_truncated: truncated,
             duplicate_rows: None,
@@ -250,25 +241,6 @@ impl Partition {
         let properties: WriterProperties = level_0_properties(self.signal, &promotion, self.times.len());
         let writer = SegmentWriter::create(spool, Arc::clone(&schema), properties)?;
         Ok(Written { writer, schema, promotion })
-    }
-
-    fn note_times(&mut self) {
-        let (mut first, mut last) = self.range.unwrap_or((i64::MAX, i64::MIN));
-        let mut hour = None;
-        for time in &self.times {
-            first = first.min(*time);
-            last = last.max(*time);
-            let at = TimestampNs(*time);
-            // A sample on the hour's boundary belongs to the windows that end there.
-            if self.signal == Signal::Metrics && at.plus_ns(-1).hour() != at.hour() {
-                self.hours.insert(at.plus_ns(-1).hour());
-            }
-            if hour != Some(at.hour()) {
-                hour = Some(at.hour());
-                self.hours.insert(at.hour());
-            }
-        }
-        self.range = Some((first, last));
     }
 
     fn weigh_tables(&mut self) {
@@ -353,12 +325,4 @@ fn time_order(times: &[i64]) -> Option<Vec<u32>> {
     let mut order: Vec<(i64, u32)> = times.iter().copied().zip(0..).collect();
     order.sort_unstable();
     Some(order.into_iter().map(|(_, row)| row).collect())
-}
-
-fn service_set(names: &BTreeSet<String>) -> ServiceSet {
-    if names.len() <= NAMED_SERVICES && names.iter().map(String::len).sum::<usize>() <= NAMED_SERVICES_BYTES {
-        ServiceSet::Names(names.iter().cloned().collect())
-    } else {
-        ServiceSet::Bloom(tidemill_text::service_bloom(names.iter().map(String::as_str)))
-    }
 }

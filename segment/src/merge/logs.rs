@@ -5,15 +5,14 @@
 //! each row to its slice; a slice is sorted and written as soon as no unread row group can reach it. What overlaps waits in memory
 //! and, beyond [`WAITING_BYTES`], in a file.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
 use tidemill_text::{pattern_hash, term_hash};
 
 use super::attributes::MergePlan;
-use super::output::{Output, gather};
+use super::output::{Output, gather, text_at};
 use super::slices::{Slices, WaitingRows};
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
@@ -24,7 +23,7 @@ use crate::write::ROW_GROUP_ROWS;
 /// A slice is sorted in memory, so long rows make it shorter.
 const SLICE_BYTES: u64 = 48 << 20;
 /// Rows that wait for their slice are kept in memory up to this size.
-const WAITING_BYTES: usize = 96 << 20;
+const WAITING_BYTES: usize = 64 << 20;
 /// Rows are read and written in batches of about this size.
 const BATCH_BYTES: u64 = 8 << 20;
 
@@ -82,84 +81,111 @@ fn plan_slices(plan: &MergePlan) -> Result<(Slices, Vec<Pending>)> {
     Ok((Slices::of_times(times, plan.rows_in(SLICE_BYTES, ROW_GROUP_ROWS)), pending))
 }
 
-/// What a piece's rows are sorted by.
-struct PieceKeys {
-    classes: Vec<u8>,
-    services: Vec<u32>,
-    streams: Vec<u64>,
-    patterns: Vec<u64>,
-    times: Vec<i64>,
+/// What a row is sorted by; rows equal in all else keep the order of the inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct RowKey {
+    /// Place of its stream among those of the slice, see [`StreamKey`].
+    stream: u32,
+    pattern: u64,
+    time: i64,
+    piece: u32,
+    row: u32,
 }
 
-/// The rows of a slice in their final order; equal rows keep the order of their inputs.
+/// Streams stand by severity class and service, then together but in no order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct StreamKey {
+    class: u8,
+    service: u32,
+    hash: u64,
+}
+
+/// The rows of a slice in their final order.
 fn slice_order(pieces: &[RecordBatch]) -> Vec<(usize, usize)> {
     let ranks = service_ranks(pieces);
-    let keys: Vec<PieceKeys> = pieces.iter().map(|piece| piece_keys(piece, &ranks)).collect();
-    let mut order: Vec<(usize, usize)> = pieces
-        .iter()
-        .enumerate()
-        .flat_map(|(piece, batch)| (0..batch.num_rows()).map(move |row| (piece, row)))
-        .collect();
-    let compare = |left: &(usize, usize), right: &(usize, usize)| -> Ordering {
-        let (a, b) = (&keys[left.0], &keys[right.0]);
-        (a.classes[left.1], a.services[left.1], a.streams[left.1], a.patterns[left.1], a.times[left.1])
-            .cmp(&(b.classes[right.1], b.services[right.1], b.streams[right.1], b.patterns[right.1], b.times[right.1]))
-            .then(left.cmp(right))
-    };
-    order.sort_unstable_by(compare);
-    order
+    let streams: Vec<Vec<StreamKey>> = pieces.iter().map(|piece| stream_keys(piece, &ranks)).collect();
+    let places = stream_places(&streams);
+    let mut keys: Vec<RowKey> = Vec::with_capacity(pieces.iter().map(RecordBatch::num_rows).sum());
+    for (number, (piece, streams)) in pieces.iter().zip(&streams).enumerate() {
+        let times = piece.column(0).as_primitive::<TimestampNanosecondType>().values();
+        let patterns = sort_patterns(piece, streams);
+        let mut last: Option<(StreamKey, u32)> = None;
+        for (row, key) in streams.iter().enumerate() {
+            let (_, stream) = *last.insert(last.filter(|(known, _)| known == key).unwrap_or((*key, places[key])));
+            let (pattern, time) = (patterns[row], times[row]);
+            keys.push(RowKey { stream, pattern, time, piece: number as u32, row: row as u32 });
+        }
+    }
+    keys.sort_unstable();
+    keys.into_iter().map(|key| (key.piece as usize, key.row as usize)).collect()
+}
+
+/// Every stream with its place.
+fn stream_places(streams: &[Vec<StreamKey>]) -> HashMap<StreamKey, u32> {
+    let mut distinct: Vec<StreamKey> = Vec::new();
+    let mut known = HashSet::new();
+    for keys in streams {
+        for (place, key) in keys.iter().enumerate() {
+            // Neighbours are often of one stream.
+            if (place == 0 || keys[place - 1] != *key) && known.insert(*key) {
+                distinct.push(*key);
+            }
+        }
+    }
+    distinct.sort_unstable();
+    distinct.into_iter().zip(0..).collect()
 }
 
 /// Every service name of the pieces with its place in the alphabet; 0 is for rows without.
 fn service_ranks(pieces: &[RecordBatch]) -> BTreeMap<String, u32> {
     let mut ranks = BTreeMap::new();
-    for piece in pieces {
-        if let Some(column) = piece.column_by_name(SERVICE_NAME_COLUMN) {
-            for row in 0..piece.num_rows() {
-                match text_at(column, row) {
-                    Some(name) if !ranks.contains_key(name) => ranks.insert(name.to_owned(), 0),
-                    _ => None,
-                };
+    for column in pieces.iter().filter_map(|piece| piece.column_by_name(SERVICE_NAME_COLUMN)) {
+        each_text(column, |name| {
+            if !ranks.contains_key(name) {
+                ranks.insert(name.to_owned(), 0);
             }
-        }
+        });
     }
     ranks.values_mut().zip(1..).for_each(|(rank, place)| *rank = place);
     ranks
 }
 
-fn text_at(column: &ArrayRef, row: usize) -> Option<&str> {
+/// Visits the texts of a column, the values of a dictionary once.
+fn each_text(column: &ArrayRef, mut visit: impl FnMut(&str)) {
     match column.data_type() {
         DataType::Dictionary(..) => {
-            let dictionary = column.as_dictionary::<Int32Type>();
-            let key = dictionary.keys().is_valid(row).then(|| dictionary.keys().value(row) as usize)?;
-            Some(dictionary.values().as_string::<i32>().value(key))
+            column.as_dictionary::<Int32Type>().values().as_string::<i32>().iter().flatten().for_each(visit);
         }
-        DataType::Utf8 => {
-            let texts = column.as_string::<i32>();
-            texts.is_valid(row).then(|| texts.value(row))
-        }
-        _ => None,
+        _ => (0..column.len()).filter_map(|row| text_at(column, row)).for_each(&mut visit),
     }
 }
 
-fn piece_keys(piece: &RecordBatch, ranks: &BTreeMap<String, u32>) -> PieceKeys {
-    let rows = piece.num_rows();
-    let services = match piece.column_by_name(SERVICE_NAME_COLUMN) {
-        Some(column) => {
-            (0..rows).map(|row| text_at(column, row).and_then(|name| ranks.get(name).copied()).unwrap_or(0)).collect()
+/// The rank of each row's service.
+fn ranks_of(column: &ArrayRef, ranks: &BTreeMap<String, u32>) -> Vec<u32> {
+    let rank = |name: &str| ranks.get(name).copied().unwrap_or(0);
+    match column.data_type() {
+        DataType::Dictionary(..) => {
+            let dictionary = column.as_dictionary::<Int32Type>();
+            let values = dictionary.values().as_string::<i32>();
+            let of_values: Vec<u32> = values.iter().map(|name| name.map_or(0, rank)).collect();
+            dictionary.keys().iter().map(|key| key.map_or(0, |key| of_values[key as usize])).collect()
         }
-        None => vec![0; rows],
-    };
-    let mut streams = vec![0; rows];
+        _ => (0..column.len()).map(|row| text_at(column, row).map_or(0, rank)).collect(),
+    }
+}
+
+fn stream_keys(piece: &RecordBatch, ranks: &BTreeMap<String, u32>) -> Vec<StreamKey> {
+    let rows = piece.num_rows();
+    let services = piece.column_by_name(SERVICE_NAME_COLUMN).map_or_else(|| vec![0; rows], |it| ranks_of(it, ranks));
+    let mut hashes = vec![0; rows];
     for (field, column) in piece.schema().fields().iter().zip(piece.columns()) {
         let name = field.name();
         if name.starts_with("r_") || name.starts_with("s_") || name == "scope_name" || name == "severity_text" {
-            mix_column(column, &mut streams);
+            mix_column(column, &mut hashes);
         }
     }
-    let times = piece.column(0).as_primitive::<TimestampNanosecondType>().values().to_vec();
-    let classes = severity_classes(piece);
-    PieceKeys { patterns: sort_patterns(piece, &classes), classes, services, streams, times }
+    let keys = severity_classes(piece).into_iter().zip(services).zip(hashes);
+    keys.map(|((class, service), hash)| StreamKey { class, service, hash }).collect()
 }
 
 /// Rows of the last class are neither errors nor warnings.
@@ -190,14 +216,14 @@ fn severity_classes(piece: &RecordBatch) -> Vec<u8> {
 
 /// The patterns to sort by. Plain rows of traces have none: their neighbours in time share trace ids, which compresses better than bodies of
 /// one pattern do (the sample day of `shared/samples/nezha-otlp` takes 34.5 bytes a row this way and 42.1 when sorted by pattern).
-fn sort_patterns(piece: &RecordBatch, classes: &[u8]) -> Vec<u64> {
+fn sort_patterns(piece: &RecordBatch, streams: &[StreamKey]) -> Vec<u64> {
     let rows = piece.num_rows();
     let column = |name: &str| piece.column_by_name(name).expect("the core columns have it");
     let (known, bodies) = (column("pattern").as_primitive::<UInt64Type>(), column("body").as_string::<i32>());
     let traces = column("trace_id").as_fixed_size_binary();
     (0..rows)
         .map(|row| {
-            if bodies.is_null(row) || (classes[row] == PLAIN_CLASS && traces.is_valid(row)) {
+            if bodies.is_null(row) || (streams[row].class == PLAIN_CLASS && traces.is_valid(row)) {
                 0
             } else if known.is_valid(row) {
                 known.value(row)

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::schema::core_fields;
 
 pub(crate) use attributes::MergePlan;
-pub(crate) use output::{gather, service_set};
+pub(crate) use output::gather;
 pub(crate) use properties::compacted_properties;
 pub(crate) use sorted::each_sorted;
 

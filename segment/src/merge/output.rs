@@ -1,15 +1,15 @@
 //! Writing one output of a merge: rows in their final order, the index of each row block, the footer.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, TimestampNanosecondType};
-use tidemill_types::{ByteRange, Hour, ServiceSet, Signal, Tier, TimeRange, TimestampNs};
+use tidemill_types::{ByteRange, Signal, Tier};
 
 use super::attributes::MergePlan;
 use super::input::is_attribute_column;
 use super::properties::compacted_properties;
+use crate::coverage::Coverage;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::{IndexPart, SegmentFooter, covered_inputs};
@@ -18,9 +18,6 @@ use crate::index::{BLOCK_ROWS, IndexBuilder, IndexMode, IndexedColumn, SeriesTab
 use crate::schema::SERVICE_NAME_COLUMN;
 use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
 
-/// Distinct service names kept by name; more become a bloom filter.
-const NAMED_SERVICES: usize = 32;
-const NAMED_SERVICES_BYTES: usize = 512;
 /// The footer's name for the index directory.
 pub(crate) const DIRECTORY_PART: &str = "directory";
 /// The footer's name for the series table.
@@ -38,9 +35,7 @@ pub(crate) struct Output<'a> {
     values: Vec<(usize, u16)>,
     rows: u64,
     group_rows: usize,
-    range: (i64, i64),
-    hours: BTreeSet<Hour>,
-    services: BTreeSet<String>,
+    coverage: Coverage,
     pub(crate) duplicate_rows: Option<u64>,
     /// Metrics: the series so far.
     pub(crate) series: Option<SeriesTableBuilder>,
@@ -66,9 +61,7 @@ impl<'a> Output<'a> {
             values,
             rows: 0,
             group_rows: 0,
-            range: (i64::MAX, i64::MIN),
-            hours: BTreeSet::new(),
-            services: BTreeSet::new(),
+            coverage: Coverage::default(),
             duplicate_rows: None,
             series: None,
         }
@@ -113,7 +106,7 @@ impl<'a> Output<'a> {
     /// Ends the file; `None` when it has no rows.
     pub(crate) fn finish(mut self) -> Result<Option<DraftSegment>> {
         self.end_row_group()?;
-        let Some(mut writer) = self.writer.take() else { return Ok(None) };
+        let (Some(mut writer), Some(time)) = (self.writer.take(), self.coverage.time()) else { return Ok(None) };
         let encoded = self.index.finish()?;
         let directory = writer.append(&encoded.directory)?;
         let sections = writer.append(&encoded.sections)?;
@@ -140,11 +133,11 @@ impl<'a> Output<'a> {
             signal: self.plan.signal,
             tier: Tier::RAW,
             level: self.plan.options.level,
-            time: TimeRange { start: TimestampNs(self.range.0), end: TimestampNs(self.range.1.saturating_add(1)) },
+            time,
             ingest_day: inputs.iter().map(|input| input.footer.ingest_day).max().unwrap_or(first.ingest_day),
             rows: self.rows,
-            services: service_set(&self.services),
-            hours: self.hours.into_iter().collect(),
+            services: self.coverage.services(),
+            hours: self.coverage.hours(),
             attributes,
             attributes_truncated: self.plan.attributes_truncated,
             duplicate_rows: self.duplicate_rows,
@@ -161,26 +154,10 @@ impl<'a> Output<'a> {
 
     fn note(&mut self, batch: &RecordBatch) {
         let times = batch.column(0).as_primitive::<TimestampNanosecondType>();
-        let mut hour = None;
-        for time in times.values() {
-            self.range = (self.range.0.min(*time), self.range.1.max(*time));
-            let at = TimestampNs(*time);
-            // A sample on the hour's boundary belongs to the windows that end there.
-            if self.plan.signal == Signal::Metrics && at.plus_ns(-1).hour() != at.hour() {
-                self.hours.insert(at.plus_ns(-1).hour());
-            }
-            if hour.replace(at.hour()) != Some(at.hour()) {
-                self.hours.insert(at.hour());
-            }
-        }
+        self.coverage.note_times(self.plan.signal, times.values());
         if let Some(column) = batch.column_by_name(SERVICE_NAME_COLUMN) {
-            let services = &mut self.services;
-            each_value(column, 0, batch.num_rows(), |name| {
-                let name = String::from_utf8_lossy(name);
-                if !services.contains(name.as_ref()) {
-                    services.insert(name.into_owned());
-                }
-            });
+            let coverage = &mut self.coverage;
+            each_value(column, 0, batch.num_rows(), |name| coverage.note_service(&String::from_utf8_lossy(name)));
         }
     }
 
@@ -224,6 +201,22 @@ fn indexed_columns(plan: &MergePlan) -> Vec<IndexedColumn> {
     columns
 }
 
+/// The text of a row of a column that is text, plain or a dictionary; `None` for null and for other columns.
+pub(crate) fn text_at(column: &ArrayRef, row: usize) -> Option<&str> {
+    match column.data_type() {
+        DataType::Dictionary(..) => {
+            let dictionary = column.as_dictionary::<Int32Type>();
+            let key = dictionary.keys().is_valid(row).then(|| dictionary.keys().value(row) as usize)?;
+            Some(dictionary.values().as_string::<i32>().value(key))
+        }
+        DataType::Utf8 => {
+            let texts = column.as_string::<i32>();
+            texts.is_valid(row).then(|| texts.value(row))
+        }
+        _ => None,
+    }
+}
+
 /// Visits each value of the rows `start..end` that is not null; values of dictionaries once.
 fn each_value(column: &ArrayRef, start: usize, end: usize, mut visit: impl FnMut(&[u8])) {
     match column.data_type() {
@@ -250,15 +243,6 @@ fn each_value(column: &ArrayRef, start: usize, end: usize, mut visit: impl FnMut
             (start..end).filter(|row| ids.is_valid(*row)).for_each(|row| visit(ids.value(row)));
         }
         _ => {}
-    }
-}
-
-/// The names themselves while they are few.
-pub(crate) fn service_set(names: &BTreeSet<String>) -> ServiceSet {
-    if names.len() <= NAMED_SERVICES && names.iter().map(String::len).sum::<usize>() <= NAMED_SERVICES_BYTES {
-        ServiceSet::Names(names.iter().cloned().collect())
-    } else {
-        ServiceSet::Bloom(tidemill_text::service_bloom(names.iter().map(String::as_str)))
     }
 }
 

@@ -53,6 +53,12 @@ pub(crate) fn compacted_properties(signal: Signal, sample: &RecordBatch) -> Writ
     }
     // A page of bodies ends with its row block, however long they are: the larger it is, the better it compresses.
     builder = builder.set_column_data_page_size_limit(ColumnPath::from("body"), BODY_PAGE_BYTES);
+    if signal == Signal::Logs {
+        // In the order of the rows these are a few runs; compression would only be work for every reader.
+        for name in ["service_name", "severity_number", "severity_text"] {
+            builder = builder.set_column_compression(ColumnPath::from(name), Compression::UNCOMPRESSED);
+        }
+    }
     for name in ["body", "span_id"] {
         builder = builder.set_column_dictionary_enabled(ColumnPath::from(name), false);
     }

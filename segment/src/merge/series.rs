@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::attributes::MergePlan;
+use super::output::text_at;
 use super::rest::RestObject;
 use super::runs::SortKey;
 use crate::error::{Error, Result};
@@ -69,21 +70,6 @@ fn labels_at(plan: &MergePlan, batch: &RecordBatch, row: usize) -> Result<Vec<(A
         labels.extend(members.members.into_iter().map(|(key, value)| (scope, key, value.get().to_owned())));
     }
     Ok(labels)
-}
-
-fn text_at(column: &ArrayRef, row: usize) -> Option<&str> {
-    match column.data_type() {
-        DataType::Dictionary(..) => {
-            let dictionary = column.as_dictionary::<Int32Type>();
-            let key = dictionary.keys().is_valid(row).then(|| dictionary.keys().value(row) as usize)?;
-            Some(dictionary.values().as_string::<i32>().value(key))
-        }
-        DataType::Utf8 => {
-            let texts = column.as_string::<i32>();
-            texts.is_valid(row).then(|| texts.value(row))
-        }
-        _ => None,
-    }
 }
 
 fn json_at(column: &Arc<dyn Array>, row: usize) -> Option<String> {

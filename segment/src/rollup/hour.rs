@@ -1,6 +1,5 @@
 //! One hour of one tier: rows of the finer tier in order of series and time, folded into windows.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,10 +9,11 @@ use tidemill_types::{ByteRange, Hour, Level, SegmentId, Signal, Tier, TimeRange}
 
 use super::columns::{Rows, WindowColumns, rollup_fields};
 use super::window::{Course, Window, window_end};
+use crate::coverage::Coverage;
 use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::SegmentFooter;
-use crate::merge::{MergeInput, MergeOptions, MergePlan, compacted_properties, each_sorted, gather, service_set};
+use crate::merge::{MergeInput, MergeOptions, MergePlan, compacted_properties, each_sorted, gather};
 use crate::schema::{AttributeScope, core_fields};
 use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
 
@@ -85,7 +85,7 @@ struct Folding<'a> {
     writer: Option<SegmentWriter>,
     rows: u64,
     group_rows: usize,
-    services: BTreeSet<String>,
+    coverage: Coverage,
 }
 
 impl<'a> Folding<'a> {
@@ -115,7 +115,7 @@ impl<'a> Folding<'a> {
             writer: None,
             rows: 0,
             group_rows: 0,
-            services: BTreeSet::new(),
+            coverage: Coverage::default(),
         }
     }
 
@@ -218,11 +218,7 @@ impl<'a> Folding<'a> {
     fn note_services(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(column) = batch.column_by_name("service_name") else { return Ok(()) };
         let names = arrow::compute::cast(column, &DataType::Utf8).map_err(Error::arrow("read a column"))?;
-        for name in names.as_string::<i32>().iter().flatten() {
-            if !self.services.contains(name) {
-                self.services.insert(name.to_owned());
-            }
-        }
+        names.as_string::<i32>().iter().flatten().for_each(|name| self.coverage.note_service(name));
         Ok(())
     }
 
@@ -241,7 +237,7 @@ impl<'a> Folding<'a> {
             time: TimeRange { start: range.start.plus_ns(1), end: range.end.plus_ns(1) },
             ingest_day: inputs.iter().map(|input| input.footer.ingest_day).max().unwrap_or(first.ingest_day),
             rows: self.rows,
-            services: service_set(&self.services),
+            services: self.coverage.services(),
             covers_ingest_seq: self.options.covers_ingest_seq,
             hours: vec![self.options.hour],
             attributes: self.plan.attributes.clone(),

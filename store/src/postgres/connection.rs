@@ -31,6 +31,8 @@ pub(super) fn failed(operation: &'static str) -> impl Fn(tokio_postgres::Error) 
             None if source.is_closed() || std::error::Error::source(&source).is_some_and(is_io) => {
                 ErrorKind::Unavailable
             }
+            // The driver tells this by its text alone.
+            None if source.to_string().contains("TLS handshake") => ErrorKind::Unavailable,
             None => ErrorKind::Internal,
         };
         // Its own text says only "db error"; what happened is in its source.
@@ -101,6 +103,69 @@ pub(super) async fn execute(
     client.execute(&statement, values).await.map_err(failed(operation))
 }
 
+fn invalid_address(problem: String) -> Error {
+    Error::new("open", "the PostgreSQL address", ErrorKind::Invalid, problem)
+}
+
+/// A DSN as libpq has it, a URL or `key=value` pairs. `sslmode=verify-full` is ours: to the driver it is `require`.
+struct Dsn {
+    config: Config,
+    is_verified: bool,
+}
+
+impl Dsn {
+    fn parse(dsn: &str) -> Result<Self> {
+        let is_url = dsn.starts_with("postgres://") || dsn.starts_with("postgresql://");
+        let separators: &[char] = if is_url { &['?', '&'] } else { &[' ', '\t', '\n', '\r'] };
+        let (mut plain, mut modes) = (String::with_capacity(dsn.len()), Vec::new());
+        // `key = 'value'` is the same as `key=value`.
+        let dsn = if is_url { dsn.to_owned() } else { join_pairs(dsn) };
+        for part in dsn.split_inclusive(separators) {
+            let (word, separator) = part.split_at(part.trim_end_matches(separators).len());
+            match word.split_once('=') {
+                Some(("sslmode", mode)) => {
+                    let mode = mode.trim_matches('\'');
+                    modes.push(mode.to_owned());
+                    plain.push_str("sslmode=");
+                    plain.push_str(if mode == "verify-full" { "require" } else { mode });
+                }
+                Some(("sslrootcert", _)) => {
+                    let problem = "sslrootcert is not read; metastore.root_certificates names the file";
+                    return Err(invalid_address(problem.to_owned()));
+                }
+                _ => plain.push_str(word),
+            }
+            plain.push_str(separator);
+        }
+        if modes.len() > 1 {
+            return Err(invalid_address(format!("sslmode is said more than once: {}", modes.join(", "))));
+        }
+        let config = plain.parse().map_err(|source: tokio_postgres::Error| {
+            let reason = std::error::Error::source(&source).map_or_else(|| source.to_string(), ToString::to_string);
+            invalid_address(format!("{reason}; sslmode is one of disable, prefer, require, verify-full"))
+        })?;
+        Ok(Self { config, is_verified: modes == ["verify-full"] })
+    }
+}
+
+/// `key=value` pairs without spaces around `=`.
+fn join_pairs(pairs: &str) -> String {
+    let mut joined = String::with_capacity(pairs.len());
+    let (mut is_quoted, mut is_escaped, mut after_equals) = (false, false, false);
+    for letter in pairs.chars() {
+        if !is_quoted && letter == '=' {
+            joined.truncate(joined.trim_end().len());
+        }
+        if !(after_equals && letter.is_whitespace()) {
+            joined.push(letter);
+            after_equals = !is_quoted && letter == '=';
+        }
+        is_quoted ^= letter == '\'' && !is_escaped;
+        is_escaped = letter == '\\' && !is_escaped;
+    }
+    joined
+}
+
 /// Everything needed for a connection.
 #[derive(Clone)]
 pub(super) struct Address {
@@ -111,14 +176,14 @@ pub(super) struct Address {
 impl Address {
     /// Reads the DSN.
     pub(super) fn new(dsn: &str, options: &PostgresOptions) -> Result<Self> {
-        let invalid = |problem: String| Error::new("open", "the PostgreSQL address", ErrorKind::Invalid, problem);
-        // The driver knows no verify-full; to it that is `require`, and the verification is ours.
-        let is_verified = dsn.contains("sslmode=verify-full");
-        let plain = dsn.replace("sslmode=verify-full", "sslmode=require");
-        let mut config: Config = plain.parse().map_err(|source: tokio_postgres::Error| {
-            let reason = std::error::Error::source(&source).map_or_else(|| source.to_string(), ToString::to_string);
-            invalid(format!("{reason}; sslmode is one of disable, prefer, require, verify-full"))
-        })?;
+        let dsn = Dsn::parse(dsn)?;
+        if let Some(path) = options.root_certificates.as_ref().filter(|_| !dsn.is_verified) {
+            return Err(invalid_address(format!(
+                "metastore.root_certificates names {}, but only sslmode=verify-full verifies the server; say that, or leave it out",
+                path.display()
+            )));
+        }
+        let mut config = dsn.config;
         if let Some(database) = &options.database {
             config.dbname(database);
         }
@@ -129,7 +194,7 @@ impl Address {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(std::time::Duration::from_secs(10));
         }
-        let tls = MakeRustlsConnect::new(client_config(is_verified, options)?);
+        let tls = MakeRustlsConnect::new(client_config(dsn.is_verified, options)?);
         Ok(Self { config, tls })
     }
 
@@ -162,10 +227,17 @@ fn client_config(is_verified: bool, options: &PostgresOptions) -> Result<ClientC
     match &options.root_certificates {
         Some(path) => {
             use rustls::pki_types::pem::PemObject;
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|source| invalid(source.into()))?;
+            let refused = |problem: String| {
+                let subject = format!("metastore.root_certificates ({})", path.display());
+                Error::new("read", subject, ErrorKind::Invalid, problem)
+            };
+            let certificates = CertificateDer::pem_file_iter(path).map_err(|source| refused(source.to_string()))?;
             for certificate in certificates {
-                let certificate = certificate.map_err(|source| invalid(source.into()))?;
-                roots.add(certificate).map_err(|source| invalid(source.into()))?;
+                let certificate = certificate.map_err(|source| refused(source.to_string()))?;
+                roots.add(certificate).map_err(|source| refused(format!("a certificate in it: {source}")))?;
+            }
+            if roots.is_empty() {
+                return Err(refused("it has no certificate in PEM".to_owned()));
             }
         }
         None => {
@@ -297,6 +369,26 @@ mod tests {
         for mode in ["disable", "prefer", "require", "verify-full"] {
             assert!(Address::new(&format!("postgres://u@h/d?sslmode={mode}"), &options).is_ok(), "{mode}");
         }
+        for (dsn, is_verified) in [
+            ("postgres://u@h/d?application_name=x&sslmode=verify-full&connect_timeout=3", true),
+            ("host=h user=u sslmode=verify-full dbname=d", true),
+            ("host = h user=u password='a = b' sslmode = 'verify-full'", true),
+            ("host=h user=u password='sslmode=verify-full' sslmode=require", false),
+            ("postgres://u@h/d", false),
+        ] {
+            let parsed = Dsn::parse(dsn);
+            assert_eq!(parsed.map(|dsn| dsn.is_verified).map_err(|error| error.to_string()), Ok(is_verified), "{dsn}");
+        }
+        for (dsn, word) in [
+            ("postgres://u@h/d?sslmode=verify-full&sslmode=disable", "more than once"),
+            ("postgres://u@h/d?sslrootcert=ca.pem", "metastore.root_certificates"),
+        ] {
+            let error = Address::new(dsn, &options).err().expect("is refused");
+            assert!(error.to_string().contains(word), "{dsn}: {error}");
+        }
+        let roots = PostgresOptions { root_certificates: Some("ca.pem".into()), ..PostgresOptions::new("") };
+        let error = Address::new("postgres://u@h/d?sslmode=require", &roots).err().expect("would not be verified");
+        assert!(error.to_string().contains("ca.pem"), "{error}");
         let error = Address::new("postgres://u:secret@h/d?sslmode=sometimes", &options).err().expect("is refused");
         assert!(error.to_string().contains("verify-full") && !error.to_string().contains("secret"), "{error}");
     }
