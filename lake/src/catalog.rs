@@ -22,7 +22,7 @@ use tidemill_types::{Action, Hour, NANOS_PER_HOUR, OrganizationId, SegmentId, Se
 
 use crate::place::Placement;
 use crate::sweep::SweeperDeps;
-use crate::worker::{CompactPayload, RollupPayload};
+use crate::worker::{CompactPayload, CompactTask, RollupPayload};
 use crate::{Result, sweep};
 
 pub use decide::{Decision, Found, Surroundings, decide_live};
@@ -202,7 +202,8 @@ async fn enqueue_upkeep(deps: &CatalogDeps, metas: &[SegmentMeta]) -> Result<()>
     let mut work: BTreeMap<(OrganizationId, String), NewWork> = BTreeMap::new();
     for meta in metas {
         let day = format!("day/{}/{}", meta.day, meta.instance_num);
-        let payload = serde_json::to_value(CompactPayload { day: meta.day }).expect("a plain struct is JSON");
+        let payload = serde_json::to_value(CompactPayload { day: meta.day, task: CompactTask::Merge })
+            .expect("a plain struct is JSON");
         let compact = upkeep(meta, Action::Compact, day.clone(), meta.day.range(), payload);
         work.entry((meta.organization, format!("{}/{day}", meta.signal))).or_insert(compact);
         if meta.signal != Signal::Metrics {

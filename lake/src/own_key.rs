@@ -21,10 +21,16 @@ pub(crate) enum OwnKey {
         /// Whose.
         organization: OrganizationId,
     },
+    /// A day index of traces.
+    TraceDay {
+        /// Whose.
+        organization: OrganizationId,
+    },
 }
 
-/// Reads `raw/<organization>/<signal>/<YYYYMMDD>/<32 hex digits>.binpb` and
-/// `db/<organization>/<signal>/<YYYYMMDD>/t<tier>/l<level>/<work>-<32 hex digits>-<ordinal>.parquet`; `None` for all else.
+/// Reads `raw/<organization>/<signal>/<YYYYMMDD>/<32 hex digits>.binpb`,
+/// `db/<organization>/<signal>/<YYYYMMDD>/t<tier>/l<level>/<work>-<32 hex digits>-<ordinal>.parquet` and
+/// `db/<organization>/traces/<YYYYMMDD>/index/<work>-<32 hex digits>-<ordinal>.tmtd`; `None` for all else.
 pub(crate) fn parse(key: &str) -> Option<OwnKey> {
     let parts: Vec<&str> = key.split('/').collect();
     match parts.as_slice() {
@@ -36,11 +42,12 @@ pub(crate) fn parse(key: &str) -> Option<OwnKey> {
             signal.parse::<Signal>().ok()?;
             number(tier.strip_prefix('t')?)?;
             number(level.strip_prefix('l')?)?;
-            let mut name = name.strip_suffix(".parquet")?.split('-');
-            number(name.next()?)?;
-            is_token(name.next()?).then_some(())?;
-            number(name.next()?)?;
-            (name.next().is_none() && is_day(day)).then_some(OwnKey::Segment { organization: owner(organization)? })
+            is_output(name.strip_suffix(".parquet")?).then_some(())?;
+            is_day(day).then_some(OwnKey::Segment { organization: owner(organization)? })
+        }
+        ["db", organization, "traces", day, "index", name] => {
+            is_output(name.strip_suffix(".tmtd")?).then_some(())?;
+            is_day(day).then_some(OwnKey::TraceDay { organization: owner(organization)? })
         }
         _ => None,
     }
@@ -50,6 +57,14 @@ pub(crate) fn parse(key: &str) -> Option<OwnKey> {
 fn owner(text: &str) -> Option<OrganizationId> {
     let id: Uuid = text.parse().ok()?;
     (id.to_string() == text).then_some(OrganizationId(id))
+}
+
+/// `<work>-<token>-<ordinal>`.
+fn is_output(name: &str) -> bool {
+    match name.split('-').collect::<Vec<_>>().as_slice() {
+        [work, token, ordinal] => number(work).is_some() && is_token(token) && number(ordinal).is_some(),
+        _ => false,
+    }
 }
 
 fn is_day(text: &str) -> bool {
@@ -67,7 +82,7 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_types::keys::{SegmentKey, push_object_key};
+    use tidemill_types::keys::{SegmentKey, TraceDayKey, push_object_key};
     use tidemill_types::{Day, LeaseToken, Level, Tier, WorkId};
 
     use super::*;
@@ -89,6 +104,9 @@ mod tests {
             ordinal: 3,
         };
         assert_eq!(parse(&segment.object_key()), Some(OwnKey::Segment { organization: ORGANIZATION }));
+        let SegmentKey { organization, day, work, token, ordinal, .. } = segment;
+        let index = TraceDayKey { organization, day, work, token, ordinal };
+        assert_eq!(parse(&index.object_key()), Some(OwnKey::TraceDay { organization: ORGANIZATION }));
     }
 
     #[test]
@@ -104,6 +122,9 @@ mod tests {
             format!("db/{organization}/logs/20260101/t0/l0/1-{}-0-1.parquet", "0".repeat(32)),
             format!("db/{organization}/logs/20260101/t0/l0/1-{}-x.parquet", "0".repeat(32)),
             format!("db/{organization}/logs/20260101/t0/l0/1-{}-.parquet", "0".repeat(32)),
+            format!("db/{organization}/logs/20260101/index/1-{}-0.tmtd", "0".repeat(32)),
+            format!("db/{organization}/traces/20260101/index/1-{}-0.parquet", "0".repeat(32)),
+            format!("db/{organization}/traces/20260101/index/{}.tmtd", "0".repeat(32)),
         ] {
             assert_eq!(parse(&key), None, "{key}");
         }

@@ -11,6 +11,7 @@ mod ingest;
 mod lag;
 mod lease;
 mod rollup;
+mod trace_day;
 mod trigger;
 mod upload;
 
@@ -36,7 +37,7 @@ use crate::{Error, Result};
 
 pub use lag::{LAG_BOUNDS, LAG_WINDOW, Lag, LagHistogram, RecentLag};
 pub use trigger::Triggers;
-pub(crate) use trigger::{CompactPayload, RollupPayload};
+pub(crate) use trigger::{CompactPayload, CompactTask, RollupPayload};
 
 /// The collector under whose name a server sends what it tells of itself.
 pub const OWN_COLLECTOR: &str = "tidemill";

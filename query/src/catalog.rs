@@ -9,6 +9,7 @@ use tidemill_plan::prune::{SegmentPlan, SegmentQuery};
 use tidemill_plan::snapshot::{CatalogChanges, CatalogSnapshot};
 use tidemill_segment::read::AttributeType;
 use tidemill_store::Metastore;
+use tidemill_store::metastore::TraceDay;
 use tidemill_types::{CatalogSeq, Day, ErrorKind, OrganizationId, Signal, TimestampNs};
 
 use crate::attributes::{AttributeKey, KnownAttributes};
@@ -121,6 +122,16 @@ impl LiveCatalog {
 
     pub(crate) fn plan(&self, organization: OrganizationId, query: &SegmentQuery) -> SegmentPlan {
         self.snapshot.read().plan_segments(organization, query)
+    }
+
+    /// The day indexes of an organization's traces, from one day to another. They may be newer than the segments known here.
+    pub(crate) async fn trace_days(
+        &self,
+        organization: OrganizationId,
+        first: Day,
+        last: Day,
+    ) -> Result<Vec<TraceDay>> {
+        Ok(self.metastore.trace_days(organization, first, last).await?)
     }
 
     /// Remembers the types that footers told.

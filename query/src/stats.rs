@@ -12,7 +12,7 @@ use serde::Serialize;
 pub struct QueryStats {
     /// Live segments of the organization and the signals read, each once a scan.
     pub segments_considered: u64,
-    /// Of those, ruled out by the catalog alone.
+    /// Of those, ruled out by the catalog, or by a day index of traces.
     pub segments_pruned: u64,
     /// Row groups of the segments that were opened.
     pub row_groups_considered: u64,
@@ -30,7 +30,7 @@ pub struct QueryStats {
     pub rows_scanned: u64,
     /// Rows that scans gave on.
     pub rows_matched: u64,
-    /// Footers and indexes that were in memory.
+    /// Footers and parts of indexes that were in memory.
     pub cache_hits: u64,
     /// From the call to the first byte of work: catalog, parsing, planning.
     pub planning_ms: f64,

@@ -1,9 +1,10 @@
 //! How rows are written in either database: durable forms, frozen by the committed samples.
 //!
-//! Owns: the bytes of a service set, the JSON of an inbox row, the limits of a row. Never: SQL.
+//! Owns: the bytes of a service set and of a list of segments, the JSON of an inbox row, the limits of a row. Never: SQL.
 
 use serde::{Deserialize, Serialize};
-use tidemill_types::{ErrorKind, Hour, LeaseToken, SegmentMeta, ServiceSet, Tier, TimestampNs};
+use tidemill_types::{ErrorKind, Hour, LeaseToken, SegmentId, SegmentMeta, ServiceSet, Tier, TimestampNs};
+use uuid::Uuid;
 
 use crate::metastore::{InputIdentity, NewInput, NewWork};
 use crate::{Error, Result};
@@ -47,6 +48,17 @@ pub(crate) fn decode_services(bytes: &[u8]) -> Option<ServiceSet> {
         (&BLOOM, filter) => Some(ServiceSet::Bloom(filter.to_vec())),
         _ => None,
     }
+}
+
+/// Segments' ids one after another, 16 bytes each.
+pub(crate) fn encode_segment_ids(ids: &[SegmentId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.0.into_bytes()).collect()
+}
+
+/// Reads what [`encode_segment_ids`] wrote; `None` when it did not.
+pub(crate) fn decode_segment_ids(bytes: &[u8]) -> Option<Vec<SegmentId>> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    rest.is_empty().then(|| ids.iter().map(|id| SegmentId(Uuid::from_bytes(*id))).collect())
 }
 
 /// Refuses a catalog row that is larger than 1 KiB.
@@ -134,7 +146,7 @@ pub(crate) fn touched_hours(segment: &SegmentMeta) -> Vec<Hour> {
     (first.0..=last.0).take(26).map(Hour).collect()
 }
 
-/// The lease token in a segment's object key (`…/<work>-<token>-<ordinal>.parquet`), `None` for any other key.
+/// The lease token in the object key of a segment or day index (`…/<work>-<token>-<ordinal>.<kind>`), `None` for any other key.
 pub(crate) fn token_of_key(object_key: &str) -> Option<LeaseToken> {
     let name = object_key.rsplit('/').next()?;
     name.split('-').nth(1)?.parse().ok()
@@ -142,7 +154,8 @@ pub(crate) fn token_of_key(object_key: &str) -> Option<LeaseToken> {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_types::{Day, Level, Signal, WorkId, keys::SegmentKey};
+    use tidemill_types::keys::{SegmentKey, TraceDayKey};
+    use tidemill_types::{Day, Level, OrganizationId, Signal, WorkId};
 
     use super::*;
 
@@ -167,19 +180,23 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_key_names_its_lease() {
-        let token = LeaseToken(uuid::Uuid::from_u128(0x1234));
-        let key = SegmentKey {
-            organization: tidemill_types::OrganizationId(uuid::Uuid::from_u128(1)),
-            signal: Signal::Logs,
-            day: Day(1),
-            tier: Tier::RAW,
-            level: Level(0),
-            work: WorkId(12),
-            token,
-            ordinal: 3,
-        };
+    fn segment_ids_round_trip_and_garbage_is_seen() {
+        let ids = [1, u128::MAX].map(|id| SegmentId(Uuid::from_u128(id)));
+        let bytes = encode_segment_ids(&ids);
+        assert_eq!(hex::encode(&bytes), format!("{:032x}{:032x}", 1, u128::MAX));
+        assert_eq!(decode_segment_ids(&bytes).as_deref(), Some(&ids[..]));
+        assert_eq!(decode_segment_ids(&bytes[1..]), None);
+    }
+
+    #[test]
+    fn keys_of_what_we_write_name_their_lease() {
+        let token = LeaseToken(Uuid::from_u128(0x1234));
+        let (organization, day, work, ordinal) = (OrganizationId(Uuid::from_u128(1)), Day(1), WorkId(12), 3);
+        let (signal, tier, level) = (Signal::Logs, Tier::RAW, Level(0));
+        let key = SegmentKey { organization, signal, day, tier, level, work, token, ordinal };
         assert_eq!(token_of_key(&key.object_key()), Some(token));
+        let index = TraceDayKey { organization, day, work, token, ordinal };
+        assert_eq!(token_of_key(&index.object_key()), Some(token));
         assert_eq!(token_of_key("raw/a/logs/20230101/0-x.binpb"), None);
     }
 

@@ -250,6 +250,36 @@ pub struct Bundle {
     pub items: Vec<WorkItem>,
 }
 
+/// The day index of an organization's traces in one storage profile instance: where its object lies, and what it covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceDay {
+    /// Whose traces.
+    pub organization: OrganizationId,
+    /// The storage profile instance whose segments it covers.
+    pub instance_num: i32,
+    /// Their day.
+    pub day: Day,
+    /// Which bucket.
+    pub bucket: String,
+    /// Which object.
+    pub object_key: String,
+    /// Size of the object.
+    pub bytes: u64,
+    /// Bytes at the object's end that a reader keeps: they tell where everything else is.
+    pub tail_bytes: u64,
+    /// The segments all of whose traces it has. Of others it says nothing.
+    pub segments: Vec<SegmentId>,
+}
+
+/// A day index that becomes the current one of its organization, instance and day.
+#[derive(Debug, Clone)]
+pub struct TraceDayChange {
+    /// The new one.
+    pub index: TraceDay,
+    /// Object key of the one that it replaces, `None` for the first. If another is current, nothing happens (`Conflict`).
+    pub replaces: Option<String>,
+}
+
 /// The result of a bundle, committed at once.
 #[derive(Debug, Clone, Default)]
 pub struct Publication {
@@ -257,6 +287,8 @@ pub struct Publication {
     pub segments: Vec<SegmentMeta>,
     /// Live segments that the new ones replace; if one is no longer live, nothing happens (`Conflict`).
     pub replaces: Vec<SegmentId>,
+    /// Day indexes of traces that become current; the objects of those that they replace are doomed.
+    pub trace_days: Vec<TraceDayChange>,
     /// Hours of the new rows whose `ingest_seq` is raised (ingest only).
     pub raised_hours: Vec<Hour>,
     /// Follow-ups.
@@ -431,8 +463,8 @@ pub trait Metastore: Send + Sync + std::fmt::Debug + 'static {
     /// Reports that a bundle failed. With several items, nothing is blamed: they are split. One item alone is retried with
     /// backoff, or dead-lettered when `is_permanent` or after its last attempt.
     async fn fail(&self, token: LeaseToken, reason: &str, is_permanent: bool) -> Result<()>;
-    /// Commits a bundle's result; `Conflict` when the token is not current or a replaced segment is not live.
-    /// Owned raw objects of the completed items are doomed with a grace; replaced segments' objects too.
+    /// Commits a bundle's result; `Conflict` when the token is not current, a replaced segment is not live or a replaced
+    /// day index not current. Owned raw objects of the completed items are doomed with a grace; what is replaced too.
     async fn publish(&self, token: LeaseToken, publication: &Publication) -> Result<CatalogSeq>;
     /// Completes items without a result, several bundles at once (jobs). Tokens that are not current are returned.
     async fn complete(&self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>>;
@@ -463,15 +495,20 @@ pub trait Metastore: Send + Sync + std::fmt::Debug + 'static {
     /// raised, so that their rollups are computed. Returns how many were new.
     async fn adopt_segments(&self, segments: &[SegmentMeta]) -> Result<u64>;
 
+    /// The current day indexes of an organization's traces, from one day to another, both included; by day and instance.
+    async fn trace_days(&self, organization: OrganizationId, first: Day, last: Day) -> Result<Vec<TraceDay>>;
+
     // Sweeping.
 
     /// Objects whose grace is over.
     async fn doomed_objects(&self, limit: usize) -> Result<Vec<DoomedObject>>;
     /// Forgets objects that were deleted.
     async fn forget_doomed(&self, objects: &[DoomedObject]) -> Result<()>;
-    /// Whether each object key is referenced by a live or doomed segment, an inbox row, or a current lease's token.
+    /// Whether each object key is referenced by a live or doomed segment, a current or doomed day index, an inbox row, or a current
+    /// lease's token.
     async fn referenced(&self, object_keys: &[String]) -> Result<Vec<bool>>;
-    /// Forgets identities, refusals and change-log entries that are past their time; finishes deleted organizations.
+    /// Forgets identities, refusals, change-log entries, and day indexes of days without live traces; dooms the objects of the latter.
+    /// Finishes deleted organizations.
     async fn prune(&self) -> Result<()>;
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tidemill_store::Metastore;
 use tidemill_store::metastore::{
-    ApiKey, ClaimRequest, InputIdentity, KeyRole, NewInput, NewWork, Publication, Refusal, SegmentFilter, queues_for,
+    ApiKey, ClaimRequest, InputIdentity, KeyRole, NewInput, NewWork, Publication, Refusal, SegmentFilter, TraceDay,
+    TraceDayChange, queues_for,
 };
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_types::{
@@ -16,8 +17,11 @@ use tidemill_types::{
 };
 use uuid::Uuid;
 
-fn sample() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples/metastore-v1.sqlite")
+/// The schema that this build writes.
+const NEWEST: u32 = 2;
+
+fn sample(schema: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/samples/metastore-v{schema}.sqlite"))
 }
 
 fn organization() -> OrganizationId {
@@ -45,6 +49,20 @@ fn segment() -> SegmentMeta {
         index: ByteRange { offset: 20_000, len: 10_000 },
         services: ServiceSet::Names(vec!["cart".to_owned(), "größe".to_owned()]),
         covers_ingest_seq: 0,
+    }
+}
+
+/// Since schema 2.
+fn trace_day() -> TraceDay {
+    TraceDay {
+        organization: organization(),
+        instance_num: 1,
+        day: Day(19_387),
+        bucket: "lake".to_owned(),
+        object_key: "db/o/traces/20230130/index/1-00000000000000000000000000000007-1.tmtd".to_owned(),
+        bytes: 1_234,
+        tail_bytes: 200,
+        segments: vec![segment().id],
     }
 }
 
@@ -105,6 +123,7 @@ async fn write_sample(path: &Path) {
     }];
     let publication = Publication {
         segments: vec![segment()],
+        trace_days: vec![TraceDayChange { index: trace_day(), replaces: None }],
         raised_hours: vec![Hour(465_288)],
         refusals,
         enqueue: vec![NewWork {
@@ -136,15 +155,32 @@ async fn write_sample(path: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_schema_1_opens() {
     let folder = tempfile::tempdir().expect("a folder");
+    let store = open_sample(folder.path(), 1).await;
+    assert_eq!(store.trace_days(organization(), Day(i32::MIN), Day(i32::MAX)).await.expect("lists"), []);
+    check_sample(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_schema_2_opens() {
+    let folder = tempfile::tempdir().expect("a folder");
     if std::env::var_os("TIDEMILL_REWRITE").is_some() {
         let written = folder.path().join("new.sqlite");
         write_sample(&written).await;
-        std::fs::copy(&written, sample()).expect("is copied");
+        std::fs::copy(&written, sample(NEWEST)).expect("is copied");
     }
-    let path = folder.path().join("metastore.sqlite");
-    std::fs::copy(sample(), &path).expect("the sample is committed");
-    let store = SqliteMetastore::open(&path).await.expect("opens");
+    let store = open_sample(folder.path(), 2).await;
+    assert_eq!(store.trace_days(organization(), Day(i32::MIN), Day(i32::MAX)).await.expect("lists"), [trace_day()]);
+    check_sample(&store).await;
+}
 
+async fn open_sample(folder: &Path, schema: u32) -> SqliteMetastore {
+    let path = folder.join("metastore.sqlite");
+    std::fs::copy(sample(schema), &path).expect("the sample is committed");
+    SqliteMetastore::open(&path).await.expect("opens")
+}
+
+/// What every sample holds.
+async fn check_sample(store: &SqliteMetastore) {
     assert_eq!(store.organizations().await.expect("lists")[0].name, "sample");
     assert_eq!(store.keys(None).await.expect("lists")[0].hash, [3; 32]);
     assert_eq!(store.document("storage-profiles").await.expect("reads").as_deref(), Some("- a: 1\n"));

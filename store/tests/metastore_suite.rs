@@ -15,6 +15,8 @@ mod organizations;
 mod queue;
 #[path = "metastore/sweeping.rs"]
 mod sweeping;
+#[path = "metastore/trace_days.rs"]
+mod trace_days;
 #[path = "metastore/world.rs"]
 mod world;
 
@@ -95,4 +97,12 @@ suite! {
         objects_are_doomed_after_their_grace
         references_keep_objects
         pruning_keeps_what_is_remembered;
+    trace_days:
+        every_field_of_a_day_index_is_kept
+        replacing_a_day_index_is_a_compare_and_set
+        of_two_that_replace_a_day_index_one_does
+        a_day_index_goes_with_its_day
+        a_doomed_day_index_keeps_its_grace
+        a_lease_keeps_the_day_index_it_may_publish
+        deleting_an_organization_takes_its_day_indexes;
 }

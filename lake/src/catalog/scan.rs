@@ -1,4 +1,4 @@
-//! Reading what a bucket holds: segment objects by their footers.
+//! Reading what a bucket holds: segment objects by their footers. Day indexes are left out: compaction builds them again.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemill_segment::identities::IDENTITIES_PART;
@@ -26,17 +26,22 @@ pub(super) struct Scan {
 
 /// Lists our raw objects.
 pub(super) async fn list_raw(deps: &CatalogDeps, bucket: &str) -> Result<Vec<ObjectInfo>> {
-    list(deps, bucket, "raw/").await
+    list(deps, bucket, "raw/", |key| matches!(key, OwnKey::Raw { .. })).await
 }
 
 /// Lists our segment objects.
 pub(super) async fn list_segments(deps: &CatalogDeps, bucket: &str) -> Result<Vec<ObjectInfo>> {
-    list(deps, bucket, "db/").await
+    list(deps, bucket, "db/", |key| matches!(key, OwnKey::Segment { .. })).await
 }
 
-async fn list(deps: &CatalogDeps, bucket: &str, prefix: &str) -> Result<Vec<ObjectInfo>> {
+async fn list(
+    deps: &CatalogDeps,
+    bucket: &str,
+    prefix: &str,
+    is_wanted: impl Fn(OwnKey) -> bool,
+) -> Result<Vec<ObjectInfo>> {
     let listed = deps.buckets.get(bucket)?.list(prefix);
-    let ours = listed.try_filter(|info| std::future::ready(own_key::parse(&info.key).is_some()));
+    let ours = listed.try_filter(|info| std::future::ready(own_key::parse(&info.key).is_some_and(&is_wanted)));
     Ok(ours.try_collect().await?)
 }
 
@@ -107,7 +112,9 @@ async fn read_footer(deps: &CatalogDeps, store: &dyn ObjectStore, bucket: &str, 
 /// Whose an object of ours is.
 pub(super) fn organization_of(key: &str) -> Option<OrganizationId> {
     match own_key::parse(key)? {
-        OwnKey::Segment { organization } | OwnKey::Raw { organization, .. } => Some(organization),
+        OwnKey::Raw { organization, .. } | OwnKey::Segment { organization } | OwnKey::TraceDay { organization } => {
+            Some(organization)
+        }
     }
 }
 

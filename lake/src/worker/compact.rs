@@ -1,4 +1,5 @@
-//! Compaction: the merges that `tidemill_plan::compaction` asks for, published as a compare-and-set.
+//! Compaction: the merges that `tidemill_plan::compaction` asks for, published as a compare-and-set; and, once a day of traces rests,
+//! its index (`trace_day`).
 //!
 //! Another worker, retention or a deleted organization may retire an input meanwhile; the catalog then refuses the
 //! publication, what was written becomes orphans, and the plan is made anew under the same lease.
@@ -13,12 +14,12 @@ use tidemill_segment::DraftSegment;
 use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments_since};
 use tidemill_store::metastore::{Bundle, NewWork, Publication, SegmentFilter};
 use tidemill_store::step::{Step, reach};
-use tidemill_types::{Day, ErrorKind, NANOS_PER_HOUR, SegmentId, SegmentMeta, Tier, TimestampNs};
+use tidemill_types::{Day, ErrorKind, Level, NANOS_PER_HOUR, SegmentId, SegmentMeta, Signal, Tier, TimestampNs};
 
 use super::download::{SpoolDownload, Wanted, download_to_file};
-use super::trigger::{self, CompactPayload};
+use super::trigger::{self, CompactPayload, CompactTask};
 use super::upload::Uploads;
-use super::{Ending, Shared};
+use super::{Ending, Shared, trace_day};
 use crate::{Error, Result};
 
 /// Segments downloaded at the same time.
@@ -34,11 +35,7 @@ const REQUESTS_LISTED_NS: i64 = 6 * NANOS_PER_HOUR;
 /// Compacts the days of a bundle.
 pub(super) async fn compact(shared: &Arc<Shared>, bundle: &Bundle) -> Result<Ending> {
     reach(Step::CompactClaimed);
-    let days = bundle
-        .items
-        .iter()
-        .map(|item| Ok(super::payload::<CompactPayload>(item)?.day))
-        .collect::<Result<BTreeSet<Day>>>()?;
+    let days = Days::of(bundle)?;
     let place = shared.deps.placement.for_segments(bundle.organization, bundle.instance_num)?;
     let mut uploads = Uploads::new(shared, bundle, &place);
     for _ in 0..PLANS {
@@ -54,23 +51,40 @@ pub(super) async fn compact(shared: &Arc<Shared>, bundle: &Bundle) -> Result<End
         }
         tracing::debug!(token = %bundle.token, "the segments changed meanwhile; planning again");
     }
-    let enqueue = days.iter().map(|day| trigger::compaction(bundle, *day, Duration::from_secs(60))).collect();
+    let later = Duration::from_secs(60);
+    let merges = days.merged.iter().map(|day| trigger::compaction(bundle, *day, later));
+    let enqueue = merges.chain(days.indexed.iter().map(|day| trigger::trace_index(bundle, *day, later))).collect();
     let publication = Publication { enqueue, orphans: uploads.take_orphans(), ..Publication::default() };
     uploads.publish(&publication).await
 }
 
-async fn compact_once(
-    shared: &Arc<Shared>,
-    bundle: &Bundle,
-    days: &BTreeSet<Day>,
-    uploads: &mut Uploads<'_>,
-) -> Result<Ending> {
+/// The days of a bundle, by what is made of their segments.
+struct Days {
+    merged: BTreeSet<Day>,
+    indexed: BTreeSet<Day>,
+}
+
+impl Days {
+    fn of(bundle: &Bundle) -> Result<Self> {
+        let mut days = Self { merged: BTreeSet::new(), indexed: BTreeSet::new() };
+        for item in &bundle.items {
+            let CompactPayload { day, task } = super::payload(item)?;
+            match task {
+                CompactTask::Merge => days.merged.insert(day),
+                CompactTask::TraceIndex => days.indexed.insert(day),
+            };
+        }
+        Ok(days)
+    }
+}
+
+async fn compact_once(shared: &Arc<Shared>, bundle: &Bundle, days: &Days, uploads: &mut Uploads<'_>) -> Result<Ending> {
     let policy = CompactionPolicy::default();
     let orphans = uploads.take_orphans();
     let now = shared.deps.metastore.now().await?;
     let mut publication = Publication { orphans, ..Publication::default() };
     let mut left_bytes = BUNDLE_BYTES;
-    for day in days {
+    for day in &days.merged {
         let live = live_segments(shared, bundle, *day).await?;
         let candidates: Vec<Candidate> = live.values().map(|meta| Candidate::of(meta, None)).collect();
         let plan = solve(&policy, &candidates, now);
@@ -81,16 +95,29 @@ async fn compact_once(
             outputs.extend(uploads.store(drafts).await?);
             publication.replaces.extend(&merge.inputs);
         }
-        publication.enqueue.extend(next_look(&policy, bundle, *day, &candidates, chosen, &outputs, now));
+        publication.enqueue.extend(follow_ups(&policy, bundle, *day, &candidates, chosen, &outputs, now));
         publication.segments.extend(outputs);
     }
-    if !publication.segments.is_empty() {
+    for day in &days.indexed {
+        if days.merged.contains(day) {
+            // It is about to change.
+            publication.enqueue.push(trigger::trace_index(bundle, *day, Duration::ZERO));
+        } else {
+            publication.trace_days.extend(trace_day::index_day(shared, bundle, *day, uploads).await?);
+        }
+    }
+    if !publication.segments.is_empty() || !publication.trace_days.is_empty() {
         reach(Step::CompactUploaded);
     }
     uploads.publish(&publication).await
 }
 
-async fn live_segments(shared: &Shared, bundle: &Bundle, day: Day) -> Result<BTreeMap<SegmentId, SegmentMeta>> {
+/// The raw segments of a day that the bundle's storage profile instance wrote.
+pub(super) async fn live_segments(
+    shared: &Shared,
+    bundle: &Bundle,
+    day: Day,
+) -> Result<BTreeMap<SegmentId, SegmentMeta>> {
     let filter = SegmentFilter {
         organization: Some(bundle.organization),
         signal: Some(bundle.queue.signal),
@@ -173,8 +200,9 @@ pub(super) fn merge_inputs(metas: &[&SegmentMeta], files: &[SpoolDownload]) -> V
     pairs.map(|(meta, file)| MergeInput { meta: (*meta).clone(), file: file.path().to_owned() }).collect()
 }
 
-/// When the day must be looked at again: at once if merges are left, else when something becomes due.
-fn next_look(
+/// When the day must be looked at again: at once if merges are left, else when something becomes due. When nothing is due now, traces
+/// are indexed.
+fn follow_ups(
     policy: &CompactionPolicy,
     bundle: &Bundle,
     day: Day,
@@ -182,15 +210,21 @@ fn next_look(
     chosen: &[Merge],
     outputs: &[SegmentMeta],
     now: TimestampNs,
-) -> Option<NewWork> {
+) -> Vec<NewWork> {
     let replaced: BTreeSet<SegmentId> = chosen.iter().flat_map(|merge| merge.inputs.iter().copied()).collect();
     let mut after: Vec<Candidate> = before.iter().filter(|one| !replaced.contains(&one.id)).cloned().collect();
     after.extend(outputs.iter().map(|meta| Candidate::of(meta, None)));
     let plan = solve(policy, &after, now);
-    let delay = match (plan.merges.is_empty(), plan.next_at) {
-        (false, _) => Duration::ZERO,
-        (true, Some(at)) => Duration::from_nanos(at.0.saturating_sub(now.0).max(0).unsigned_abs()),
-        (true, None) => return None,
-    };
-    Some(trigger::compaction(bundle, day, delay))
+    if !plan.merges.is_empty() {
+        return vec![trigger::compaction(bundle, day, Duration::ZERO)];
+    }
+    let mut work = Vec::new();
+    if let Some(at) = plan.next_at {
+        let delay = Duration::from_nanos(at.0.saturating_sub(now.0).max(0).unsigned_abs());
+        work.push(trigger::compaction(bundle, day, delay));
+    }
+    if bundle.queue.signal == Signal::Traces && after.iter().any(|one| one.level > Level(0)) {
+        work.push(trigger::trace_index(bundle, day, trigger::trace_index_delay(day, now)));
+    }
+    work
 }

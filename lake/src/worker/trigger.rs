@@ -1,4 +1,5 @@
-//! What ingest asks for afterwards: compaction of the days it wrote to, rollups of the hours it raised.
+//! What ingest asks for afterwards: compaction of the days it wrote to, rollups of the hours it raised. And what compaction asks for:
+//! the day index of traces.
 //!
 //! One live item per day or hour: triggers with equal keys are one item, whose time only moves forward to an earlier one.
 
@@ -18,11 +19,38 @@ const L0_FILES: u64 = 32;
 /// … or this many bytes.
 const L0_BYTES: u64 = 64 << 20;
 
+/// A day index of a closed day waits this long for company: late segments come in flocks.
+const INDEX_AGE: Duration = Duration::from_secs(600);
+/// A day index of an open day is built at most this often.
+const OPEN_INDEX_AGE: Duration = Duration::from_secs(3600);
+/// Day indexes spare reading and nothing more, so merges go first.
+const INDEX_PRIORITY: i16 = 10;
+
 /// The payload of a compaction work item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CompactPayload {
     /// Which day's segments.
     pub day: Day,
+    /// What is made of them.
+    #[serde(default, skip_serializing_if = "CompactTask::is_merge")]
+    pub task: CompactTask,
+}
+
+/// What compaction makes of a day's segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CompactTask {
+    /// Fewer and larger ones; what older versions asked for without a word.
+    #[default]
+    Merge,
+    /// Traces only: an index of all that were merged.
+    TraceIndex,
+}
+
+impl CompactTask {
+    fn is_merge(&self) -> bool {
+        *self == Self::Merge
+    }
 }
 
 /// The payload of a rollup work item.
@@ -102,8 +130,25 @@ pub(crate) fn compaction(bundle: &Bundle, day: Day, delay: Duration) -> NewWork 
         range: Some(day.range()),
         tier: Tier::RAW,
         size_bytes: 0,
-        payload: serde_json::to_value(CompactPayload { day }).expect("a plain struct is JSON"),
+        payload: serde_json::to_value(CompactPayload { day, task: CompactTask::Merge })
+            .expect("a plain struct is JSON"),
     }
+}
+
+/// A request for the day index of traces once `delay` has passed.
+pub(crate) fn trace_index(bundle: &Bundle, day: Day, delay: Duration) -> NewWork {
+    NewWork {
+        priority: INDEX_PRIORITY,
+        dedupe_key: Some(format!("traces/{day}/{}", bundle.instance_num)),
+        payload: serde_json::to_value(CompactPayload { day, task: CompactTask::TraceIndex })
+            .expect("a plain struct is JSON"),
+        ..compaction(bundle, day, delay)
+    }
+}
+
+/// How long the index of a day whose segments rest waits.
+pub(crate) fn trace_index_delay(day: Day, now: TimestampNs) -> Duration {
+    if day.range().end <= now { INDEX_AGE } else { OPEN_INDEX_AGE }
 }
 
 /// A request to roll an hour up once `delay` has passed. One for all storage profile instances of the organization.

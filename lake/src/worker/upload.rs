@@ -1,4 +1,4 @@
-//! Storing drafts as segment objects, and publishing them.
+//! Storing drafts of segments and day indexes as objects, and publishing them.
 //!
 //! Keys carry the lease token and are put only if absent, so nobody else ever writes or reads them before they are published.
 //! That is also why they may be deleted here while publishing was not yet attempted, and never after: a publication whose
@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidemill_segment::{DraftBody, DraftSegment};
-use tidemill_store::metastore::{Bundle, DoomedObject, Publication};
-use tidemill_store::object::{PutBody, PutMode};
-use tidemill_types::keys::SegmentKey;
+use tidemill_store::metastore::{Bundle, DoomedObject, Publication, TraceDay};
+use tidemill_store::object::{ObjectInfo, PutBody, PutMode};
+use tidemill_types::keys::{SegmentKey, TraceDayKey};
 use tidemill_types::{ErrorKind, SegmentMeta};
 
+use super::trace_day::TraceDayDraft;
 use super::{Ending, Shared};
 use crate::Result;
 use crate::place::Place;
@@ -40,13 +41,7 @@ impl<'a> Uploads<'a> {
     pub(crate) async fn store(&mut self, drafts: Vec<DraftSegment>) -> Result<Vec<SegmentMeta>> {
         let mut metas = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            match self.store_one(draft).await {
-                Ok(meta) => metas.push(meta),
-                Err(error) => {
-                    self.discard().await;
-                    return Err(error);
-                }
-            }
+            metas.push(self.store_one(draft).await?);
         }
         Ok(metas)
     }
@@ -60,22 +55,62 @@ impl<'a> Uploads<'a> {
             level: draft.level,
             work: self.bundle.items[0].id,
             token: self.bundle.token,
-            ordinal: self.next_ordinal,
+            ordinal: self.take_ordinal(),
         };
-        self.next_ordinal += 1;
-        let object_key = key.object_key();
         let body = match &draft.body {
             DraftBody::Memory(bytes) => PutBody::Chunks(vec![bytes.clone()]),
             DraftBody::File(file) => PutBody::File(file.path().to_owned()),
         };
-        let store = self.shared.deps.buckets.get(&self.place.bucket)?;
-        self.unpublished.push(DoomedObject { bucket: self.place.bucket.clone(), object_key: object_key.clone() });
-        let put = match store.put(&object_key, body, PutMode::IfAbsent).await {
-            // The token is ours alone: what is there is our own put, whose answer was lost on the way.
-            Err(error) if error.kind() == ErrorKind::Conflict => store.head(&object_key).await?,
-            other => other?,
-        };
+        let put = self.put(&key.object_key(), body).await?;
         Ok(draft.meta(&key, &self.place.bucket, self.place.instance_num, put.etag))
+    }
+
+    /// Stores a day index; its row comes back.
+    pub(super) async fn store_trace_day(&mut self, draft: TraceDayDraft) -> Result<TraceDay> {
+        let key = TraceDayKey {
+            organization: self.bundle.organization,
+            day: draft.day,
+            work: self.bundle.items[0].id,
+            token: self.bundle.token,
+            ordinal: self.take_ordinal(),
+        };
+        let object_key = key.object_key();
+        let bytes = draft.bytes.len() as u64;
+        self.put(&object_key, PutBody::Chunks(vec![draft.bytes])).await?;
+        Ok(TraceDay {
+            organization: key.organization,
+            instance_num: self.place.instance_num,
+            day: key.day,
+            bucket: self.place.bucket.clone(),
+            object_key,
+            bytes,
+            tail_bytes: draft.tail_bytes,
+            segments: draft.segments,
+        })
+    }
+
+    fn take_ordinal(&mut self) -> u32 {
+        self.next_ordinal += 1;
+        self.next_ordinal - 1
+    }
+
+    /// Writes an object of ours; when that fails, gives up all that was written so far.
+    async fn put(&mut self, object_key: &str, body: PutBody) -> Result<ObjectInfo> {
+        self.unpublished.push(DoomedObject { bucket: self.place.bucket.clone(), object_key: object_key.to_owned() });
+        let put = self.put_once(object_key, body).await;
+        if put.is_err() {
+            self.discard().await;
+        }
+        put
+    }
+
+    async fn put_once(&self, object_key: &str, body: PutBody) -> Result<ObjectInfo> {
+        let store = self.shared.deps.buckets.get(&self.place.bucket)?;
+        match store.put(object_key, body, PutMode::IfAbsent).await {
+            // The token is ours alone: what is there is our own put, whose answer was lost on the way.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(store.head(object_key).await?),
+            other => Ok(other?),
+        }
     }
 
     /// Gives up what was written so far; only before publishing was attempted.

@@ -3,4 +3,5 @@
 mod otlp;
 mod push;
 mod support;
+mod trace_days;
 mod upkeep;

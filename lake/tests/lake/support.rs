@@ -12,11 +12,13 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point,
 };
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use tidemill_lake::clock::SystemClock;
 use tidemill_lake::place::OnePlace;
@@ -230,8 +232,29 @@ impl Lake {
     fn dedupe_key(&self, entry: &QueueEntry) -> String {
         match entry.queue.action {
             Action::Rollup => format!("hour/{}", entry.payload["hour"]),
-            _ => format!("day/{}/1", Day(entry.payload["day"].as_i64().expect("a day") as i32)),
+            _ => {
+                let is_index = entry.payload["task"] == "trace-index";
+                let day = Day(entry.payload["day"].as_i64().expect("a day") as i32);
+                format!("{}/{day}/1", if is_index { "traces" } else { "day" })
+            }
         }
+    }
+
+    /// Asks for the day index of traces, as compaction does once a day rests.
+    pub async fn enqueue_trace_index(&self, day: Day) {
+        let work = NewWork {
+            queue: WorkQueue { signal: Signal::Traces, action: Action::Compact },
+            organization: self.organization,
+            instance_num: 1,
+            priority: 10,
+            delay: Duration::ZERO,
+            dedupe_key: Some(format!("traces/{day}/1")),
+            range: Some(day.range()),
+            tier: Tier::RAW,
+            size_bytes: 0,
+            payload: serde_json::json!({ "day": day, "task": "trace-index" }),
+        };
+        self.metastore.enqueue(&[work]).await.expect("is enqueued");
     }
 
     pub async fn until_drained(&self) {
@@ -283,6 +306,21 @@ pub fn logs_at(time: u64, bodies: Range<u32>) -> Vec<u8> {
     let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
     let resource = ResourceLogs { scope_logs, ..ResourceLogs::default() };
     ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec()
+}
+
+/// A request of two spans for each number, whose traces are in no order.
+pub fn spans_at(time: u64, traces: Range<u32>) -> Vec<u8> {
+    let spans = traces.flat_map(|number| [(number, 1_u64), (number, 2)]).map(|(number, span)| Span {
+        trace_id: [u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(), [7; 8]].concat(),
+        span_id: span.to_be_bytes().to_vec(),
+        name: "turn".to_owned(),
+        start_time_unix_nano: time,
+        end_time_unix_nano: time + span,
+        ..Span::default()
+    });
+    let scope_spans = vec![ScopeSpans { spans: spans.collect(), ..ScopeSpans::default() }];
+    let resource = ResourceSpans { scope_spans, ..ResourceSpans::default() };
+    ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec()
 }
 
 /// A request of gauge points, one for each time.

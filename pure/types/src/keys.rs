@@ -109,6 +109,29 @@ impl SegmentKey {
     }
 }
 
+/// The coordinates that the object key of a day index of traces spells out.
+#[derive(Debug, Clone, Copy)]
+pub struct TraceDayKey {
+    /// Whose traces.
+    pub organization: OrganizationId,
+    /// The day of the segments that it covers.
+    pub day: Day,
+    /// The (first) work item that made it.
+    pub work: WorkId,
+    /// The lease under which it was made; makes the key unique, so that it is put only if absent.
+    pub token: LeaseToken,
+    /// Which of the outputs of that lease.
+    pub ordinal: u32,
+}
+
+impl TraceDayKey {
+    /// `db/<organization>/traces/<YYYYMMDD>/index/<work>-<token>-<ordinal>.tmtd`.
+    pub fn object_key(&self) -> String {
+        let Self { organization, day, work, token, ordinal } = self;
+        format!("db/{organization}/{}/{day}/index/{work}-{}-{ordinal}.tmtd", Signal::Traces, token.0.simple())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

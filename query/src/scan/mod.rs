@@ -16,6 +16,7 @@ mod prune;
 mod repeats;
 mod request;
 mod rows;
+mod trace_days;
 mod work;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::tables::{LogicalColumn, TableColumns};
 pub(crate) use open::SegmentLoader;
 pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
 pub use request::{Matcher, MatcherTarget, RowRequest};
+pub(crate) use trace_days::TracePlaces;
 pub(crate) use work::TimeOrder;
 
 /// What one scan reads.
@@ -41,8 +43,10 @@ pub(crate) struct ScanRequest {
     pub(crate) projection: Vec<usize>,
     /// Those columns.
     pub(crate) schema: SchemaRef,
-    /// The segments that the catalog did not rule out.
+    /// The segments that neither the catalog nor a day index ruled out.
     pub(crate) segments: Arc<Vec<SegmentMeta>>,
+    /// Where day indexes know the traces asked for.
+    pub(crate) traces: Arc<TracePlaces>,
     /// What every row must match, over the table's columns.
     pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
     /// The predicate as pruning understands it.
@@ -58,6 +62,11 @@ pub(crate) struct ScanRequest {
 }
 
 impl ScanRequest {
+    /// Whether a day index leaves a row group of a segment.
+    pub(crate) fn may_read(&self, meta: &SegmentMeta, group: usize) -> bool {
+        self.traces.get(&meta.id).is_none_or(|groups| groups.contains(&group))
+    }
+
     pub(crate) fn output_columns(&self) -> Vec<LogicalColumn> {
         self.projection.iter().map(|place| self.table.columns[*place].clone()).collect()
     }

@@ -42,6 +42,20 @@ pub(crate) struct SegmentLoader {
     coalesce_gap_bytes: u64,
 }
 
+/// An object whose bytes are kept under the id of its key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ObjectPlace<'a> {
+    pub(crate) id: SegmentId,
+    pub(crate) bucket: &'a str,
+    pub(crate) key: &'a str,
+}
+
+impl<'a> From<&'a SegmentMeta> for ObjectPlace<'a> {
+    fn from(meta: &'a SegmentMeta) -> Self {
+        Self { id: meta.id, bucket: &meta.bucket, key: &meta.object_key }
+    }
+}
+
 /// A segment whose footer is known.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
@@ -121,20 +135,29 @@ impl SegmentLoader {
         ranges: &[Range<u64>],
         stats: &StatsHandle,
     ) -> Result<Vec<Bytes>> {
+        self.fetch_object(meta.into(), ranges, stats).await
+    }
+
+    async fn fetch_object(
+        &self,
+        object: ObjectPlace<'_>,
+        ranges: &[Range<u64>],
+        stats: &StatsHandle,
+    ) -> Result<Vec<Bytes>> {
         if ranges.is_empty() {
             return Ok(Vec::new());
         }
-        let store: Arc<dyn ObjectStore> = self.buckets.get(&meta.bucket)?;
+        let store: Arc<dyn ObjectStore> = self.buckets.get(object.bucket)?;
         let merged = merge_ranges(ranges, self.coalesce_gap_bytes);
         stats.add(Counter::Requests, merged.len() as u64);
         stats.add(Counter::BytesRead, merged.iter().map(|range| range.end - range.start).sum());
-        let parts = store.get_ranges(&meta.object_key, &merged).await.map_err(|error| match error.kind() {
+        let parts = store.get_ranges(object.key, &merged).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
-                Error::SegmentMissing { bucket: meta.bucket.clone(), object_key: meta.object_key.clone() }
+                Error::SegmentMissing { bucket: object.bucket.to_owned(), object_key: object.key.to_owned() }
             }
             _ => Error::from(error),
         })?;
-        ranges.iter().map(|range| slice_of(range, &merged, &parts, &meta.object_key)).collect()
+        ranges.iter().map(|range| slice_of(range, &merged, &parts, object.key)).collect()
     }
 
     /// Reads small ranges that queries ask for again and again: indexes, bloom filters, page locations.
@@ -144,15 +167,25 @@ impl SegmentLoader {
         ranges: &[Range<u64>],
         stats: &StatsHandle,
     ) -> Result<Vec<Bytes>> {
+        self.fetch_object_kept(meta.into(), ranges, stats).await
+    }
+
+    /// The same of any object that is never written twice.
+    pub(crate) async fn fetch_object_kept(
+        &self,
+        object: ObjectPlace<'_>,
+        ranges: &[Range<u64>],
+        stats: &StatsHandle,
+    ) -> Result<Vec<Bytes>> {
         let mut parts: Vec<Option<Bytes>> = Vec::with_capacity(ranges.len());
         for range in ranges {
-            parts.push(self.kept.get(&(meta.id, range.start, range.end)).await);
+            parts.push(self.kept.get(&(object.id, range.start, range.end)).await);
         }
         let missing: Vec<Range<u64>> =
             ranges.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(range, _)| range.clone()).collect();
         stats.add(Counter::CacheHits, (ranges.len() - missing.len()) as u64);
-        let mut fetched = missing.iter().zip(self.fetch(meta, &missing, stats).await?);
-        let short = || Error::corrupt(&meta.object_key, "the store returned fewer ranges than asked for");
+        let mut fetched = missing.iter().zip(self.fetch_object(object, &missing, stats).await?);
+        let short = || Error::corrupt(object.key, "the store returned fewer ranges than asked for");
         let mut all = Vec::with_capacity(ranges.len());
         for part in parts {
             if let Some(bytes) = part {
@@ -162,7 +195,7 @@ impl SegmentLoader {
             let (range, bytes) = fetched.next().ok_or_else(short)?;
             // A slice would keep all of its request alive.
             let bytes = Bytes::copy_from_slice(&bytes);
-            self.kept.insert((meta.id, range.start, range.end), bytes.clone()).await;
+            self.kept.insert((object.id, range.start, range.end), bytes.clone()).await;
             all.push(bytes);
         }
         Ok(all)

@@ -23,6 +23,7 @@ use super::ScanRequest;
 use super::exec::SegmentScan;
 use super::open::SegmentLoader;
 use super::prune::{TimeStatistics, kept, pruning_predicate, services, time_range};
+use super::trace_days::find_traces;
 use super::work::TimeOrder;
 use crate::Error;
 use crate::attributes::{AttributeKey, KnownAttributes};
@@ -90,10 +91,11 @@ impl SegmentTable {
         self.context.stats.add(Counter::SegmentsConsidered, plan.considered as u64);
         self.context.stats.add(Counter::SegmentsPruned, (plan.considered - segments.len()) as u64);
         self.context.stats.add(Counter::BytesConsidered, plan.considered_bytes);
+        let (segments, traces) = find_traces(&self.context, self.columns.signal, pruning.as_deref(), segments).await;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.columns.columns.len()).collect());
         let compared = predicate.iter().flat_map(collect_columns).map(|column| column.index());
         let used: BTreeSet<usize> = projection.iter().copied().chain(compared).collect();
-        self.settle_types(&segments, &used).await?;
+        self.settle_types(&segments, &used, !traces.is_empty()).await?;
         let schema: SchemaRef =
             Arc::new(self.columns.schema.project(&projection).map_err(datafusion::error::DataFusionError::from)?);
         Ok(ScanRequest {
@@ -101,6 +103,7 @@ impl SegmentTable {
             projection,
             schema,
             segments: Arc::new(segments),
+            traces: Arc::new(traces),
             predicate,
             pruning,
             dynamic: Vec::new(),
@@ -141,8 +144,9 @@ impl SegmentTable {
         Arc::new(SegmentScan::new(request, loader, self.context.stats.clone(), most_partitions))
     }
 
-    /// Checks that the attribute columns in use have the types that the segments' footers tell.
-    async fn settle_types(&self, segments: &[SegmentMeta], used: &BTreeSet<usize>) -> crate::Result<()> {
+    /// Checks that the attribute columns in use have the types that the segments' footers tell. `is_part` says that segments of the
+    /// same time were left out, so that an attribute may well occur.
+    async fn settle_types(&self, segments: &[SegmentMeta], used: &BTreeSet<usize>, is_part: bool) -> crate::Result<()> {
         let wanted: Vec<(&AttributeKey, AttributeType)> = used
             .iter()
             .filter_map(|place| match &self.columns.columns[*place] {
@@ -162,7 +166,7 @@ impl SegmentTable {
         }
         let signal = self.columns.signal;
         self.context.catalog.learn(self.context.organization, signal, &known);
-        let is_complete = is_complete && !known.is_partial;
+        let is_complete = is_complete && !is_part && !known.is_partial;
         let mut settled = self.context.settled.lock();
         let mut changed = Vec::new();
         for (key, planned) in wanted {

@@ -151,7 +151,7 @@ impl ScanRun {
         let all: Vec<usize> = (0..open.row_group_times.len()).collect();
         self.stats.add(Counter::RowGroupsConsidered, all.len() as u64);
         let considered = all.len();
-        let mut groups = all;
+        let mut groups: Vec<usize> = all.into_iter().filter(|group| self.request.may_read(meta, *group)).collect();
         if let Some(pruning) = &self.request.pruning {
             let statistics = RowGroupStatistics {
                 open: &open,

@@ -6,4 +6,5 @@ mod metrics;
 mod pruning;
 mod replaced;
 mod sql;
+mod trace_days;
 mod world;

@@ -18,6 +18,8 @@ pub const TRACE_DAY_VERSION: u8 = 1;
 pub const BLOCK_ENTRIES: usize = 2048;
 /// The tail's length (8 bytes), its check (8), the version (1) and `TMTD`.
 pub const TRAILER_BYTES: usize = 21;
+/// Memory of an entry of a [`TraceDayBuilder`].
+pub const ENTRY_BYTES: usize = size_of::<(u64, TracePlace)>();
 const SUBJECT: &str = "trace day index";
 
 /// Where spans of a trace are.
@@ -55,6 +57,11 @@ impl TraceDayBuilder {
             }
         };
         self.entries.push((trace_prefix(trace_id), TracePlace { segment, row_group }));
+    }
+
+    /// Entries held, [`ENTRY_BYTES`] each.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// The object's bytes.

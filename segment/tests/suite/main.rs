@@ -7,3 +7,4 @@ mod nezha;
 mod otlp;
 mod rollup;
 mod support;
+mod trace_column;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::connection::{execute, query};
 use super::inbox::{record_refusals, without_zero};
-use super::{catalog, claim, sweep};
+use super::{catalog, claim, sweep, trace_days};
 use crate::encoding::bounded_reason;
 use crate::metastore::Publication;
 use crate::{Error, MetastoreOptions, Result};
@@ -104,6 +104,7 @@ pub(super) async fn publish(
         let problem = "a segment to be replaced is no longer live";
         return Err(Error::new("publish", missing.to_string(), ErrorKind::Conflict, problem));
     }
+    trace_days::replace(client, &publication.trace_days, grace).await?;
     sweep::doom(client, "publish", &publication.orphans, ended.organization).await?;
     finish_items(client, "publish", token, &ended, options).await?;
     record_refusals(client, &publication.refusals).await?;

@@ -17,6 +17,7 @@ mod organizations;
 mod outcomes;
 mod ring;
 mod sweep;
+mod trace_days;
 mod views;
 
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ use deadpool_postgres::{Client, Pool, PoolError};
 use parking_lot::Mutex;
 use tidemill_scaling::retry::FailureNature;
 use tidemill_types::{
-    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
+    CatalogSeq, Day, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
     WorkQueue,
 };
 use tokio::task::JoinHandle;
@@ -38,7 +39,7 @@ use uuid::Uuid;
 use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
-    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter, SegmentTotals,
+    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter, SegmentTotals, TraceDay,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
@@ -488,6 +489,10 @@ impl Metastore for PostgresMetastore {
 
     async fn adopt_segments(&self, segments: &[SegmentMeta]) -> Result<u64> {
         in_transaction!(self, "adopt segments", |transaction| catalog::adopt_segments(&transaction, segments).await)
+    }
+
+    async fn trace_days(&self, organization: OrganizationId, first: Day, last: Day) -> Result<Vec<TraceDay>> {
+        trace_days::list(&self.client("list day indexes").await?, organization, first, last).await
     }
 
     async fn doomed_objects(&self, limit: usize) -> Result<Vec<DoomedObject>> {

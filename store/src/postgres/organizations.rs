@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connection::{execute, query};
-use super::{catalog, sweep};
+use super::{catalog, sweep, trace_days};
 use crate::metastore::{ApiKey, KeyRole, Organization};
 use crate::{Error, Result};
 
@@ -73,6 +73,7 @@ pub(super) async fn delete(client: &impl GenericClient, id: OrganizationId) -> R
     for table in ["api_keys", "work", "dead_letters", "refusals", "hours"] {
         execute(client, OPERATION, &format!("DELETE FROM {table} WHERE organization = $1"), &[&id.0]).await?;
     }
+    trace_days::delete_all(client, id.0).await?;
     let sql = "UPDATE doomed_objects SET delete_at = least(delete_at, now_ns()) WHERE organization = $1";
     execute(client, OPERATION, sql, &[&id.0]).await?;
     let rows = query(client, OPERATION, "SELECT id FROM segments WHERE organization = $1", &[&id.0]).await?;

@@ -6,6 +6,7 @@ use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::connection::{execute, query};
+use super::trace_days;
 use crate::encoding::token_of_key;
 use crate::metastore::DoomedObject;
 use crate::{MetastoreOptions, Result};
@@ -66,6 +67,7 @@ pub(super) async fn referenced(client: &impl GenericClient, object_keys: &[Strin
         "SELECT given.key FROM unnest($1::text[], $2::uuid[]) AS given (key, token) \
          WHERE EXISTS (SELECT 1 FROM segments s WHERE s.object_key = given.key) \
             OR EXISTS (SELECT 1 FROM doomed_objects d WHERE d.object_key = given.key) \
+            OR EXISTS (SELECT 1 FROM trace_days t WHERE t.object_key = given.key) \
             OR EXISTS (SELECT 1 FROM work w WHERE w.object_key = given.key) \
             OR EXISTS (SELECT 1 FROM dead_letters l WHERE l.object_key = given.key) \
             OR EXISTS (SELECT 1 FROM leases l WHERE l.token = given.token)",
@@ -105,6 +107,7 @@ pub(super) async fn prune(client: &impl GenericClient, options: &MetastoreOption
     is_more |= execute(client, OPERATION, sql, &[&PRUNED_AT_ONCE]).await? as i64 >= PRUNED_AT_ONCE;
     let sql = "DELETE FROM lease_outcomes WHERE day < (now_ns() / 86400000000000)::integer - 7";
     execute(client, OPERATION, sql, &[]).await?;
+    trace_days::prune(client, nanos(options.replaced_grace)).await?;
     finish_deletions(client).await?;
     Ok(is_more)
 }

@@ -7,7 +7,7 @@ use tidemill_scaling::retry::{FailureNature, Verdict, decide_failure};
 use tidemill_types::{CatalogSeq, ErrorKind, LeaseToken, TimestampNs, WorkId};
 
 use super::connection::{failed, now_ns};
-use super::{catalog, claim, inbox};
+use super::{catalog, claim, inbox, trace_days};
 use crate::encoding::bounded_reason;
 use crate::metastore::{DoomedObject, Publication};
 use crate::step::{Step, reach};
@@ -109,6 +109,7 @@ pub(super) fn publish(
     let seq = catalog::next_seq(connection)?;
     catalog::replace(connection, &publication.replaces, seq, now, options)?;
     catalog::insert(connection, "publish", &publication.segments, seq)?;
+    trace_days::replace(connection, &publication.trace_days, now, options)?;
     if let Some(signal) = tidemill_types::WorkQueue::from_code(lease.queue as i16).map(|queue| queue.signal) {
         catalog::raise_hours(connection, lease.organization, signal, &publication.raised_hours, seq)?;
     }

@@ -13,6 +13,7 @@ mod inbox;
 mod organizations;
 mod readers;
 mod sweep;
+mod trace_days;
 mod views;
 mod wakeup;
 mod writer;
@@ -24,14 +25,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidemill_scaling::retry::FailureNature;
 use tidemill_types::{
-    CatalogSeq, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
+    CatalogSeq, Day, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
     WorkQueue,
 };
 
 use crate::bells::Bells;
 use crate::metastore::{
     Admission, ApiKey, Backlog, Bundle, CatalogDelta, ClaimRequest, DoomedObject, InboxEntry, InputIdentity, NewInput,
-    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter, SegmentTotals,
+    NewWork, Organization, Publication, QueueEntry, Refusal, RememberedInput, SegmentFilter, SegmentTotals, TraceDay,
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
@@ -366,6 +367,10 @@ impl Metastore for SqliteMetastore {
     async fn adopt_segments(&self, segments: &[SegmentMeta]) -> Result<u64> {
         let segments = segments.to_vec();
         self.write("adopt segments", move |connection, _| catalog::adopt_segments(connection, &segments)).await
+    }
+
+    async fn trace_days(&self, organization: OrganizationId, first: Day, last: Day) -> Result<Vec<TraceDay>> {
+        self.read("list day indexes", move |connection| trace_days::list(connection, organization, first, last)).await
     }
 
     async fn doomed_objects(&self, limit: usize) -> Result<Vec<DoomedObject>> {

@@ -5,7 +5,7 @@ use tidemill_types::{ErrorKind, OrganizationId, TimestampNs};
 use uuid::Uuid;
 
 use super::connection::{failed, now_ns, unreadable};
-use super::sweep;
+use super::{sweep, trace_days};
 use crate::metastore::{ApiKey, KeyRole, Organization};
 use crate::{Error, Result};
 
@@ -90,6 +90,7 @@ pub(super) fn delete(connection: &Connection, id: OrganizationId) -> Result<()> 
     for table in ["api_keys", "work", "leases", "dead_letters", "refusals", "hours"] {
         connection.execute(&format!("DELETE FROM {table} WHERE organization = ?1"), [organization]).map_err(&fail)?;
     }
+    trace_days::delete_all(connection, organization, now)?;
     connection
         .execute(
             "UPDATE doomed_objects SET delete_at = min(delete_at, ?2) WHERE organization = ?1",

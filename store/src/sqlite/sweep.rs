@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::connection::{failed, now_ns};
+use super::trace_days;
 use crate::encoding::token_of_key;
 use crate::metastore::DoomedObject;
 use crate::{MetastoreOptions, Result};
@@ -44,6 +45,7 @@ pub(super) fn referenced(connection: &Connection, object_keys: &[String]) -> Res
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM segments WHERE object_key = ?1) \
                OR EXISTS (SELECT 1 FROM doomed_objects WHERE object_key = ?1) \
+               OR EXISTS (SELECT 1 FROM trace_days WHERE object_key = ?1) \
                OR EXISTS (SELECT 1 FROM work WHERE object_key = ?1) \
                OR EXISTS (SELECT 1 FROM dead_letters WHERE object_key = ?1) \
                OR EXISTS (SELECT 1 FROM leases WHERE token = ?2)",
@@ -89,6 +91,7 @@ pub(super) fn prune(connection: &Connection, options: &MetastoreOptions) -> Resu
     )?;
     let day = tidemill_types::TimestampNs(now).day().0;
     connection.execute("DELETE FROM lease_outcomes WHERE day < ?1", [day - 7]).map_err(&fail)?;
+    trace_days::prune(connection, now, options)?;
     finish_deletions(connection)?;
     Ok(is_more)
 }

@@ -71,6 +71,7 @@ pub async fn a_publication_commits_together(place: Place) {
             at: TimestampNs(1),
         }],
         orphans: vec![DoomedObject { bucket: "lake".to_owned(), object_key: "db/orphan".to_owned() }],
+        trace_days: Vec::new(),
     };
     let seq = store.publish(bundle.token, &publication).await.expect("is published");
     assert_eq!(store.catalog_changes(CatalogSeq(0), 10).await.expect("reads").seq, seq);
