@@ -123,6 +123,7 @@ async fn start_latency(
         let (metastore, request) = (Arc::clone(metastore), claim(options.batch));
         tokio::spawn(async move {
             let mut delays_ms: Vec<f64> = Vec::with_capacity(total);
+            let mut completing = tokio::task::JoinSet::new();
             while delays_ms.len() < total {
                 let Some(bundle) = metastore.claim(&request).await? else {
                     metastore.wait_for_work(&[QUEUE], Duration::from_secs(1)).await;
@@ -131,7 +132,15 @@ async fn start_latency(
                 let now = began.elapsed().as_secs_f64();
                 let sent = bundle.items.iter().filter_map(|item| item.payload["sent"].as_f64());
                 delays_ms.extend(sent.map(|sent| (now - sent) * 1_000.0));
-                metastore.complete(&[bundle.token]).await?;
+                // As workers do that have more than one slot, the next claim does not wait for it.
+                let metastore = Arc::clone(&metastore);
+                completing.spawn(async move { metastore.complete(&[bundle.token]).await });
+                while let Some(completed) = completing.try_join_next() {
+                    completed.context("a completion died")??;
+                }
+            }
+            while let Some(completed) = completing.join_next().await {
+                completed.context("a completion died")??;
             }
             anyhow::Ok(delays_ms)
         })

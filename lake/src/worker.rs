@@ -18,7 +18,7 @@ mod upload;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,9 @@ pub struct WorkerOptions {
     pub memory_bytes: usize,
     /// Look for work at least this often, even when no wake-up came.
     pub poll: Duration,
+    /// Once nothing is left to ingest, what arrives gathers until this long after the last bundle began: under a steady stream fewer and
+    /// larger segments cost much less. What arrives after a pause does not wait, nor does a backlog.
+    pub gather: Duration,
     /// How long a stopping worker goes on with what it has begun before it hands it back.
     pub grace: Duration,
     /// Work for this organization makes no spans: what this process tells of itself is not traced while it is ingested.
@@ -85,6 +88,7 @@ impl WorkerOptions {
             spool: spool.into(),
             memory_bytes: 96 << 20,
             poll: Duration::from_secs(1),
+            gather: Duration::from_millis(100),
             grace: Duration::from_secs(5),
             untraced: None,
         }
@@ -139,10 +143,20 @@ pub(crate) struct Shared {
     abandon: CancellationToken,
     last_served: Mutex<Option<OrganizationId>>,
     claims: AtomicU64,
+    gathering: Mutex<Gathering>,
     /// Bundles being worked on that are not ingest.
     upkeep_running: AtomicUsize,
     /// Failures in a row of what we stand on, over all slots.
     world_failures: AtomicU32,
+}
+
+/// See [`WorkerOptions::gather`].
+#[derive(Debug, Default)]
+struct Gathering {
+    /// When the last ingest bundle began, unless it was full.
+    begun: Option<Instant>,
+    /// Until when what arrives gathers.
+    until: Option<Instant>,
 }
 
 /// Stops a worker and tells its counts.
@@ -183,6 +197,7 @@ pub fn build(options: WorkerOptions, deps: WorkerDeps) -> Result<(WorkerHandle, 
         abandon: CancellationToken::new(),
         last_served: Mutex::new(None),
         claims: AtomicU64::new(0),
+        gathering: Mutex::default(),
         upkeep_running: AtomicUsize::new(0),
         world_failures: AtomicU32::new(0),
     });
@@ -212,11 +227,14 @@ impl WorkerTask {
                 Ok(None) => {
                     failures = 0;
                     drop(slot);
+                    shared.gather_after(&queues);
+                    let pause =
+                        shared.gathering_for().map_or(shared.options.poll, |left| left.min(shared.options.poll));
                     tokio::select! {
                         () = shared.stopping.cancelled() => break,
                         // A finished bundle may have opened a queue again.
                         Some(_) = running.join_next() => {}
-                        () = shared.deps.metastore.wait_for_work(&queues, shared.options.poll) => {}
+                        () = shared.wait_for_work(&queues, pause) => {}
                     }
                 }
                 Err(error) => {
@@ -251,11 +269,46 @@ impl Shared {
         let for_upkeep = self.options.concurrency.saturating_sub(1).max(1);
         let ingest: Vec<WorkQueue> = queues.iter().copied().filter(|queue| queue.action == Action::Ingest).collect();
         let is_upkeep_full = self.upkeep_running.load(Ordering::SeqCst) >= for_upkeep;
-        if ingest.is_empty() || !is_upkeep_full { queues.clone() } else { ingest }
+        let mut open = if ingest.is_empty() || !is_upkeep_full { queues.clone() } else { ingest };
+        if self.gathering_for().is_some() {
+            open.retain(|queue| queue.action != Action::Ingest);
+        }
+        open
+    }
+
+    /// How long what arrives still gathers before the next ingest bundle.
+    fn gathering_for(&self) -> Option<Duration> {
+        let left = self.gathering.lock().until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Nothing is left in these queues.
+    fn gather_after(&self, queues: &[WorkQueue]) {
+        if queues.iter().any(|queue| queue.action == Action::Ingest) {
+            let mut gathering = self.gathering.lock();
+            gathering.until = gathering.begun.take().map(|begun| begun + self.options.gather);
+        }
+    }
+
+    fn note_begun(&self, bundle: &Bundle) {
+        let options = &self.options;
+        let bytes: u64 = bundle.items.iter().filter_map(|item| item.input.as_ref()).map(|input| input.size_bytes).sum();
+        let is_full = bundle.items.len() >= options.bundle_items || bytes >= options.bundle_bytes / 2;
+        self.gathering.lock().begun = (!is_full).then(Instant::now);
+    }
+
+    async fn wait_for_work(&self, queues: &[WorkQueue], at_most: Duration) {
+        if queues.is_empty() {
+            return tokio::time::sleep(at_most).await;
+        }
+        self.deps.metastore.wait_for_work(queues, at_most).await;
     }
 }
 
 async fn claim(shared: &Shared, queues: Vec<WorkQueue>) -> Result<Option<Bundle>> {
+    if queues.is_empty() {
+        return Ok(None);
+    }
     let options = &shared.options;
     let after = *shared.last_served.lock();
     let request = ClaimRequest {
@@ -269,7 +322,9 @@ async fn claim(shared: &Shared, queues: Vec<WorkQueue>) -> Result<Option<Bundle>
     let bundle = shared.deps.metastore.claim(&request).await?;
     if let Some(bundle) = &bundle {
         *shared.last_served.lock() = Some(bundle.organization);
-        if bundle.queue.action != Action::Ingest {
+        if bundle.queue.action == Action::Ingest {
+            shared.note_begun(bundle);
+        } else {
             shared.upkeep_running.fetch_add(1, Ordering::SeqCst);
         }
     }

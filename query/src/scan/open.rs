@@ -28,7 +28,7 @@ use crate::{Error, Result};
 /// Footers fetched at a time while planning.
 const FOOTERS_TOGETHER: usize = 16;
 /// What is read of a row group at a time is kept in memory up to this size.
-const KEPT_COLUMN_BYTES: u64 = 64 << 10;
+pub(super) const KEPT_COLUMN_BYTES: u64 = 64 << 10;
 /// A decoded footer takes about this many times its encoded size.
 const DECODED_FOOTER_FACTOR: u64 = 6;
 

@@ -25,7 +25,7 @@ use super::ScanRequest;
 use super::blocks::{RowSet, rows_by_pages};
 use super::conditions::index_condition;
 use super::convert::Conversion;
-use super::open::{OpenSegment, SegmentLoader, SegmentReader};
+use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
 use super::pages::{PageRequest, row_group_pages};
 use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, statistics_column};
 use super::repeats::Repeats;
@@ -253,6 +253,9 @@ impl ScanRun {
         let leaves = leaves_of(read, &open);
         let bytes: i64 =
             leaves.iter().map(|leaf| open.reader.metadata().row_group(group).column(*leaf).compressed_size()).sum();
+        // Short columns of a whole row group fit in one batch, and each batch costs something of its own.
+        let is_short = u64::try_from(bytes).is_ok_and(|bytes| bytes <= KEPT_COLUMN_BYTES);
+        let batch_rows = if is_short { open.row_group_rows(group).max(1) } else { self.batch_rows };
         let skips_rows = !matchers.is_empty() || !rows.is_all();
         let (metadata, group_in_metadata) = if skips_rows && bytes > WHOLE_COLUMNS_BYTES {
             let (pages, left) = self.locate_pages(&open, group, &leaves).await?;
@@ -278,7 +281,7 @@ impl ScanRun {
             .with_row_groups(vec![group_in_metadata])
             .with_projection(conversion.mask.clone())
             .with_row_filter(RowFilter::new(matchers))
-            .with_batch_size(self.batch_rows);
+            .with_batch_size(batch_rows);
         if !rows.is_all() {
             builder = builder.with_row_selection(rows.selection());
         }

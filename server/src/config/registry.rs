@@ -160,7 +160,12 @@ pub const KEYS: &[Key] = &[
     key("listen.http_port", Kind::Port, "4318", "OTLP over HTTP."),
     key("listen.api_port", Kind::Port, "8080", "SQL, administration, health, metrics and notifications."),
     key("listen.max_connections", Kind::Count, "4096", "At most this many open connections on each listener."),
-    key("tls.cert", Kind::Path, "", "PEM certificate chain for every listener; reloaded when it changes. Commands on this machine trust it as it is."),
+    key(
+        "tls.cert",
+        Kind::Path,
+        "",
+        "PEM certificate chain for every listener; reloaded when it changes. Commands on this machine trust it as it is.",
+    ),
     key("tls.key", Kind::Path, "", "PEM private key that belongs to `tls.cert`."),
     key("auth.enabled", Kind::Flag, "true", "Ask for an API key. Off only on a loopback address."),
     key("auth.keys", Kind::Text, "", "API keys YAML: a file, or `env:NAME`; unset: those in the metastore only."),

@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use tidemill_scaling::lease::{AloneCrashes, OtherLeases, decide_crash};
 use tidemill_scaling::retry::Verdict;
-use tidemill_types::{Action, ErrorKind, LeaseToken, TimestampNs, WorkId, WorkQueue};
+use tidemill_types::{Action, ErrorKind, LeaseToken, OrganizationId, TimestampNs, WorkId, WorkQueue};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::connection::{execute, query};
 use super::finish::{kill, note_error, release};
 use super::inbox::without_zero;
 use super::organizations::check_open;
-use super::ring::{Choice, Mark};
+use super::ring::{Choice, Found, Mark};
 use crate::encoding::{InputPayload, work_payload};
 use crate::metastore::{Bundle, ClaimRequest, NewInput, NewWork, WorkItem};
 use crate::{Error, MetastoreOptions, Result};
@@ -93,12 +93,28 @@ pub(super) async fn has_expired(client: &impl GenericClient) -> Result<bool> {
     Ok(query(client, "claim", sql, &[]).await?[0].get(0))
 }
 
-/// Looks which organizations have claimable work in a queue, at its best priority.
-pub(super) async fn scan(client: &impl GenericClient, queue: WorkQueue) -> Result<Option<(i16, Vec<Uuid>)>> {
-    let sql = "SELECT best_priority, owner FROM claimable_organizations($1, $2)";
-    let rows = query(client, "claim", sql, &[&queue.code(), &RING_SIZE]).await?;
-    let priority = rows.first().map(|row| row.get(0));
-    Ok(priority.map(|priority| (priority, rows.iter().map(|row| row.get(1)).collect())))
+/// One walk over the index: the first claimable item, then the first of each further organization at its priority. Where dead rows
+/// pile up, walking over them is all that a scan costs, so it tells where it came to.
+const SCAN: &str = "
+    WITH RECURSIVE ring AS (
+      (SELECT priority, organization, runnable_at, id, 1 AS place FROM work
+       WHERE queue = $1 AND runnable_at <= now_ns() AND token IS NULL
+       ORDER BY priority, organization, runnable_at, id LIMIT 1)
+      UNION ALL
+      SELECT next.priority, next.organization, next.runnable_at, next.id, ring.place + 1 FROM ring, LATERAL (
+        SELECT w.priority, w.organization, w.runnable_at, w.id FROM work w
+        WHERE w.queue = $1 AND w.priority = ring.priority AND w.organization > ring.organization
+          AND w.runnable_at <= now_ns() AND w.token IS NULL
+        ORDER BY w.organization, w.runnable_at, w.id LIMIT 1) AS next
+      WHERE ring.place < $2)
+    SELECT priority, organization, runnable_at, id FROM ring";
+
+/// Looks which organizations have claimable work in a queue, at its best priority, and where the first of it stands.
+pub(super) async fn scan(client: &impl GenericClient, queue: WorkQueue) -> Result<Option<Found>> {
+    let rows = query(client, "claim", SCAN, &[&queue.code(), &RING_SIZE]).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let places = rows.iter().map(|row| (OrganizationId(row.get(1)), (row.get(2), row.get(3)))).collect();
+    Ok(Some(Found { priority: first.get(0), places }))
 }
 
 /// Bundle and lease in one statement, whose commit need not be durable. `taken` is `tidemill_scaling::lease::plan_bundle` in SQL: a prefix within the budgets and
@@ -288,7 +304,8 @@ pub(super) async fn count_outcomes(client: &impl GenericClient, queue: i16, repo
         client,
         "count outcomes",
         "INSERT INTO lease_outcomes (queue, day, reported, crashed) \
-         VALUES ($1, (now_ns() / 86400000000000)::integer, $2, $3) \
+         SELECT $1, (now_ns() / 86400000000000)::integer, $2, $3 \
+         WHERE (SELECT set_config('synchronous_commit', 'off', true) IS NOT NULL) \
          ON CONFLICT (queue, day) DO UPDATE SET reported = lease_outcomes.reported + excluded.reported, \
            crashed = lease_outcomes.crashed + excluded.crashed",
         &[&queue, &reported, &crashed],

@@ -20,7 +20,7 @@ mod sweep;
 mod trace_days;
 mod views;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,8 @@ pub struct PostgresMetastore {
     notifier: Arc<Notifier>,
     outcomes: Outcomes,
     rings: Arc<Rings>,
+    /// Held while a queue is scanned.
+    scanning: HashMap<WorkQueue, tokio::sync::Mutex<()>>,
     /// When leases that ran out were last looked for.
     settled: Mutex<Option<Instant>>,
     options: MetastoreOptions,
@@ -132,7 +134,9 @@ impl PostgresMetastore {
             tokio::spawn(notify::run_listen(listen, holder, Arc::clone(&bells), Arc::clone(&rings))),
         ];
         let (outcomes, options) = (Outcomes::default(), options.metastore.clone());
-        Ok(Self { pool, version, holder, bells, notifier, outcomes, rings, settled: Mutex::default(), options, tasks })
+        let scanning = WorkQueue::all().into_iter().map(|queue| (queue, tokio::sync::Mutex::default())).collect();
+        let settled = Mutex::default();
+        Ok(Self { pool, version, holder, bells, notifier, outcomes, rings, scanning, settled, options, tasks })
     }
 
     /// Runs a read-only query and returns its first value as a number: what a scaler's trigger does.
@@ -194,8 +198,7 @@ impl PostgresMetastore {
                 if std::mem::replace(&mut is_scanned, true) {
                     return Ok(None);
                 }
-                let scan = self.rings.scan(queue);
-                scan.finish(claim::scan(client, queue).await?);
+                self.scan(client, queue).await?;
                 continue;
             };
             match claim::lease(client, request, &choice, self.holder).await? {
@@ -207,6 +210,18 @@ impl PostgresMetastore {
             }
         }
         Ok(None)
+    }
+
+    /// Looks what is claimable in a queue. Of those that ask at one time, one looks.
+    async fn scan(&self, client: &Client, queue: WorkQueue) -> Result<()> {
+        let asked = Instant::now();
+        let Some(turn) = self.scanning.get(&queue) else { return Ok(()) };
+        let _turn = turn.lock().await;
+        if !self.rings.is_scanned_since(queue, asked) {
+            let scan = self.rings.scan(queue);
+            scan.finish(claim::scan(client, queue).await?);
+        }
+        Ok(())
     }
 
     async fn claim_from_any(&self, client: &Client, request: &ClaimRequest) -> Result<Option<Bundle>> {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tidemill_types::{OrganizationId, WorkQueue};
-use uuid::Uuid;
 
 /// What a scan found is believed this long,
 const KNOWN_FOR: Duration = Duration::from_millis(250);
@@ -48,6 +47,8 @@ struct Known {
     scans: usize,
     arrived: Vec<Arrival>,
     is_stale: bool,
+    /// When the scan began whose result is the ring.
+    scanned: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -71,6 +72,17 @@ impl Place {
     fn new(organization: OrganizationId) -> Self {
         Self { organization, mark: None, marked: Instant::now() }
     }
+
+    fn found((organization, first): (OrganizationId, Mark)) -> Self {
+        Self { organization, mark: Some(first), marked: Instant::now() }
+    }
+}
+
+/// What a scan found: the best priority that has claimable work, whose it is, and where the first of each stands.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) priority: i16,
+    pub(super) places: Vec<(OrganizationId, Mark)>,
 }
 
 /// What is to be claimed next.
@@ -121,25 +133,19 @@ impl Drop for Scan<'_> {
 }
 
 impl Scan<'_> {
-    /// What it found: the best priority that has claimable work, and whose.
-    pub(super) fn finish(self, found: Option<(i16, Vec<Uuid>)>) {
+    /// What it found; `None` when nothing is claimable.
+    pub(super) fn finish(self, found: Option<Found>) {
         let mut queues = self.rings.queues.lock();
         let known = queues.entry(self.queue).or_default();
-        let (priority, mut organizations) = found.map_or((None, Vec::new()), |(best, owners)| (Some(best), owners));
-        organizations.sort_unstable();
-        let before = known.ring.take().filter(|ring| ring.priority == priority);
-        let places = organizations.into_iter().map(|organization| {
-            let place =
-                before.as_ref().and_then(|ring| Some(ring.places[ring.place(OrganizationId(organization)).ok()?]));
-            place
-                .filter(|place| place.marked.elapsed() < KNOWN_AT_MOST)
-                .unwrap_or(Place::new(OrganizationId(organization)))
-        });
+        let priority = found.as_ref().map(|found| found.priority);
+        let mut places: Vec<Place> = found.into_iter().flat_map(|found| found.places).map(Place::found).collect();
+        places.sort_unstable_by_key(|place| place.organization);
         let known_for = (self.begun.elapsed() * KNOWN_FOR_SCANS).clamp(KNOWN_FOR, KNOWN_AT_MOST);
         let known_for = if known.is_stale { STALE_AFTER } else { known_for };
-        let mut ring = Ring { known_until: Instant::now() + known_for, priority, places: places.collect() };
+        let mut ring = Ring { known_until: Instant::now() + known_for, priority, places };
         known.arrived.iter().for_each(|arrival| ring.offer(arrival));
         known.ring = Some(ring);
+        known.scanned = Some(self.begun);
     }
 }
 
@@ -151,6 +157,12 @@ impl Rings {
         let later = ring.places.iter().find(|place| after.is_none_or(|after| place.organization > after));
         let place = later.or(ring.places.first())?;
         Some(Choice { queue, priority: ring.priority?, organization: place.organization, mark: place.mark })
+    }
+
+    /// Whether a scan of the queue began and ended since then.
+    pub(super) fn is_scanned_since(&self, queue: WorkQueue, since: Instant) -> bool {
+        let queues = self.queues.lock();
+        queues.get(&queue).and_then(|known| known.scanned).is_some_and(|scanned| scanned >= since)
     }
 
     /// The caller begins to scan a queue.
@@ -220,6 +232,7 @@ impl Rings {
 #[cfg(test)]
 mod tests {
     use tidemill_types::{Action, Signal};
+    use uuid::Uuid;
 
     use super::*;
 
@@ -233,6 +246,12 @@ mod tests {
         Arrival { queue: QUEUE, priority, organization: OrganizationId(id(organization)), is_last }
     }
 
+    /// The first of each stands at (1, 1).
+    fn found(priority: i16, organizations: &[u128]) -> Option<Found> {
+        let places = organizations.iter().map(|number| (OrganizationId(id(*number)), (1, 1))).collect();
+        Some(Found { priority, places })
+    }
+
     fn turn(rings: &Rings, after: Option<u128>) -> Option<(i16, u128, Option<Mark>)> {
         let choice = rings.next(QUEUE, after.map(|number| OrganizationId(id(number))))?;
         Some((choice.priority, choice.organization.0.as_u128(), choice.mark))
@@ -242,25 +261,27 @@ mod tests {
     fn the_ring_goes_round_and_drops_who_has_nothing() {
         let rings = Rings::default();
         assert!(rings.next(QUEUE, None).is_none(), "nothing is known");
-        rings.scan(QUEUE).finish(Some((7, vec![id(3), id(1), id(2)])));
+        rings.scan(QUEUE).finish(found(7, &[3, 1, 2]));
         for (after, expected) in [(None, 1), (Some(1), 2), (Some(2), 3), (Some(3), 1)] {
-            assert_eq!(turn(&rings, after), Some((7, expected, None)));
+            assert_eq!(turn(&rings, after), Some((7, expected, Some((1, 1)))));
         }
         let choice = rings.next(QUEUE, Some(OrganizationId(id(1)))).expect("has a turn");
         rings.advance(&choice, (10, 5));
         assert_eq!(turn(&rings, Some(1)), Some((7, 2, Some((10, 5)))));
         rings.exhaust(&choice);
-        assert_eq!(turn(&rings, Some(1)), Some((7, 3, None)));
+        assert_eq!(turn(&rings, Some(1)), Some((7, 3, Some((1, 1)))));
         rings.forget([QUEUE]);
         assert!(rings.next(QUEUE, None).is_none());
     }
 
     #[test]
-    fn marks_outlive_scans_and_arrivals_but_not_what_comes_back() {
+    fn marks_outlive_arrivals_but_not_what_comes_back() {
         let rings = Rings::default();
-        rings.scan(QUEUE).finish(Some((0, vec![id(1)])));
+        let begun = Instant::now();
+        assert!(!rings.is_scanned_since(QUEUE, begun));
+        rings.scan(QUEUE).finish(found(0, &[1]));
+        assert!(rings.is_scanned_since(QUEUE, begun) && !rings.is_scanned_since(QUEUE, Instant::now()));
         rings.advance(&rings.next(QUEUE, None).expect("has a turn"), (10, 5));
-        rings.scan(QUEUE).finish(Some((0, vec![id(1), id(2)])));
         rings.offer(&[arrival(0, 1, true)]);
         assert_eq!(turn(&rings, None), Some((0, 1, Some((10, 5)))));
         rings.offer(&[arrival(0, 1, false)]);
@@ -290,8 +311,8 @@ mod tests {
         assert_eq!(turn(&rings, None), Some((3, 8, None)));
         let scan = rings.scan(QUEUE);
         rings.forget([QUEUE]);
-        scan.finish(Some((3, vec![id(8)])));
-        assert_eq!(turn(&rings, None), Some((3, 8, None)));
+        scan.finish(found(3, &[8]));
+        assert_eq!(turn(&rings, None), Some((3, 8, Some((1, 1)))));
         std::thread::sleep(STALE_AFTER);
         assert!(rings.next(QUEUE, None).is_none(), "it is scanned again");
     }
