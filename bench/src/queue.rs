@@ -10,6 +10,9 @@ use tidemill_store::metastore::{ClaimRequest, NewWork};
 use tidemill_store::postgres::{PostgresMetastore, PostgresOptions};
 use tidemill_types::{Action, OrganizationId, Signal, Tier, WorkQueue};
 
+/// Completions of the latency run are sent this often.
+const COMPLETED_EVERY: Duration = Duration::from_millis(10);
+
 const QUEUE: WorkQueue = WorkQueue { signal: Signal::Logs, action: Action::Compact };
 
 /// What to measure.
@@ -124,6 +127,7 @@ async fn start_latency(
         tokio::spawn(async move {
             let mut delays_ms: Vec<f64> = Vec::with_capacity(total);
             let mut completing = tokio::task::JoinSet::new();
+            let (mut ended, mut batched) = (Vec::new(), Instant::now());
             while delays_ms.len() < total {
                 let Some(bundle) = metastore.claim(&request).await? else {
                     metastore.wait_for_work(&[QUEUE], Duration::from_secs(1)).await;
@@ -132,16 +136,21 @@ async fn start_latency(
                 let now = began.elapsed().as_secs_f64();
                 let sent = bundle.items.iter().filter_map(|item| item.payload["sent"].as_f64());
                 delays_ms.extend(sent.map(|sent| (now - sent) * 1_000.0));
-                // As workers do that have more than one slot, the next claim does not wait for it.
-                let metastore = Arc::clone(&metastore);
-                completing.spawn(async move { metastore.complete(&[bundle.token]).await });
-                while let Some(completed) = completing.try_join_next() {
-                    completed.context("a completion died")??;
+                ended.push(bundle.token);
+                // In batches, as the peer does, and beside the next claim.
+                if batched.elapsed() >= COMPLETED_EVERY {
+                    let (metastore, tokens) = (Arc::clone(&metastore), std::mem::take(&mut ended));
+                    batched = Instant::now();
+                    completing.spawn(async move { metastore.complete(&tokens).await });
+                    while let Some(completed) = completing.try_join_next() {
+                        completed.context("a completion died")??;
+                    }
                 }
             }
             while let Some(completed) = completing.join_next().await {
                 completed.context("a completion died")??;
             }
+            metastore.complete(&ended).await?;
             anyhow::Ok(delays_ms)
         })
     };

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{Error, Result};
 
 /// Inputs up to this size stay in memory.
-const IN_MEMORY_BYTES: u64 = 16 << 20;
+const IN_MEMORY_BYTES: u64 = 8 << 20;
 /// Attempts within one claim, so that a short hiccup does not cost a backoff.
 const ATTEMPTS: u32 = 3;
 

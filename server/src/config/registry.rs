@@ -176,7 +176,7 @@ pub const KEYS: &[Key] = &[
     key(
         "receive.memory",
         Kind::Bytes,
-        "256MiB",
+        "128MiB",
         "Requests in flight hold at most this much memory; beyond it senders are told to slow down.",
     ),
     key("notify.watch", Kind::List, "", "Folders to watch; files named like object keys are ingested."),
@@ -223,7 +223,7 @@ pub const KEYS: &[Key] = &[
     key("worker.signals", Kind::Choices(SIGNALS), "logs,metrics,traces", "Signals that workers serve."),
     key("worker.actions", Kind::Choices(ACTIONS), "ingest,compact,rollup", "Actions that workers perform."),
     key("worker.count", Kind::Count, "2", "Bundles worked on at the same time."),
-    key("worker.memory", Kind::Bytes, "128MiB", "Memory for encoding one bundle before it spills to the data folder."),
+    key("worker.memory", Kind::Bytes, "64MiB", "Memory for encoding one bundle before it spills to the data folder."),
     key("worker.bundle_bytes", Kind::Bytes, "64MiB", "An ingest bundle takes inputs up to this size together."),
     key(
         "worker.lease",
