@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
 
+import grpc
 import pytest
 import requests
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from support import lake, otlp
 from support.processes import wait_until
@@ -93,7 +96,7 @@ def test_organizations_see_nothing_of_each_other(mill: Tidemill) -> None:
 
 @pytest.mark.slow
 def test_a_deleted_organization_leaves_nothing(mill: Tidemill) -> None:
-    mill.configure(sweep__interval="1s", sweep__raw_grace="1s", sweep__replaced_grace="1s")
+    mill.configure(sweep__interval="1s", sweep__raw_grace="1s", sweep__replaced_grace="1s", query__timeout="1s")
     mill.start()
     assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200
     mill.drain()
@@ -154,6 +157,110 @@ def test_sql_from_the_command_line(mill: Tidemill) -> None:
     assert "number" in json.dumps(keys)
     wrong = mill.cli("sql", "SELECT nonsense FROM logs", check=False)
     assert wrong.returncode == 3 and "nonsense" in wrong.stderr
+
+
+def test_what_the_reader_of_an_answer_must_know_is_said(mill: Tidemill) -> None:
+    mill.start()
+    assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200
+    mill.drain()
+    query = "SELECT attr('numbre') FROM logs"
+    answer = mill.session.post(mill.url("api", "/api/v1/sql"), json={"query": query}, timeout=30)
+    assert answer.status_code == 200 and "numbre" in answer.headers["x-tidemill-warning"]
+    for where in ("of the server", "here"):
+        asked = mill.cli("sql", query)
+        assert asked.stderr.startswith("warning: ") and "numbre" in asked.stderr, where
+        assert mill.cli("sql", "SELECT attr('number') FROM logs").stderr == "", where
+        mill.stop()
+
+
+def test_whoever_stops_reading_is_not_an_error(mill: Tidemill) -> None:
+    """`tidemill … | head` ends when `head` does, and a server outlives the reader of its log."""
+    mill.start()
+    assert mill.push("logs", otlp.logs(list(range(2000)))).status_code == 200
+    mill.drain()
+    # More rows than could be printed in the time that this may take.
+    query = "SELECT a.body FROM logs a, logs b, logs c, logs d"
+    for flags in ("", "--output json", "--output csv"):
+        done = subprocess.run(
+            f"{binary()} sql '{query}' {flags} | head -n 3; exit ${{PIPESTATUS[0]}}",
+            shell=True, executable="/bin/bash", env=mill.environment, cwd=mill.folder, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), flags
+        assert len(done.stdout.splitlines()) == 3, flags
+    mill.stop()
+
+    reader, writer = os.pipe()
+    mill.environment["TIDEMILL_LOG_LEVEL"] = "debug"
+    (mill.data / "ports.json").unlink(missing_ok=True)
+    mill.process = subprocess.Popen([str(binary()), "up"], stdout=writer, stderr=writer, env=mill.environment, cwd=mill.folder)
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
+    wait_until(mill.read_ports, at_most_s=30, what="tidemill up", alive=mill.process)
+    assert mill.push("logs", otlp.logs([9999])).status_code == 200
+    mill.drain()
+    assert mill.stop() == 0
+
+
+def test_a_single_role_is_commanded_through_its_metastore(mill: Tidemill) -> None:
+    mill.process = subprocess.Popen(
+        [str(binary()), "receive"], env=mill.environment, cwd=mill.folder, stdout=subprocess.DEVNULL, stderr=mill.log.open("w")
+    )
+    wait_until(mill.read_ports, at_most_s=30, what="the receiver", alive=mill.process, log=mill.log)
+    mill.cli("org", "create", "shop")
+    key = mill.cli("key", "create", "--organization", "shop").stdout.strip()
+    assert mill.push("logs", otlp.logs([1]), x_api_key=key).status_code == 200
+    assert [entry["state"] for entry in mill.rows("inbox")] == ["waiting"]
+
+
+def test_a_file_that_is_refused_does_not_stop_the_others(mill: Tidemill) -> None:
+    mill.start()
+    line = json.dumps({"timestamp": int(time.time() * 1000), "message": "ground"})
+    texts = {"logs_1.json": line, "logs_2.json": "", "logs_3.json": line + " "}
+    for name, text in texts.items():
+        (mill.folder / name).write_text(text)
+    done = mill.cli("load", *texts, "--output", "json", check=False)
+    assert done.returncode == 3 and "1 of 3" in done.stderr, done.stderr
+    first, empty, last = json.loads(done.stdout)
+    assert "empty" in empty["refused"] and not first["refused"] and not last["refused"]
+    assert mill.count("logs") == 2
+
+
+def test_each_otlp_port_takes_grpc_and_http(mill: Tidemill) -> None:
+    mill.start()
+    headers = {"content-type": "application/x-protobuf", **mill.headers}
+    assert requests.post(mill.url("grpc", "/v1/logs"), data=otlp.logs([1]), headers=headers, timeout=30).status_code == 200
+    with grpc.insecure_channel(f"127.0.0.1:{mill.ports['http']}", [("grpc.enable_http_proxy", 0)]) as channel:
+        request = otlp.REQUESTS["logs"].FromString(otlp.logs([2]))
+        LogsServiceStub(channel).Export(request, timeout=30, metadata=list(mill.headers.items()))
+    lost = requests.get(mill.url("http", "/"), timeout=30)
+    assert lost.status_code == 404 and "/v1/logs" in lost.text
+    mill.drain()
+    lake.assert_each_once(mill, "logs", {1, 2})
+
+
+def test_redrive_says_what_is_no_dead_letter(mill: Tidemill) -> None:
+    mill.start()
+    done = mill.cli("queue", "redrive", "4711", check=False)
+    assert done.returncode == 4 and "dead letter" in done.stderr
+    assert mill.cli("queue", "redrive", "--all").returncode == 0
+
+
+def test_doctor_looks_at_what_profiles_name(mill: Tidemill) -> None:
+    mill.start()
+    mill.stop()
+    profile = {"organization_id": mill.organization, "cloud_provider": "aws", "region": "us-east-1", "use_path_style": True}
+    path = mill.folder / "profiles.yaml"
+    path.write_text(json.dumps([{**profile, "bucket": "nowhere", "endpoint": "http://127.0.0.1:9"}]))
+    mill.configure(storage__profiles=path)
+    mill.environment |= {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    done = mill.cli("doctor", "--output", "json", check=False)
+    bad = [check for check in json.loads(done.stdout) if not check["is_good"]]
+    assert done.returncode == 7 and len(bad) == 1, done.stdout
+    assert "nowhere" in bad[0]["found"] and "endpoint" in bad[0]["fix"]
+    path.write_text(json.dumps([{**profile, "buckte": "nowhere"}]))
+    done = mill.cli("doctor", check=False)
+    assert done.returncode == 7 and "profiles.yaml:1:" in done.stdout and "buckte" in done.stdout
 
 
 def test_a_query_is_cancelled_when_its_client_goes(mill: Tidemill) -> None:

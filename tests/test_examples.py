@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,13 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 def test_the_sdk_program_arrives(mill: Tidemill) -> None:
     mill.start()
-    done = subprocess.run([sys.executable, str(EXAMPLES / "sdk.py")], env=mill.exporter_environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    # Just what a person would paste.
+    lines = re.findall(r"^export OTEL_.*$", mill.log.read_text(), re.M)
+    assert len(lines) == 3
+    script = "\n".join([*lines, shlex.join([sys.executable, str(EXAMPLES / "sdk.py")])])
+    environment = {name: value for name, value in mill.environment.items() if not name.startswith("TIDEMILL_")}
+    done = subprocess.run(["bash", "-ec", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
     mill.drain()
     mine = "WHERE service_name = 'example'"
     assert mill.sql(f"SELECT count(*) AS n FROM logs {mine}") == [{"n": 10}]

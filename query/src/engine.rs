@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::plan::{Parts, Plan, Started, Work};
-use crate::run::{AbortOnDrop, End, channel, forward};
+use crate::run::{AbortOnDrop, End, channel, forward, guarded};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
 use crate::statement::{Statement, parse_statement};
@@ -130,8 +130,8 @@ impl QueryEngine {
         let told_end = end.clone();
         let task = self.runtime().spawn(async move {
             let _slot = slot;
-            let started = tokio::time::timeout_at(deadline, plan.start(deadline)).await;
-            match started.unwrap_or(Err(Error::TimeLimit { limit: limits.time })) {
+            let started = guarded(tokio::time::timeout_at(deadline, plan.start(deadline))).await;
+            match started.and_then(|it| it.unwrap_or(Err(Error::TimeLimit { limit: limits.time }))) {
                 Err(error) => drop(tell.send(Err(error))),
                 Ok(Started { schema, first, rest }) => {
                     if tell.send(Ok((schema, first))).is_ok() {

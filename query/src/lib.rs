@@ -16,6 +16,7 @@ mod error;
 mod functions;
 mod limits;
 mod listing;
+mod once;
 mod plan;
 mod run;
 mod session;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::auth::issue_key;
 use crate::error::{Error, Result};
-use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, parse_mappings, parse_profiles};
+use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, parse_mappings, storable_profiles};
 
 /// At most this many rows are listed at once.
 pub const MAX_ROWS: usize = 10_000;
@@ -318,13 +318,27 @@ impl Admin {
     /// # Errors
     /// `Conflict` when the name or id is taken; `Invalid` for a name that could be taken for an id or is unprintable.
     pub async fn create_organization(&self, name: &str, id: Option<OrganizationId>) -> Result<Organization> {
-        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) || name.parse::<Uuid>().is_ok() {
+        let is_printable = name.trim() == name && !name.chars().any(char::is_control);
+        if name.is_empty() || name.len() > 100 || !is_printable || name.parse::<Uuid>().is_ok() {
             return Err(Error::invalid(format!(
-                "{name:?} is no name for an organization: 1 to 100 printable bytes, not a UUID"
+                "{name:?} is no name for an organization: 1 to 100 printable bytes, no blank at either end, not a UUID"
             )));
         }
+        let given = id;
         let id = id.unwrap_or_else(|| OrganizationId(Uuid::new_v4()));
-        Ok(self.metastore.create_organization(id, name).await?)
+        match self.metastore.create_organization(id, name).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let all = self.organizations().await?;
+                let taken = all.iter().find(|it| it.name == name || Some(it.id) == given);
+                let Some(taken) = taken else { return Err(error.into()) };
+                let whose = format!("there is an organization {:?} with the id {}", taken.name, taken.id);
+                let error = Error::new(ErrorKind::Conflict, whose);
+                let hint =
+                    "it is being deleted; its name and id are free once its objects are gone (`tidemill org list`)";
+                Err(if taken.deleting { error.with_hint(hint) } else { error })
+            }
+            created => Ok(created?),
+        }
     }
 
     /// Changes retention and limits.
@@ -351,7 +365,7 @@ impl Admin {
     pub async fn delete_organization(&self, named: &str) -> Result<Organization> {
         let organization = self.organization(named).await?;
         self.metastore.delete_organization(organization.id).await?;
-        Ok(organization)
+        Ok(Organization { deleting: true, ..organization })
     }
 
     /// The keys of one organization, or all.
@@ -396,11 +410,11 @@ impl Admin {
     pub async fn store_document(&self, name: &str, label: &str, text: &str) -> Result<()> {
         one_of("document", name, DOCUMENTS)?;
         let checked = match name {
-            MAPPINGS_DOCUMENT => parse_mappings(label, text).map(drop),
-            _ => parse_profiles(label, text).map(drop),
+            MAPPINGS_DOCUMENT => parse_mappings(label, text).map(|_| text.to_owned()),
+            _ => storable_profiles(label, text),
         };
-        checked.map_err(|problems| Error::invalid(problems.to_string()))?;
-        Ok(self.metastore.store_document(name, text).await?)
+        let stored = checked.map_err(|problems| Error::invalid(problems.to_string()))?;
+        Ok(self.metastore.store_document(name, &stored).await?)
     }
 
     /// Revokes a key by its public id.

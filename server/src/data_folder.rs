@@ -66,8 +66,10 @@ impl DataFolder {
     /// The folder that could not be made.
     pub fn create(&self) -> Result<()> {
         for folder in [self.root.clone(), self.objects()] {
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| Error::io(format!("creating {}", folder.display()), error))?;
+            std::fs::create_dir_all(&folder).map_err(|error| {
+                Error::io(format!("creating {}", folder.display()), error)
+                    .with_hint("this user must be able to write there; or choose another folder with --data-dir")
+            })?;
         }
         Ok(())
     }
@@ -110,8 +112,13 @@ impl DataFolder {
     /// # Errors
     /// `Conflict` while another runs on it.
     pub fn lock(&self) -> Result<DataFolderLock> {
-        DataFolderLock::acquire(&self.root)
-            .map_err(|error| Error::from(error).with_hint("stop it, or choose another folder with --data-dir"))
+        DataFolderLock::acquire(&self.root).map_err(|error| {
+            let hint = match error.kind() {
+                ErrorKind::Conflict => "stop it, or choose another folder with --data-dir",
+                _ => "this user must be able to write there; or choose another folder with --data-dir",
+            };
+            Error::from(error).with_hint(hint)
+        })
     }
 
     /// Empties the server's spool folder, and deletes those of processes that are gone: what a killed process left there belongs
@@ -163,6 +170,11 @@ impl DataFolder {
         let ports: Ports = serde_json::from_str(&text).ok()?;
         // A killed process leaves its file behind.
         Some(ports).filter(|ports| is_process_alive(ports.pid))
+    }
+
+    /// Whether a whole server ever ran here, whose commands have a key, be it that another user may not read it.
+    pub fn has_operator_key(&self) -> bool {
+        self.operator_key_file().exists()
     }
 
     /// The key by which commands on this machine call the server as an operator.

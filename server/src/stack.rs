@@ -102,17 +102,11 @@ pub async fn open_existing_metastore(config: &Config) -> Result<Arc<dyn Metastor
     open_metastore(config).await
 }
 
-/// Opens every bucket that the configuration names.
+/// Opens the bucket that serves organizations without a storage profile; returns its name.
 ///
 /// # Errors
-/// Those of the stores, with what to check.
-pub async fn open_buckets(config: &Config) -> Result<Buckets> {
-    let buckets = Buckets::new();
-    open_default_bucket(config, &buckets).await?;
-    Ok(buckets)
-}
-
-async fn open_default_bucket(config: &Config, buckets: &Buckets) -> Result<String> {
+/// Those of the store, with what to check.
+pub async fn open_default_bucket(config: &Config, buckets: &Buckets) -> Result<String> {
     match config.optional("storage.url") {
         None => {
             let store = FolderStore::open(&DataFolder::new(config.data_dir()).objects())?;

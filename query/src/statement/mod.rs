@@ -8,8 +8,10 @@ mod rewrite;
 
 use std::collections::BTreeSet;
 
+use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as ParsedStatement};
 use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::parser::ParserError;
 use tidemill_types::Signal;
 
 use crate::attributes::AttributeKey;
@@ -52,7 +54,7 @@ pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
             text.len()
         )));
     }
-    let invalid = |error: datafusion::error::DataFusionError| Error::statement(error.strip_backtrace());
+    let invalid = |error: DataFusionError| Error::statement(syntax_problem(&error));
     let mut parser = DFParserBuilder::new(text).build().map_err(invalid)?;
     let mut statements = parser.parse_statements().map_err(invalid)?;
     let parsed = match (statements.pop_front(), statements.len()) {
@@ -64,6 +66,17 @@ pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
         ParsedStatement::Statement(statement) => read_sql(*statement),
         ParsedStatement::Explain(explain) => read_explain(explain),
         other => Err(check::refused(&other.to_string())),
+    }
+}
+
+/// What a parser says, without the names of the types that it says it with.
+fn syntax_problem(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::SQL(problem, _) => match problem.as_ref() {
+            ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "the statement is nested too deeply".to_owned(),
+        },
+        other => other.strip_backtrace(),
     }
 }
 

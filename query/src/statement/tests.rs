@@ -34,6 +34,16 @@ fn reading_statements_are_allowed() {
 }
 
 #[test]
+fn what_is_no_sql_is_told_with_its_place() {
+    assert_eq!(problem("SELEC 1"), "Expected: an SQL statement, found: SELEC at Line: 1, Column: 1");
+    assert!(
+        problem("SELECT 'a").starts_with("Unterminated string literal at Line: 1, Column: 8"),
+        "{}",
+        problem("SELECT 'a")
+    );
+}
+
+#[test]
 fn everything_else_is_refused() {
     for text in [
         "INSERT INTO logs VALUES (1)",

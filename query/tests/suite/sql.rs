@@ -179,6 +179,19 @@ async fn limits_hold() {
         Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
     };
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    // A join without equality whose one side does not fit: neither a panic nor rows that are there twice.
+    let limits = QueryLimits { memory_bytes: 4 << 20, ..QueryLimits::default() };
+    for kind in ["JOIN", "LEFT JOIN", "FULL JOIN"] {
+        let joined = format!(
+            "SELECT count(*) FROM (SELECT a.body AS x, b.body AS y FROM logs a JOIN logs b ON a.body <> b.body) c {kind} logs d ON d.body <> c.x"
+        );
+        let error = match world.engine.sql(world.organization, &joined, limits).await {
+            Err(error) => error,
+            Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
+        };
+        assert_eq!(error.kind(), ErrorKind::Busy, "{kind}: {error}");
+        assert!(error.to_string().contains("query.memory"), "{kind}: {error}");
+    }
     let limits = QueryLimits { time: std::time::Duration::from_secs(1_800), ..QueryLimits::default() };
     assert_eq!(
         world.engine.sql(world.organization, "SELECT 1", limits).await.expect_err("too long").kind(),

@@ -9,7 +9,7 @@ use crate::admin::{MAX_ROWS, QueueRequest};
 use crate::cli::GlobalOptions;
 use crate::client::Target;
 use crate::error::{Error, Result};
-use crate::output::{Output, Table, asked_rows, print, print_list};
+use crate::output::{Output, Table, asked_rows, print, print_list, say};
 use crate::present::{first_line, when};
 
 /// Which work; without a subcommand it is listed.
@@ -83,8 +83,17 @@ pub async fn redrive(global: &GlobalOptions, target: &Target, ids: Vec<i64>, all
     if ids.is_empty() && !all {
         return Err(Error::invalid("say which dead letters: their ids, or --all"));
     }
+    let asked = ids.len() as u64;
     let ids = if all { None } else { Some(ids.into_iter().map(WorkId).collect()) };
     let redriven = target.redrive(ids).await?;
+    if !all && redriven == 0 {
+        return Err(
+            Error::new(ErrorKind::NotFound, "none of these is a dead letter").with_hint("tidemill queue --dead")
+        );
+    }
+    if !all && redriven < asked {
+        say!("{} of these are no dead letters", asked - redriven);
+    }
     print(global.output, &json!({ "redriven": redriven }), |_| {
         let mut table = Table::new(&["REDRIVEN"]);
         table.row(vec![redriven.to_string()]);

@@ -50,6 +50,11 @@ impl Kind {
             Self::Choice(choices) => format!("one of {}", choices.join(", ")),
         }
     }
+
+    /// Whether it takes several values.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::List | Self::Choices(_))
+    }
 }
 
 /// One configuration key.
@@ -237,7 +242,12 @@ pub const KEYS: &[Key] = &[
         "",
         "Attribute keys that always get a column of their own, before the frequent ones.",
     ),
-    key("query.memory", Kind::Bytes, "512MiB", "Memory of all queries together."),
+    key(
+        "query.memory",
+        Kind::Bytes,
+        "512MiB",
+        "One query sorts, joins and groups in this much memory, and spills to the data folder beyond it.",
+    ),
     key(
         "query.timeout",
         Kind::Duration,
