@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ import requests
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from support import lake, otlp
-from support.processes import wait_until
+from support.processes import free_port, start, stop, tail, wait_until
 from support.server import Tidemill, binary
 
 
@@ -202,15 +203,42 @@ def test_whoever_stops_reading_is_not_an_error(mill: Tidemill) -> None:
     assert mill.stop() == 0
 
 
-def test_a_single_role_is_commanded_through_its_metastore(mill: Tidemill) -> None:
-    mill.process = subprocess.Popen(
-        [str(binary()), "receive"], env=mill.environment, cwd=mill.folder, stdout=subprocess.DEVNULL, stderr=mill.log.open("w")
-    )
-    wait_until(mill.read_ports, at_most_s=30, what="the receiver", alive=mill.process, log=mill.log)
-    mill.cli("org", "create", "shop")
-    key = mill.cli("key", "create", "--organization", "shop").stdout.strip()
-    assert mill.push("logs", otlp.logs([1]), x_api_key=key).status_code == 200
-    assert [entry["state"] for entry in mill.rows("inbox")] == ["waiting"]
+class Role:
+    """One role of an installation as a process of its own; ends with SIGTERM when the block does."""
+
+    def __init__(self, mill: Tidemill, *arguments: str):
+        self.mill, self.log = mill, mill.folder / f"{arguments[0]}.log"
+        self.process = start([str(binary()), *arguments], self.log, env=mill.environment, cwd=mill.folder)
+
+    def __enter__(self) -> str:
+        """The address of its API."""
+        ready = lambda: re.search(r"health and metrics at (\S+)", self.log.read_text())
+        return wait_until(ready, at_most_s=30, what="the role", alive=self.process, log=self.log).group(1)
+
+    def __exit__(self, *_: object) -> None:
+        assert stop(self.process) == 0, tail(self.log)
+
+
+def test_roles_work_alone_and_together(any_mill: Tidemill) -> None:
+    mill = any_mill
+    with Role(mill, "receive"):
+        mill.read_ports()
+        # A role has no key for commands, so they go to the metastore itself.
+        mill.cli("org", "create", "shop")
+        key = {"x-api-key": mill.cli("key", "create", "--organization", "shop").stdout.strip()}
+        for signal_name in ("logs", "metrics"):
+            assert mill.push(signal_name, otlp.ENCODE[signal_name]([1, 2, 3]), x_api_key=key["x-api-key"]).status_code == 200
+        with Role(mill, "worker", "--signal", "logs", "--action", "ingest"):
+            waiting = lambda: {entry["signal"] for entry in mill.waiting()}
+            wait_until(lambda: waiting() == {"metrics"}, at_most_s=30, what="the logs to be ingested")
+        with Role(mill, "query") as api:
+            answer = requests.post(f"{api}/api/v1/sql", data="SELECT count(*) AS n FROM logs", headers=key, timeout=30)
+            assert answer.json() == {"n": 3}
+            assert requests.get(f"{api}/readyz", timeout=30).status_code == 200
+        assert waiting() == {"metrics"}, "it was restricted to logs"
+        with Role(mill, "worker", "--signal", "metrics"), Role(mill, "notify"), Role(mill, "sweeper"):
+            wait_until(lambda: not mill.waiting(), at_most_s=30, what="the metrics to be ingested")
+    assert list(mill.data.glob("spool-*")) == []
 
 
 def test_a_file_that_is_refused_does_not_stop_the_others(mill: Tidemill) -> None:
@@ -279,3 +307,24 @@ def test_a_query_is_cancelled_when_its_client_goes(mill: Tidemill) -> None:
         return ticks() - before < 15
 
     wait_until(rests, at_most_s=20, what="the query to end", alive=mill.process, log=mill.log)
+
+
+@pytest.mark.slow
+def test_what_it_tells_of_itself_is_not_told_of_again(mill: Tidemill) -> None:
+    """A server that exports everything to itself does not trace its own exports, nor their ingestion."""
+    mill.start().stop()
+    key = mill.headers["x-api-key"]
+    port = free_port()
+    mill.configure(
+        listen__http_port=port, telemetry__otlp_export=f"http://127.0.0.1:{port}", telemetry__otlp_headers=f"x-api-key={key}", telemetry__sample=1
+    )  # fmt: skip
+    mill.start()
+    for number in range(5):
+        assert mill.push("logs", otlp.logs([number])).status_code == 200
+    told = lambda table: {row["name"]: row["n"] for row in mill.sql(f"SELECT name, count(*) AS n FROM {table} WHERE service_name = 'tidemill' GROUP BY 1")}
+    wait_until(lambda: told("spans").get("POST /v1/logs") == 5, at_most_s=30, what="the traces of the pushes", every_s=0.2)
+    # Two rounds of exports later.
+    wait_until(lambda: told("metrics").get("tidemill.receive.requests", 0) >= 2, at_most_s=60, what="metrics", every_s=0.2)
+    spans = told("spans")
+    assert spans["POST /v1/logs"] == 5 and spans["commit pushes"] <= 5
+    assert not {"POST /v1/traces", "POST /v1/metrics", "ingest traces", "ingest metrics"} & spans.keys(), spans

@@ -138,8 +138,7 @@ impl Merge {
             None => {
                 let names: Vec<String> = KEYS.iter().map(Key::environment).collect();
                 let near = nearest(name, names.iter().map(String::as_str));
-                self.problems
-                    .push(format!("{origin}: no such setting; nearest is {near}; all are listed in docs/config.md"));
+                self.problems.push(format!("{origin}: no such setting{near}; all are listed in docs/config.md"));
             }
         }
     }
@@ -184,9 +183,9 @@ fn unknown_key(name: &str, origin: &Origin) -> String {
     if siblings.is_empty() {
         let mut sections: Vec<&str> = KEYS.iter().map(|key| key.name.split('.').next().unwrap_or(key.name)).collect();
         sections.dedup();
-        format!("{origin}: unknown key {name}; nearest is {near}; sections are {}", sections.join(", "))
+        format!("{origin}: unknown key {name}{near}; sections are {}", sections.join(", "))
     } else {
-        format!("{origin}: unknown key {name}; nearest is {near}; allowed here: {}", siblings.join(", "))
+        format!("{origin}: unknown key {name}{near}; allowed here: {}", siblings.join(", "))
     }
 }
 
@@ -245,8 +244,13 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
-fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
-    candidates.min_by_key(|candidate| edit_distance(name, candidate)).unwrap_or("")
+/// `; nearest is x`, where one of `candidates` may well be meant.
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    let distances = candidates.map(|candidate| (edit_distance(name, candidate), candidate));
+    match distances.min() {
+        Some((distance, candidate)) if distance <= 2.max(name.len() / 3) => format!("; nearest is {candidate}"),
+        _ => String::new(),
+    }
 }
 
 /// Levenshtein's distance, one row at a time.

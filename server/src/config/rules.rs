@@ -77,6 +77,16 @@ impl Rules<'_> {
         {
             self.add("storage.url", problem);
         }
+        for name in ["metastore.url", "metastore.listen_url"] {
+            // As the driver reads it; what is wrong in detail, it says when it connects.
+            let is_address = |dsn: &str| match dsn.split_once("://") {
+                Some((scheme, _)) => ["postgres", "postgresql"].contains(&scheme),
+                None => dsn.contains('='),
+            };
+            if config.optional(name).is_some_and(|dsn| !is_address(dsn)) {
+                self.add(name, "is no address of PostgreSQL, such as postgres://user:password@host/database");
+            }
+        }
         for name in ["storage.endpoint", "notify.sqs_endpoint", "notify.sns_endpoint", "telemetry.otlp_export"] {
             if let Some(url) = config.optional(name)
                 && !is_web_address(url)
@@ -183,7 +193,7 @@ mod tests {
             ("worker.count", "0"),
             ("storage.url", "lake"),
             ("storage.secret_access_key", "hunter2"),
-            ("metastore.listen_url", "postgres://mill:hunter2@db/mill"),
+            ("metastore.listen_url", "mysql://mill:hunter2@db/mill"),
             ("telemetry.otlp_export", "collector:4318"),
             ("telemetry.otlp_headers", "hunter2"),
             ("log.level", "loud=3=4"),
@@ -201,12 +211,13 @@ mod tests {
             "s3://bucket",
             "storage.access_key_id and",
             "means nothing without metastore.url",
+            "metastore.listen_url: is no address of PostgreSQL",
             "telemetry.otlp_export: is no http://",
             "name=value",
             "log.level",
             "receive.max_request",
             "sweep.full_interval",
-            "14 problems",
+            "15 problems",
         ] {
             assert!(error.contains(word), "{word}: {error}");
         }

@@ -45,7 +45,7 @@ impl Demo {
     /// Those of the metastore.
     pub async fn prepare(admin: &Admin) -> Result<Self> {
         let all = admin.organizations().await?;
-        let find = |name: &str| all.iter().find(|it| it.name == name).map(|it| it.id);
+        let find = |name: &str| all.iter().find(|it| it.name == name && !it.deleting).map(|it| it.id);
         let own = match find(OWN_ORGANIZATION) {
             Some(found) => found,
             None => {
@@ -70,7 +70,8 @@ impl Demo {
     /// # Errors
     /// Those of pushing; `Invalid` when a part was refused.
     pub async fn load_capture(&self, admin: &Admin, door: &OwnDoor) -> Result<()> {
-        if let Some(when) = admin.metastore.document(LOADED_DOCUMENT).await? {
+        let loaded = format!("{LOADED_DOCUMENT}-{}", self.shown);
+        if let Some(when) = admin.metastore.document(&loaded).await? {
             say!("The capture was loaded at the first start ({when}).");
             return Ok(());
         }
@@ -88,19 +89,20 @@ impl Demo {
         }
         progress.finish();
         self.wait_until_queryable(admin).await?;
-        admin.metastore.store_document(LOADED_DOCUMENT, &crate::present::when(now)).await?;
+        admin.metastore.store_document(&loaded, &crate::present::when(now)).await?;
         Ok(())
     }
 
     /// The time that the capture's end is moved to. A start after one that was cut off takes the same, so that what was loaded
     /// already is known again and not stored twice.
     async fn capture_time(&self, admin: &Admin) -> Result<TimestampNs> {
-        let begun = admin.metastore.document(BEGUN_DOCUMENT).await?;
+        let note = format!("{BEGUN_DOCUMENT}-{}", self.shown);
+        let begun = admin.metastore.document(&note).await?;
         if let Some(begun) = begun.and_then(|text| text.parse().ok()) {
             return Ok(TimestampNs(begun));
         }
         let now = admin.metastore.now().await?;
-        admin.metastore.store_document(BEGUN_DOCUMENT, &now.0.to_string()).await?;
+        admin.metastore.store_document(&note, &now.0.to_string()).await?;
         Ok(now)
     }
 
