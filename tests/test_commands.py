@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -119,7 +120,11 @@ def test_status_and_doctor_speak(mill: Tidemill) -> None:
     assert mill.session.get(mill.url("api", "/healthz"), timeout=5).status_code == 200
     assert mill.session.get(mill.url("api", "/readyz"), timeout=5).status_code == 200
     metrics = mill.session.get(mill.url("api", "/metrics"), timeout=5).text
-    assert "tidemill_" in metrics
+    told = set(re.findall(r"^# TYPE (\S+) ", metrics, re.M))
+    page = (Path(__file__).parents[1] / "docs/operations.md").read_text()
+    assert set(re.findall(r"`(tidemill_\w+)`", page)) == told
+    # Each metric has its head once, and its samples below it.
+    assert len(re.findall(r"^# TYPE ", metrics, re.M)) == len(told)
 
 
 def test_a_cut_list_says_so(mill: Tidemill) -> None:

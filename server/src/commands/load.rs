@@ -263,23 +263,56 @@ async fn wait(door: &Door, loaded: &[(PathBuf, Outcome)]) -> Result<Vec<InboxEnt
         Door::Server(_) => None,
     };
     let progress = Progress::items("making queryable", ids.len() as u64);
-    let request = InboxRequest { state: None, limit: Some(MAX_ROWS) };
-    let entries = loop {
-        let entries = target.inbox(&request).await?;
-        let is_open = |entry: &&InboxEntry| entry.state != "dead" && entry.work.is_some_and(|work| ids.contains(&work));
-        let open = entries.iter().filter(is_open).count() as u64;
-        progress.set(ids.len() as u64 - open);
-        if open == 0 {
-            break entries;
+    let mut open = ids.clone();
+    while !open.is_empty() {
+        open = still_open(&target, open).await?;
+        progress.set((ids.len() - open.len()) as u64);
+        if !open.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    }
     progress.finish();
     if let Some((handle, task)) = worker {
         handle.stop();
         task.await.map_err(|error| Error::caused(ErrorKind::Internal, "the worker", error))?;
     }
-    Ok(entries.into_iter().filter(|entry| keys.contains(entry.object_key.as_str())).collect())
+    let entries = target.inbox(&whole_inbox()).await?;
+    if entries.len() < MAX_ROWS {
+        return Ok(entries.into_iter().filter(|entry| keys.contains(entry.object_key.as_str())).collect());
+    }
+    let mut refusals = Vec::new();
+    for key in keys {
+        let request = InboxRequest { object_key: Some(key.to_owned()), ..InboxRequest::default() };
+        refusals.extend(target.inbox(&request).await?);
+    }
+    Ok(refusals)
+}
+
+fn whole_inbox() -> InboxRequest {
+    InboxRequest { limit: Some(MAX_ROWS), ..InboxRequest::default() }
+}
+
+/// Those of `open` that are neither queryable nor dead yet.
+async fn still_open(target: &Target, open: HashSet<WorkId>) -> Result<HashSet<WorkId>> {
+    let is_open = |entry: &InboxEntry| entry.state != "dead" && entry.work.is_some_and(|work| open.contains(&work));
+    let entries = target.inbox(&whole_inbox()).await?;
+    let mut left: HashSet<WorkId> =
+        entries.iter().filter(|entry| is_open(entry)).filter_map(|entry| entry.work).collect();
+    if entries.len() < MAX_ROWS {
+        return Ok(left);
+    }
+    // The list was cut, so an input that it lacks may wait behind it. The oldest is done first: while it is not, none is asked for.
+    let listed: HashSet<WorkId> = entries.iter().filter_map(|entry| entry.work).collect();
+    let mut unlisted: Vec<WorkId> = open.iter().filter(|work| !listed.contains(work)).copied().collect();
+    unlisted.sort_by_key(|work| work.0);
+    for (place, work) in unlisted.iter().enumerate() {
+        let request = InboxRequest { work: Some(*work), ..InboxRequest::default() };
+        if target.inbox(&request).await?.iter().any(is_open) {
+            left.extend(&unlisted[place..]);
+            break;
+        }
+    }
+    Ok(left)
 }
 
 fn start_worker(here: &Here) -> Result<(worker::WorkerHandle, tokio::task::JoinHandle<()>)> {

@@ -5,7 +5,7 @@ use serde_json::json;
 use tidemill_store::metastore::QueueEntry;
 use tidemill_types::{Action, ErrorKind, Signal, WorkId};
 
-use crate::admin::{MAX_ROWS, QueueRequest};
+use crate::admin::QueueRequest;
 use crate::cli::GlobalOptions;
 use crate::client::Target;
 use crate::error::{Error, Result};
@@ -62,12 +62,12 @@ pub async fn run(global: &GlobalOptions, target: &Target, options: QueueOptions)
     let QueueOptions { command, signal, action, dead, limit } = options;
     match command {
         None | Some(QueueCommand::List) => {
-            let request = QueueRequest { signal, action, dead, limit: asked_rows(limit) };
+            let request = QueueRequest { signal, action, dead, limit: asked_rows(limit), ..QueueRequest::default() };
             print_list(global.output, target.queue(&request).await?, limit, table)
         }
         Some(QueueCommand::Show { id }) => {
-            let request = QueueRequest { limit: Some(MAX_ROWS), ..QueueRequest::default() };
-            let entry = target.queue(&request).await?.into_iter().find(|entry| entry.id == WorkId(id));
+            let request = QueueRequest { work: Some(WorkId(id)), ..QueueRequest::default() };
+            let entry = target.queue(&request).await?.into_iter().next();
             let entry = entry.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no work {id} in the queue")))?;
             print(Output::Json, &entry, |_| Table::default())
         }

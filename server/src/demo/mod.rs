@@ -107,7 +107,7 @@ impl Demo {
     }
 
     async fn wait_until_queryable(&self, admin: &Admin) -> Result<()> {
-        let request = InboxRequest { state: None, limit: Some(MAX_ROWS) };
+        let request = InboxRequest { limit: Some(MAX_ROWS), ..InboxRequest::default() };
         let open = async || -> Result<u64> {
             let entries = admin.inbox(Some(self.shown), &request).await?.rows;
             Ok(entries.iter().filter(|entry| matches!(entry.state.as_str(), "waiting" | "leased")).count() as u64)
