@@ -3,6 +3,7 @@
 //! Owns: what may be said at all (T-1, [`check`]) and how attribute calls become columns ([`rewrite`]). Never plans or runs.
 //! Start with [`parse_statement`].
 
+mod bounds;
 mod check;
 mod rewrite;
 
@@ -54,6 +55,7 @@ pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
             text.len()
         )));
     }
+    bounds::check_text(text)?;
     let invalid = |error: DataFusionError| Error::statement(syntax_problem(&error));
     let mut parser = DFParserBuilder::new(text).build().map_err(invalid)?;
     let mut statements = parser.parse_statements().map_err(invalid)?;
@@ -84,6 +86,7 @@ fn read_sql(statement: ast::Statement) -> Result<Statement> {
     match statement {
         ast::Statement::Query(query) => {
             let mut query = *query;
+            bounds::check_relations(&query)?;
             let (tables, attributes) = rewrite::check_and_rewrite(&mut query)?;
             let parsed = ParsedStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
             Ok(Statement::Query(QueryStatement { parsed, tables, attributes }))

@@ -250,3 +250,48 @@ async fn what_retention_removed_is_said() {
     let (_, stats) = world.sql("SELECT count(*) FROM logs").await;
     assert!(stats.warnings.is_empty(), "{:?}", stats.warnings);
 }
+
+/// As deep as a statement may nest, in each way that it can.
+#[tokio::test]
+async fn the_deepest_statements_do_not_end_the_process() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let joined = |part: &str, separator: &str, count: usize| vec![part; count].join(separator);
+    for (what, statement) in [
+        ("sum", format!("SELECT {}", joined("1", "+", 2_000))),
+        ("column", format!("SELECT count(*) FROM logs WHERE flags{} > 1", "+1".repeat(1_990))),
+        ("or", format!("SELECT count(*) FROM logs WHERE {}", joined("body='x'", " OR ", 990))),
+        ("and", format!("SELECT count(*) FROM logs WHERE {}", joined("body<>'x'", " AND ", 990))),
+        ("text", format!("SELECT {} FROM logs", joined("body", "||", 1_990))),
+        ("cast", format!("SELECT count(flags{}) FROM logs", "::bigint::int".repeat(490))),
+        ("union", joined("SELECT 1", " UNION ALL ", 490)),
+        ("in", format!("SELECT count(*) FROM logs WHERE body IN ({})", joined("'x'", ",", 20_000))),
+    ] {
+        let limits = QueryLimits::default();
+        let outcome = match world.engine.sql(world.organization, &statement, limits).await {
+            Ok(stream) => stream.collect().await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert!(outcome.is_ok(), "{what}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_function_makes_a_value_as_large_as_a_number_says() {
+    let world = World::new().await;
+    for call in [
+        "repeat('x', 1000000000)",
+        "lpad('x', 2000000000)",
+        "rpad('x', 2000000000)",
+        "array_repeat(1, 2000000000)",
+        "list_repeat(1, 2000000000)",
+        "array_resize([1], 2000000000)",
+        "list_resize([1], 2000000000)",
+        "range(1, 3000000000)",
+        "generate_series(1, 3000000000)",
+    ] {
+        let error = world.problem(&format!("SELECT length({call})")).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{call}: {error}");
+        assert!(error.to_string().contains("Invalid function"), "{call}: {error}");
+    }
+}
