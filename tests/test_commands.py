@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +19,7 @@ import requests
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from support import lake, otlp
+from support.load import Load
 from support.processes import free_port, start, stop, tail, wait_until
 from support.server import Tidemill, binary
 
@@ -312,6 +316,35 @@ def test_a_query_is_cancelled_when_its_client_goes(mill: Tidemill) -> None:
         return ticks() - before < 15
 
     wait_until(rests, at_most_s=20, what="the query to end", alive=mill.process, log=mill.log)
+
+
+def test_it_ends_within_its_grace(mill: Tidemill) -> None:
+    """Also with a reader that takes its time, a connection that says nothing, and pushes that never stop."""
+    mill.configure(shutdown__grace="2s")
+    mill.start()
+    assert mill.push("logs", otlp.logs(list(range(5000)))).status_code == 200
+    mill.drain()
+    slow = mill.session.post(mill.url("api", "/api/v1/sql"), data="SELECT a.body FROM logs a, logs b", stream=True, timeout=30)
+    chunks = slow.iter_content(1)
+    next(chunks)
+    with socket.create_connection(("127.0.0.1", mill.ports["http"])), Load(mill, records=500, pause_s=0) as load:
+        wait_until(lambda: all(load.acknowledged.values()), at_most_s=30, what="pushes", alive=mill.process, log=mill.log)
+        asked = time.monotonic()
+        mill.process.terminate()
+        assert mill.process.wait(30) == 0
+        assert 1 < time.monotonic() - asked < 2, "it waits for the reader, but not longer than it may"
+        # What was acknowledged is there, and no lease is left to run out.
+        with sqlite3.connect(mill.data / "metastore.sqlite") as metastore:
+            assert metastore.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+        with pytest.raises(requests.RequestException):
+            # Cut, so that nobody takes a part for the whole.
+            collections.deque(slow.iter_content(1 << 20), maxlen=0)
+        mill.start()
+    mill.drain()
+    for signal_name, numbers in load.acknowledged.items():
+        expected = numbers | set(range(5000)) if signal_name == "logs" else numbers
+        stored = lake.numbers(mill, signal_name)
+        assert stored.keys() >= expected, signal_name
 
 
 @pytest.mark.slow

@@ -16,6 +16,11 @@ use crate::http::Readiness;
 use crate::roles::{Assembly, OwnTelemetry, Roles, Running};
 use crate::stack::Stack;
 
+/// Of the grace period, what the end of the process itself takes.
+const EXIT: Duration = Duration::from_millis(100);
+/// Of the grace period, what is kept for ending the runtime, whose threads may still be in the middle of something.
+pub const RUNTIME_END: Duration = Duration::from_millis(200);
+
 /// The tasks of this process and how they are told to stop.
 #[derive(Debug)]
 pub struct Tasks {
@@ -88,7 +93,7 @@ where
     }
     tasks.stop.cancel();
     tokio::select! {
-        ended = tokio::time::timeout(grace, tasks.finish()) => {
+        ended = tokio::time::timeout(grace.saturating_sub(RUNTIME_END + EXIT), tasks.finish()) => {
             if ended.is_err() {
                 tracing::warn!(grace_s = grace.as_secs(), "work in flight did not end within the grace period; its leases will expire");
             }

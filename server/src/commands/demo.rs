@@ -1,6 +1,6 @@
 //! `tidemill demo`: everything here, real telemetry flowing in.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::invocation::Invocation;
 use crate::output::say;
 use crate::roles::{OwnTelemetry, Roles};
-use crate::serve::{Outcome, serve};
+use crate::serve::{Outcome, RUNTIME_END, serve};
 use crate::telemetry::{Destination, OwnDoor, Telemetry};
 
 /// The share of its own traces that a demo keeps unless told otherwise: there are few, and they are to be seen.
@@ -80,7 +80,7 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
         })
         .await
     });
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 

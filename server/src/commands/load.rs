@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::intake::{FileDescription, Intake, Loaded, from_lake, signal_of_name};
 use crate::output::{Table, print, say};
 use crate::progress::Progress;
+use crate::serve::RUNTIME_END;
 use crate::stack::Stack;
 
 /// How long a file waits for a server that turns it away for a reason that may pass, and how long between attempts.
@@ -80,7 +81,7 @@ pub fn run(global: &GlobalOptions, options: LoadOptions) -> Result<()> {
     let files = describe(&options)?;
     let runtime = server_runtime(&config)?;
     let outcome = runtime.block_on(load(global, config, files, options.no_wait));
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 

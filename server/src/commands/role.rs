@@ -1,7 +1,7 @@
 //! `tidemill receive|notify|worker|query|sweeper`: one role, for a cluster over PostgreSQL, or beside an `up` on one host.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use tidemill_types::{Action, Signal};
@@ -12,7 +12,7 @@ use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::output::say;
 use crate::roles::{OwnTelemetry, Roles};
-use crate::serve::{Outcome, serve};
+use crate::serve::{Outcome, RUNTIME_END, serve};
 use crate::stack::Stack;
 use crate::telemetry::{Telemetry, destination};
 
@@ -137,7 +137,7 @@ fn run(global: &GlobalOptions, settings: Vec<Setting>, roles: Roles) -> Result<(
         })
         .await
     });
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 

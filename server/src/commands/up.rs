@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::invocation::Invocation;
 use crate::output::{print_text, say};
 use crate::roles::{OwnTelemetry, Roles};
-use crate::serve::{Outcome, serve};
+use crate::serve::{Outcome, RUNTIME_END, serve};
 use crate::stack::Stack;
 use crate::telemetry::{Telemetry, destination};
 
@@ -97,7 +97,7 @@ pub fn run(global: &GlobalOptions, options: &UpOptions) -> Result<()> {
         .await
     });
     // Whatever still blocks a thread has had its grace.
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 
