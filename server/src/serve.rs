@@ -79,18 +79,14 @@ where
         Assembly { stack, roles, readiness: readiness.clone(), own, gate: Gate::default() }.start(&mut tasks).await?;
     // Beside a whole server, a single role is not the one that commands look for.
     let is_the_server = roles == Roles::ALL || folder.running_server().is_none();
-    if is_the_server {
-        folder.write_ports(&running.ports)?;
-    }
+    let telling = if is_the_server { Some(folder.write_ports(&running.ports)?) } else { None };
     readiness.set(true);
     let api = running.ports.url(running.ports.api);
     tracing::info!(role = roles.name(), version = env!("CARGO_PKG_VERSION"), api, "serving");
     let until = ready(running);
     let outcome = run_until_told(&mut tasks, &mut interrupts, until).await;
     readiness.set(false);
-    if is_the_server {
-        folder.remove_ports();
-    }
+    drop(telling);
     tasks.stop.cancel();
     tokio::select! {
         ended = tokio::time::timeout(grace.saturating_sub(RUNTIME_END + EXIT), tasks.finish()) => {
