@@ -214,6 +214,9 @@ impl Queries {
         if asked.start_ns.is_some() || asked.end_ns.is_some() {
             let start = asked.start_ns.map_or(TimeRange::ALL.start, TimestampNs);
             let end = asked.end_ns.map_or(TimeRange::ALL.end, TimestampNs);
+            if start >= end {
+                return Err(Error::invalid(format!("limits: start_ns {} is not before end_ns {}", start.0, end.0)));
+            }
             limits.within = Some(TimeRange { start, end });
         }
         Ok(limits)

@@ -23,6 +23,8 @@ use crate::auth::issue_key;
 use crate::error::{Error, Result};
 use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, parse_mappings, storable_profiles};
 
+/// Longer is for ever.
+const MAX_RETENTION_DAYS: u32 = 36_500;
 /// At most this many rows are listed at once.
 pub const MAX_ROWS: usize = 10_000;
 
@@ -210,6 +212,10 @@ impl Admin {
     pub async fn change_organization(&self, named: &str, change: &OrganizationChange) -> Result<Organization> {
         let mut organization = self.organization(named).await?;
         for (signal, days) in &change.retention_days {
+            if *days > MAX_RETENTION_DAYS {
+                let problem = format!("{signal} are kept for at most {MAX_RETENTION_DAYS} days; 0 keeps for ever");
+                return Err(Error::invalid(problem));
+            }
             let place = Signal::ALL.iter().position(|it| it == signal).expect("ALL holds every signal");
             organization.retention_days[place] = Some(*days).filter(|days| *days > 0);
         }

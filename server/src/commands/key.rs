@@ -31,6 +31,7 @@ pub enum KeyCommand {
     /// List keys (never the keys themselves)
     List,
     /// Make a key stop working
+    #[command(visible_alias = "delete")]
     Revoke {
         /// Its id, as `tidemill key list` shows it
         id: String,

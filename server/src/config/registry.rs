@@ -85,6 +85,7 @@ pub const OTHER_ENVIRONMENT: &[&str] = &[
     "TIDEMILL_CRASH_AT",
     "TIDEMILL_STOP_AT",
     "TIDEMILL_CACHE",
+    "TIDEMILL_PYTHON",
     "TIDEMILL_REWRITE",
 ];
 

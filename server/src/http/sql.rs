@@ -13,7 +13,7 @@ use tidemill_query::AttributeInfo;
 use tidemill_types::{ErrorKind, Signal, TimeRange, TimestampNs};
 
 use super::ApiState;
-use super::arguments::Query;
+use super::arguments::{Query, RawBody};
 use super::caller::{Member, Reader};
 use crate::encode::{Answer, OutputFormat};
 use crate::error::{Error, Result};
@@ -71,7 +71,7 @@ async fn sql(
     State(state): State<ApiState>,
     Member(organization): Member,
     headers: HeaderMap,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Response> {
     let request = read_request(&headers, &body)?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());

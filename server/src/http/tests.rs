@@ -144,6 +144,20 @@ async fn what_is_not_there_is_told_as_everything_else() {
     let (status, body) = api.ask(Method::GET, "/api/v1/sql", Some(&api.shop), Value::Null).await;
     assert_eq!((status, &body["error"]["kind"]), (StatusCode::METHOD_NOT_ALLOWED, &json!("invalid")), "{body}");
     assert_eq!(api.ask(Method::GET, "/", None, Value::Null).await.0, StatusCode::OK);
+    let long = json!({ "query": "x".repeat(MAX_BODY_BYTES) });
+    let backwards = json!({ "query": "SELECT 1", "limits": { "start_ns": 2, "end_ns": 1 } });
+    for (path, body, key, word) in [
+        ("/api/v1/sql", long, &api.shop, "more than"),
+        ("/api/v1/sql", backwards, &api.shop, "not before"),
+        ("/api/v1/load?name=logs&signal=logs", Value::Null, &api.shop, "the file is empty"),
+    ] {
+        let (status, body) = api.ask(Method::POST, path, Some(key), body).await;
+        assert_eq!((status, &body["error"]["kind"]), (StatusCode::BAD_REQUEST, &json!("invalid")), "{body}");
+        assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains(word)), "{word}: {body}");
+    }
+    let kept = json!({ "retention_days": { "logs": 40_000 } });
+    let (status, body) = api.ask(Method::PATCH, "/api/v1/organizations/shop", Some(&api.operator), kept).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
 }
 
 #[tokio::test]
