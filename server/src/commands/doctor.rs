@@ -15,6 +15,7 @@ use crate::commands::block_on;
 use crate::config::{Config, format_bytes};
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
+use crate::listener::bind_hint;
 use crate::open_bucket::open_profile_bucket;
 use crate::output::{Table, print};
 use crate::routing::read_profiles;
@@ -206,14 +207,7 @@ fn check_ports(config: &Config) -> Vec<Check> {
         match TcpListener::bind(address) {
             Ok(_) if address.port() == 0 => Check::good("ports", format!("any free port ({key})")),
             Ok(_) => Check::good("ports", format!("{address} is free ({key})")),
-            Err(error) => {
-                let fix = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => format!("stop what listens there, or set {key}"),
-                    std::io::ErrorKind::PermissionDenied => format!("ports below 1024 are the system's: set {key}"),
-                    _ => "set listen.address to an address of this machine".to_owned(),
-                };
-                Check::bad("ports", format!("{address}: {error}"), fix)
-            }
+            Err(error) => Check::bad("ports", format!("{address}: {error}"), bind_hint(&error, key)),
         }
     };
     keys.into_iter().map(check).collect()

@@ -279,7 +279,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "telemetry.otlp_export",
-        Kind::Text,
+        Kind::SecretUrl,
         "",
         "Send this process's own traces, logs and metrics to this OTLP/HTTP base URL.",
     ),
