@@ -192,6 +192,19 @@ async fn limits_hold() {
         assert_eq!(error.kind(), ErrorKind::Busy, "{kind}: {error}");
         assert!(error.to_string().contains("query.memory"), "{kind}: {error}");
     }
+    // So is a window over more rows than there is memory for; over fewer, it answers.
+    for window in ["OVER ()", "OVER (PARTITION BY a.body)"] {
+        let over =
+            |other: &str| format!("SELECT max(n) FROM (SELECT count(a.body) {window} AS n FROM logs a, {other} b)");
+        let limits = QueryLimits { memory_bytes: 16 << 20, spill_bytes: 0, ..QueryLimits::default() };
+        let error = match world.engine.sql(world.organization, &over("logs"), limits).await {
+            Err(error) => error,
+            Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
+        };
+        assert_eq!(error.kind(), ErrorKind::Busy, "{window}: {error}");
+        let (rows, _) = world.sql(&over("range(1, 4)")).await;
+        assert_eq!(rows, [[if window == "OVER ()" { "6000" } else { "3" }]], "{window}");
+    }
     let limits = QueryLimits { time: std::time::Duration::from_secs(1_800), ..QueryLimits::default() };
     assert_eq!(
         world.engine.sql(world.organization, "SELECT 1", limits).await.expect_err("too long").kind(),
