@@ -50,6 +50,32 @@ def test_one_up_on_a_data_folder(mill: Tidemill) -> None:
     assert mill.push("logs", otlp.logs([1])).status_code == 200
 
 
+def test_a_first_start_that_fails_is_no_first_start(mill: Tidemill) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        mill.configure(listen__api_port=taken.getsockname()[1])
+        done = mill.cli("up", check=False)
+        assert done.returncode == 6 and "listen.api_port" in done.stderr and done.stdout == ""
+    mill.configure(listen__api_port=0)
+    # Waits for the key, which nobody was told before.
+    mill.start()
+    assert mill.push("logs", otlp.logs([1])).status_code == 200
+    mill.stop()
+    mill.log.write_text("")
+    mill.start()
+    assert "x-api-key" not in mill.log.read_text(), "and only one start is the first"
+
+
+def test_a_stale_ports_file_leads_nowhere(mill: Tidemill) -> None:
+    """A server that was killed leaves `ports.json` behind; its process id may be any other process's by now."""
+    mill.start()
+    written = json.loads((mill.data / "ports.json").read_text())
+    mill.kill()
+    (mill.data / "ports.json").write_text(json.dumps({**written, "pid": os.getpid()}))
+    assert mill.cli_json("sql", "SELECT 1 AS one") == [{"one": 1}]
+    mill.start()
+    assert mill.push("logs", otlp.logs([1])).status_code == 200
+
+
 def test_no_auth_is_for_loopback(mill: Tidemill) -> None:
     done = mill.cli("up", "--no-auth", "--listen", "0.0.0.0", check=False)
     assert done.returncode == 3 and "loopback" in done.stderr
