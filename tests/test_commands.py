@@ -76,6 +76,14 @@ def test_a_stale_ports_file_leads_nowhere(mill: Tidemill) -> None:
     assert mill.push("logs", otlp.logs([1])).status_code == 200
 
 
+def test_a_named_metastore_is_asked_and_not_the_server_that_runs_here(mill: Tidemill) -> None:
+    mill.start()
+    assert [found["name"] for found in mill.cli_json("org", "list")] == ["default"]
+    elsewhere = ["--set", "metastore.url=postgres://mill@127.0.0.1:9/elsewhere"]
+    done = mill.cli("org", "list", *elsewhere, check=False)
+    assert done.returncode == 7 and "PostgreSQL" in done.stderr, done.stdout + done.stderr
+
+
 def test_no_auth_is_for_loopback(mill: Tidemill) -> None:
     done = mill.cli("up", "--no-auth", "--listen", "0.0.0.0", check=False)
     assert done.returncode == 3 and "loopback" in done.stderr

@@ -119,6 +119,7 @@ mod tests {
             grpc: Some(4317),
             http: Some(4318),
             certificate: None,
+            metastore: None,
         };
         assert_eq!(
             exporter_lines(&ports, Some("tm_1")),

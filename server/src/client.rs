@@ -55,6 +55,12 @@ pub fn find_server(global: &GlobalOptions, config: &Config) -> Result<Option<Rem
     }
     let folder = DataFolder::new(config.data_dir());
     match folder.running_server() {
+        // Whoever names another metastore means that one, not what happens to run here.
+        Some(ports)
+            if config.optional("metastore.url").is_some() && config.masked("metastore.url") != ports.metastore =>
+        {
+            Ok(None)
+        }
         // A single role is nobody's to command; the metastore that it stands on is at hand.
         Some(_) if global.api_key.is_none() && !folder.has_operator_key() => Ok(None),
         Some(ports) => {

@@ -41,6 +41,9 @@ pub struct Ports {
     /// The file of the certificate that commands on this machine expect of this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// The server's `metastore.url`, its password masked; absent for the embedded one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metastore: Option<String>,
 }
 
 impl Ports {
@@ -243,6 +246,7 @@ mod tests {
             grpc: Some(2),
             http: None,
             certificate: None,
+            metastore: None,
         };
         assert_eq!(ports.url(2), "http://127.0.0.1:2");
         let telling = folder.write_ports(&ports).expect("is written");

@@ -131,6 +131,7 @@ impl Assembly {
             grpc: push.as_ref().map(|(grpc, _)| grpc.address().port()),
             http: push.as_ref().map(|(_, http)| http.address().port()),
             certificate: config.path("tls.cert").and_then(|it| it.canonicalize().ok()),
+            metastore: config.masked("metastore.url"),
         };
         if let Some(tls) = tls {
             tasks.spawn("TLS reload", tls.run_reload(tasks.stop.clone()));

@@ -78,6 +78,12 @@ impl Config {
         Some(self.settings.text(name)).filter(|text| !text.is_empty())
     }
 
+    /// A value that is set, as it may be shown.
+    pub fn masked(&self, name: &str) -> Option<String> {
+        let kind = registry::find_key(name).map_or(Kind::Secret, |key| key.kind);
+        self.optional(name).map(|text| mask(kind, text))
+    }
+
     /// A path that is set.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.optional(name).map(PathBuf::from)

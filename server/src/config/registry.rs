@@ -333,6 +333,7 @@ mod tests {
                         "ratio(",
                         "list(",
                         "text(",
+                        "masked(",
                     ] {
                         let call = format!(".{call}\"");
                         let asked = text.split(&call).skip(1).filter_map(|rest| rest.split_once('"'));
