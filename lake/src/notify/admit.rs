@@ -296,7 +296,20 @@ fn new_input(owned: &Owned<'_>, info: Option<&ObjectInfo>, now: TimestampNs) -> 
     if size_bytes > MAX_OBJECT_BYTES {
         return Err(format!("the object has {size_bytes} bytes; at most {MAX_OBJECT_BYTES} (4 GiB) are read"));
     }
-    let content = match (&event.version, &etag, info) {
+    // What is read is what the ETag names. Where the store was asked for it, it may be newer than what was announced, and would then be
+    // taken in once more with the event of its own.
+    let found = info.filter(|_| event.etag.is_none());
+    let version = match (&event.version, found.map(|found| &found.version)) {
+        (Some(announced), Some(Some(found))) if announced != found => {
+            return Err(format!(
+                "version {announced} was replaced by {found} after it was announced; the new one has an event of its own"
+            ));
+        }
+        // A store that does not tell its versions: what was found is known by its ETag.
+        (_, Some(None)) if etag.is_some() => None,
+        (announced, _) => announced.as_ref(),
+    };
+    let content = match (version, &etag, info) {
         (Some(version), _, _) => format!("version {version}"),
         (None, Some(etag), _) => format!("etag {}", bare_etag(etag)),
         (None, None, info) => format!("written {} {size_bytes}", info.map_or(0, |info| info.modified.0)),
