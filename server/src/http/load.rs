@@ -13,7 +13,7 @@ use super::ApiState;
 use super::arguments::Query;
 use super::caller::Member;
 use crate::error::{Error, Result};
-use crate::intake::{FileDescription, Intake, Loaded, MAX_FILE_BYTES};
+use crate::intake::{FileDescription, Intake, Loaded, MAX_FILE_BYTES, from_lake};
 
 /// What loading stands on.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ async fn load(
     Query(file): Query<FileDescription>,
     body: Body,
 ) -> Result<Json<Loaded>> {
+    // Before the body is read: it may be large.
+    state.load.intake.gate.check_for(organization).map_err(from_lake)?;
     let spooled = SpooledFile(state.load.spool.join(format!("load-{}", uuid::Uuid::new_v4())));
     spooled.write(body).await?;
     Ok(Json(state.load.intake.admit_file(organization, &file, &spooled.0).await?))
