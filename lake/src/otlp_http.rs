@@ -17,7 +17,7 @@ use tidemill_segment::push::PushEncoding;
 use tidemill_types::{OrganizationId, Signal};
 
 use crate::auth::Authenticator;
-use crate::intake::{Compression, read_body};
+use crate::intake::{BodyTime, Compression, read_body};
 use crate::receive::{PushOutcome, PushRequest, Receiver};
 use crate::{Error, Result, otlp_answer};
 
@@ -78,7 +78,7 @@ async fn export_inner(
     })?;
     let organization = door.admit(headers).await?;
     let mut reservation = door.receiver.reservation();
-    let body = read_body(body, door.receiver.max_request_bytes(), &mut reservation).await?;
+    let body = read_body(body, door.receiver.max_request_bytes(), BodyTime::default(), &mut reservation).await?;
     let arrival = door.receiver.now();
     let (collector, idempotency_key) = sender(headers)?;
     let request = PushRequest {

@@ -148,7 +148,7 @@ impl BundleEncoder {
         }
         if let End::Failed(problem) = end {
             self.report.failure = Some(problem);
-        } else if meter.stored_bytes() == 0 {
+        } else if meter.is_empty() {
             self.report.failure = Some("the object is empty".to_owned());
         }
         Ok(())

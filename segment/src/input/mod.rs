@@ -11,6 +11,7 @@ mod lakerunner;
 mod loose;
 mod loose_time;
 mod parquet_rows;
+mod parquet_schema;
 mod pieces;
 mod recognize;
 mod stored;

@@ -18,6 +18,7 @@ use tidemill_types::Signal;
 use super::arrow_values::row_members;
 use super::lakerunner::{CollectorRow, MARKER_COLUMN, SKETCH_COLUMN, log_row, metric_row};
 use super::loose::{JSON_BODY_KEYS, loose_log};
+use super::parquet_schema::check_schema;
 use super::pieces::Pieces;
 use crate::draft::DraftBody;
 use crate::error::{Error, Result};
@@ -90,6 +91,7 @@ fn open_rows(
     signal: Signal,
     file: impl ChunkReader + 'static,
 ) -> std::result::Result<(ParquetRecordBatchReader, Shape), String> {
+    check_schema(&file).map_err(told)?;
     // The writer's own Arrow types do not matter here, and texts are read as views, which share what a dictionary repeats.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&file, options.clone()).map_err(told)?;

@@ -277,6 +277,17 @@ fn a_cut_parquet_file_says_so() {
 }
 
 #[test]
+fn what_is_empty_once_decompressed_is_told() {
+    let zstd = zstd::encode_all(&b""[..], 1).expect("memory");
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0";
+    for (label, bytes) in [("logs_1.json", &b""[..]), ("logs_1.csv.gz", &gzip[..]), ("logs_1.binpb.zst", &zstd)] {
+        let (report, drafts) = encode(Signal::Logs, label, bytes);
+        assert!(drafts.is_empty());
+        assert_eq!(report.failure.as_deref(), Some("the object is empty"), "{label}");
+    }
+}
+
+#[test]
 fn no_parquet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
     let files = [

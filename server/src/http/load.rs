@@ -1,6 +1,7 @@
 //! `POST /api/v1/load?name=…&signal=…&format=…`: a file as the body.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -14,6 +15,9 @@ use super::arguments::Query;
 use super::caller::Member;
 use crate::error::{Error, Result};
 use crate::intake::{FileDescription, Intake, Loaded, MAX_FILE_BYTES, from_lake};
+
+/// A sender that stands still this long is gone.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What loading stands on.
 #[derive(Debug, Clone)]
@@ -51,7 +55,8 @@ impl SpooledFile {
         let mut file = tokio::fs::File::create(&self.0).await.map_err(fail)?;
         let mut chunks = body.into_data_stream();
         let mut written = 0;
-        while let Some(chunk) = chunks.next().await {
+        let silent = |_| Error::invalid(format!("nothing of the body came for {} s", SILENCE.as_secs()));
+        while let Some(chunk) = tokio::time::timeout(SILENCE, chunks.next()).await.map_err(silent)? {
             let chunk = chunk.map_err(|error| Error::invalid(format!("the body ended early: {error}")))?;
             written += chunk.len() as u64;
             if written > MAX_FILE_BYTES {
