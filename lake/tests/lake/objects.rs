@@ -48,7 +48,7 @@ async fn an_object_that_is_not_as_announced_is_refused_with_its_reason() {
     lake.drain().await;
     let bodies = log_bodies(&lake, &lake.segments().await);
     assert_eq!(bodies.len(), 10);
-    assert!((20..30).all(|number| bodies.contains_key(&number.to_string())), "{bodies:?}");
+    assert!((20..30).all(|number| bodies.contains_key(&format!("body {number}"))), "{bodies:?}");
     let inbox = lake.metastore.inbox(None, 10).await.expect("is read");
     for (name, words) in [
         ("replaced", "replaced after it was announced"),
