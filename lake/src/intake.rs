@@ -43,6 +43,9 @@ impl Compression {
     }
 }
 
+/// How long the rest of a body is awaited that is not taken.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
 /// How long a body may take: a sender that stands still must not keep its share of the memory from the others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyTime {
@@ -63,13 +66,36 @@ impl Default for BodyTime {
 /// # Errors
 /// `TooLarge`; `Busy`, also when the body takes too long; `Invalid` when the sender broke off.
 pub(crate) async fn read_body(
-    body: Body,
+    mut body: Body,
     max_bytes: usize,
     time: BodyTime,
     reservation: &mut Reservation,
 ) -> Result<Bytes> {
-    let reading = read_parts(body, max_bytes, time.silence, reservation);
-    tokio::time::timeout(time.whole, reading).await.unwrap_or_else(|_| Err(too_slow(time.whole)))
+    let reading = read_parts(&mut body, max_bytes, time.silence, reservation);
+    match tokio::time::timeout(time.whole, reading).await {
+        Ok(Err(error @ (Error::Busy { .. } | Error::TooLarge { .. }))) => {
+            reservation.release();
+            drain(body, max_bytes).await;
+            Err(error)
+        }
+        Ok(read) => read,
+        Err(_) => Err(too_slow(time.whole)),
+    }
+}
+
+/// Reads a body that is not taken to its end, without keeping anything: a connection that is closed while its body still comes is reset,
+/// and the sender never sees why. Not more than `max_bytes`, and not for long.
+pub(crate) async fn drain(mut body: Body, max_bytes: usize) {
+    let reading = async {
+        let mut total = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && total < max_bytes
+        {
+            total += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // However it ends, the answer is given.
+    drop(tokio::time::timeout(DRAIN_TIME, reading).await);
 }
 
 fn too_slow(limit: Duration) -> Error {
@@ -78,7 +104,7 @@ fn too_slow(limit: Duration) -> Error {
 }
 
 async fn read_parts(
-    mut body: Body,
+    body: &mut Body,
     max_bytes: usize,
     silence: Duration,
     reservation: &mut Reservation,

@@ -27,12 +27,13 @@ impl Days {
         if self.taken.is_some() {
             return true;
         }
-        self.jumps |= self.closed.contains_key(&day);
-        let may = !self.closed.contains_key(&day) && !(is_full && self.jumps);
-        if !may {
+        let comes_back = self.closed.contains_key(&day);
+        self.jumps |= comes_back;
+        if comes_back || (is_full && self.jumps) {
             self.left.insert(day);
+            return false;
         }
-        may
+        true
     }
 
     /// Notes that the partition of `day` was closed and holds `rows` of the input.
