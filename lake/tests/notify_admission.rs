@@ -286,6 +286,27 @@ async fn what_cannot_be_admitted_is_in_the_inbox_with_its_reason() {
 }
 
 #[tokio::test]
+async fn names_that_nobody_could_ever_ask_for_are_refused() {
+    let world = World::new().await;
+    let long = raw(ORG, &format!("logs_{}", "x".repeat(2048)));
+    let events = [
+        event(&raw(ORG, "logs_\0"), None, Some("e"), Some(5)),
+        event(&long, None, Some("e"), Some(5)),
+        event(&raw(ORG, "logs_1"), None, Some("a\r\nhost: b"), Some(5)),
+        event(&raw(ORG, "logs_2"), Some("\0"), Some("e"), Some(5)),
+        event(&raw(ORG, "logs_ü %25"), Some("v"), Some("\"e-2\""), Some(5)),
+    ];
+    let admitted = world.admitter.admit(&events, Authority::Operator).await.expect("admitted");
+    let reasons: Vec<&str> = admitted.refused.iter().map(|refusal| refusal.reason.as_str()).collect();
+    assert_eq!(admitted.admitted, 1, "{reasons:?}");
+    for (reason, words) in
+        reasons.iter().zip(["key has a zero byte", "key has 21", "ETag \"a\\r\\nhost: b\" is none", "version"])
+    {
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_announces_objects_of_its_own_organization_only() {
     let world = World::new().await;
     let mine = event(&raw(ORG, "logs_1"), None, Some("e"), Some(5));

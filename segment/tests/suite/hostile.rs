@@ -154,6 +154,38 @@ fn absurd_numbers_and_times_are_told_or_kept_exactly() {
     assert_eq!((report.accepted, report.times_replaced), (2, 2));
 }
 
+/// A record of 16 MiB is taken; one byte more is refused alone, whatever it came in.
+#[test]
+fn the_largest_record_is_taken_and_a_larger_one_refused_alone() {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    let request = |bytes: usize| {
+        let records = [json!({"body": {"stringValue": "x".repeat(bytes)}}), json!({"body": {"stringValue": "kept"}})];
+        logs_request(&records)
+    };
+    // Tags and lengths of the body and of its text take ten bytes.
+    for (bytes, refused) in [(RECORD_LIMIT - 10, 0), (RECORD_LIMIT - 9, 1)] {
+        let json = request(bytes);
+        let check = check_push(Signal::Logs, PushEncoding::Json, &json).expect("well-formed");
+        assert_eq!(check.rejected, refused, "{:?}", check.issues);
+        let (report, drafts) = encode(Signal::Logs, "logs.json", &json);
+        assert_eq!((report.rejected, drafts[0].rows), (refused, 2 - refused));
+        let text = |text: String| Some(AnyValue { value: Some(any_value::Value::StringValue(text)) });
+        let log_records =
+            ["x".repeat(bytes), "kept".to_owned()].map(|body| LogRecord { body: text(body), ..LogRecord::default() });
+        let scope = ScopeLogs { log_records: log_records.into(), ..ScopeLogs::default() };
+        let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
+        let protobuf = prost::Message::encode_to_vec(&ExportLogsServiceRequest { resource_logs: vec![resource] });
+        let check = check_push(Signal::Logs, PushEncoding::Protobuf, &protobuf).expect("well-formed");
+        assert_eq!(check.rejected, refused, "{:?}", check.issues);
+        for issue in check.issues {
+            assert_eq!(issue.path, "resourceLogs[0].scopeLogs[0].logRecords[0]");
+            assert!(issue.reason.ends_with("a record may have 16777216"), "{issue}");
+        }
+    }
+}
+
 #[test]
 fn an_open_quote_fills_no_memory() {
     let mut text = b"time,data\n1700000000,one\n1700000000,\"two\n".to_vec();
