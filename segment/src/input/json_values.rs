@@ -40,6 +40,10 @@ pub(crate) fn walk_json_requests<S: Sink>(signal: Signal, reader: &mut dyn BufRe
 
 fn walk_request<S: Sink>(signal: Signal, text: &[u8], placed: &mut Placed<'_, S>) -> Result<()> {
     match convert(signal, text) {
+        Ok(converted) if converted.is_foreign => {
+            placed.refuse(1, Issue { path: String::new(), reason: format!("no export request of {signal}") });
+            Ok(())
+        }
         Ok(converted) => {
             let untold = converted.rejected - converted.issues.len() as u64;
             for (place, issue) in converted.issues.into_iter().enumerate() {

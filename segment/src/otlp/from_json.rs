@@ -37,6 +37,8 @@ pub(crate) struct Converted {
     pub protobuf: Vec<u8>,
     pub rejected: u64,
     pub issues: Vec<Issue>,
+    /// It has members, and none that a request has.
+    pub is_foreign: bool,
 }
 
 /// Converts an export request of `signal`.
@@ -50,7 +52,10 @@ pub(crate) fn convert(signal: Signal, text: &[u8]) -> Result<Converted, Issue> {
     let members = Members { message: request(signal), out: &mut protobuf, state: &mut state };
     let read = members.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match read {
-        Ok(()) => Ok(Converted { protobuf, rejected: state.rejected, issues: state.issues }),
+        Ok(()) => {
+            let State { rejected, issues, members: [known, unknown], .. } = state;
+            Ok(Converted { protobuf, rejected, issues, is_foreign: known == 0 && unknown > 0 })
+        }
         Err(error) => Err(Issue { path: state.path_text(), reason: error.to_string() }),
     }
 }
@@ -61,6 +66,8 @@ struct State {
     path: Vec<Step>,
     rejected: u64,
     issues: Vec<Issue>,
+    /// Of the request itself: how many are known, how many are not.
+    members: [u64; 2],
 }
 
 enum Step {
@@ -121,7 +128,14 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            let Some(field) = find_field(self.message, &name) else {
+            let field = find_field(self.message, &name);
+            if self.state.path.is_empty() {
+                self.state.members[usize::from(field.is_none())] += 1;
+            }
+            let Some(field) = field else {
+                if self.state.path.is_empty() && is_request_member(&name) {
+                    return Err(A::Error::custom(format!("{name} is not of the signal that was named")));
+                }
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -131,6 +145,11 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether an export request of any signal has a member of this name.
+pub(crate) fn is_request_member(name: &str) -> bool {
+    Signal::ALL.into_iter().any(|signal| find_field(request(signal), name).is_some())
 }
 
 fn find_field(message: &Message, name: &str) -> Option<&'static Field> {

@@ -111,6 +111,21 @@ fn requests_around_a_broken_line_are_kept() {
 }
 
 #[test]
+fn what_is_of_another_signal_or_no_request_is_told() {
+    let spans = "{\"resourceSpans\":[{}]}";
+    let issue = check_push(Signal::Logs, PushEncoding::Json, spans.as_bytes()).expect_err("is of traces");
+    assert!(issue.reason.starts_with("resourceSpans is not of the signal that was named"), "{issue}");
+    let logs = String::from_utf8(logs_request(&[json!({})])).expect("text");
+    let text = format!(
+        "{logs}\n{spans}\n{{\"message\":\"m\"}}\n{{}}\n{{\"resourceLogs\":[]}}\n{{\"more\":1,\"resource_logs\":[]}}\n"
+    );
+    let (report, _) = encode(Signal::Logs, "logs_1.json", text.as_bytes());
+    assert_eq!((report.accepted, report.rejected), (1, 2), "{report:?}");
+    assert!(report.issues[0].to_string().starts_with("request[1]: resourceSpans is not of the signal"), "{report:?}");
+    assert_eq!(report.issues[1].to_string(), "request[2]: no export request of logs");
+}
+
+#[test]
 fn invalid_utf_8_costs_its_own_record_only() {
     let mut lines = b"{\"message\":\"one\"}\n{\"message\":\"\xff\xfe\"}\n{\"message\":\"two\"}\n".to_vec();
     let (report, _) = encode(Signal::Logs, "a.jsonl", &lines);
