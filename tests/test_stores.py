@@ -7,6 +7,7 @@ import http.client
 import os
 import random
 import threading
+import time
 import urllib.parse
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,7 @@ from support import lake, otlp
 from support.load import Load
 from support.processes import start, stop, wait_until
 from support.server import Tidemill, binary
+from test_crash import kill_at, steps
 
 SIGNALS = ("logs", "metrics", "traces")
 
@@ -177,6 +179,34 @@ def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp
         assert mill.count("logs") == len(load.acknowledged["logs"])
     finally:
         weather.server.shutdown()
+
+
+@pytest.mark.slow
+def test_kills_over_s3_lose_and_double_nothing(tmp_path: Path, bucket: str) -> None:
+    seed = int(os.environ.get("TIDEMILL_TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"seed {seed} (TIDEMILL_TEST_SEED)")
+    chance = random.Random(seed)
+    mill = on_s3(Tidemill(tmp_path / "mill", worker__lease="2s", sweep__interval="1s", sweep__raw_grace="1s"), bucket)
+    mill.start()
+    load = Load(mill, signals=("logs",))
+    # What only background work passes is killed over the folder.
+    reached = [step for step in steps() if not step.startswith(("compact", "rollup"))]
+    killed = dict.fromkeys(reached, 0)
+    try:
+        mill.kill()
+        with load:
+            for step in reached * 4:
+                killed[step] += kill_at(mill, step, chance.randint(1, 3))
+            mill.start()
+            load.end()
+        mill.drain(at_most_s=120)
+        assert all(killed.values()), killed
+        assert not load.refused, load.refused[:3]
+        assert [entry for entry in mill.rows("queue") if entry["state"] == "dead"] == []
+        assert numbers_in_bucket(mill, bucket, tmp_path) == dict.fromkeys(load.acknowledged["logs"], 1)
+        mill.cli("catalog", "verify")
+    finally:
+        mill.kill()
 
 
 INQUEUE = "SELECT COALESCE(COUNT(*), 0) FROM inqueue WHERE telemetry_type = '{}' AND claimed_at IS NULL"
