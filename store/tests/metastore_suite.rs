@@ -49,7 +49,7 @@ suite! {
         documents_are_replaced
         deleting_an_organization_takes_all_it_has
         a_newer_schema_is_refused
-        two_processes_migrate_once;
+        many_processes_migrate_once;
     inbox:
         an_input_is_admitted_once
         repetitions_are_named_by_place

@@ -81,6 +81,11 @@ fn kind_of(code: &SqlState) -> ErrorKind {
     }
 }
 
+/// Prepares a statement, if it is not; running it sends nothing else then.
+pub(super) async fn prepare(client: &impl GenericClient, operation: &'static str, sql: &str) -> Result<()> {
+    client.prepare_cached(sql).await.map(|_| ()).map_err(failed(operation))
+}
+
 /// Runs a prepared query.
 pub(super) async fn query(
     client: &impl GenericClient,
