@@ -272,7 +272,14 @@ impl PostgresMetastore {
         let _turn = turn.lock().await;
         if !self.rings.is_scanned_since(queue, asked) {
             let scan = self.rings.scan(queue);
-            scan.finish(claim::scan(client, queue).await?);
+            let found = match scan.known() {
+                Some(known) => claim::scan_from_marks(client, queue, known).await?,
+                None => None,
+            };
+            match found {
+                Some(found) => scan.finish(found),
+                None => scan.everywhere().finish(claim::scan(client, queue).await?),
+            }
         }
         Ok(())
     }

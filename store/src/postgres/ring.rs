@@ -3,8 +3,8 @@
 //! Owns: for each queue the places (a priority and an organization) that have claimable work, as one scan of the index told them and
 //! as what arrived since was announced, and how far the claims of each have come (the low-water mark: what lies before it are
 //! entries of deleted and leased rows, and walking over those would make every claim slower than the one before). A place that has
-//! nothing left keeps its mark. What it knows is forgotten after a moment, so that work that came back unannounced is found.
-//! Never: I/O.
+//! nothing left keeps its mark. What it knows is looked at again after a moment, so that work that came unannounced is found: beyond
+//! the marks soon, before them now and then. Never: I/O.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -21,6 +21,8 @@ const EMPTY_FOR: Duration = Duration::from_millis(20);
 const KNOWN_FOR_SCANS: u32 = 64;
 /// but never longer than this.
 const KNOWN_AT_MOST: Duration = Duration::from_secs(10);
+/// Marks are believed this long, or so many times what the scan took that looked before them.
+const MARKS_KNOWN_FOR: Duration = Duration::from_secs(10);
 /// What something unknown happened to while it was scanned is looked at once and soon again.
 const STALE_AFTER: Duration = Duration::from_millis(5);
 /// Places where something arrived that are remembered while a scan runs.
@@ -92,12 +94,16 @@ struct Known {
     is_stale: bool,
     /// When the scan began whose result is the ring.
     scanned: Option<Instant>,
+    /// How often something arrived.
+    arrivals: u64,
 }
 
 #[derive(Debug)]
 struct Ring {
     known_until: Instant,
     empty_until: Instant,
+    /// Until then a scan begins at the marks.
+    marks_until: Instant,
     /// No place was left out.
     is_whole: bool,
     places: BTreeMap<(i16, OrganizationId), Place>,
@@ -108,23 +114,20 @@ struct Place {
     /// Nothing claimable lies before.
     mark: Mark,
     is_claimable: bool,
-    /// How often something arrived.
-    arrivals: u64,
-    /// The latest arrivals: which it was, and the earliest `since` of it and those after it. Both ascend.
+    /// The latest arrivals: which of the queue's it was, and the earliest `since` of it and those after it. Both ascend.
     latest: VecDeque<(u64, i64)>,
 }
 
 impl Place {
     fn new(mark: Mark) -> Self {
-        Self { mark, is_claimable: true, arrivals: 0, latest: VecDeque::new() }
+        Self { mark, is_claimable: true, latest: VecDeque::new() }
     }
 
-    fn arrive(&mut self, since: i64) {
+    fn arrive(&mut self, arrival: u64, since: i64) {
         self.is_claimable = true;
         self.mark = self.mark.min((since, i64::MIN));
-        self.arrivals += 1;
         while self.latest.pop_back_if(|(_, later)| *later >= since).is_some() {}
-        self.latest.push_back((self.arrivals, since));
+        self.latest.push_back((arrival, since));
         if self.latest.len() > LATEST_ARRIVALS
             && let (Some((_, first)), Some(second)) = (self.latest.pop_front(), self.latest.front_mut())
         {
@@ -133,7 +136,7 @@ impl Place {
         }
     }
 
-    /// The earliest `since` of what arrived after so many arrivals.
+    /// The earliest `since` of what arrived after the queue had so many arrivals.
     fn earliest_after(&self, arrivals: u64) -> Option<i64> {
         self.latest.iter().find(|(arrival, _)| *arrival > arrivals).map(|(_, since)| *since)
     }
@@ -178,14 +181,14 @@ pub(super) struct Reached {
 }
 
 impl Ring {
-    fn offer(&mut self, arrival: &Arrival) {
+    fn offer(&mut self, number: u64, arrival: &Arrival) {
         // Where no place was left out, nothing else is there.
         let since = if self.is_whole { arrival.since } else { ANYWHERE };
         let key = (arrival.priority, arrival.organization);
-        self.places.entry(key).or_insert_with(|| Place::new((since, i64::MIN))).arrive(arrival.since);
+        self.places.entry(key).or_insert_with(|| Place::new((since, i64::MIN))).arrive(number, arrival.since);
     }
 
-    fn next(&self, queue: WorkQueue, after: Option<OrganizationId>) -> Next {
+    fn next(&self, queue: WorkQueue, after: Option<OrganizationId>, arrivals: u64) -> Next {
         let now = Instant::now();
         let mut claimable = self.places.iter().filter(|(_, place)| place.is_claimable);
         let Some((&(priority, first), place)) = claimable.next() else {
@@ -195,7 +198,7 @@ impl Ring {
             return Next::Scan;
         }
         let choice = |organization: OrganizationId, place: &Place| {
-            Next::Claim(Choice { queue, priority, organization, mark: place.mark, arrivals: place.arrivals })
+            Next::Claim(Choice { queue, priority, organization, mark: place.mark, arrivals })
         };
         let later = after.and_then(|after| {
             let mut later = self.places.range((Bound::Excluded((priority, after)), Bound::Unbounded));
@@ -210,6 +213,8 @@ pub(super) struct Scan<'a> {
     rings: &'a Rings,
     queue: WorkQueue,
     begun: Instant,
+    /// The known places with their marks, and until when these are believed; `None` to look at everything.
+    known: Option<(BTreeMap<(i16, OrganizationId), Mark>, Instant)>,
 }
 
 impl Drop for Scan<'_> {
@@ -225,21 +230,41 @@ impl Drop for Scan<'_> {
 }
 
 impl Scan<'_> {
+    /// The places before whose marks it need not look, in their order; `None` to look everywhere.
+    pub(super) fn known(&self) -> Option<Vec<(i16, OrganizationId, Mark)>> {
+        let (places, _) = self.known.as_ref()?;
+        Some(places.iter().map(|(&(priority, organization), &mark)| (priority, organization, mark)).collect())
+    }
+
+    /// It looks before the marks as well.
+    pub(super) fn everywhere(mut self) -> Self {
+        self.known = None;
+        self
+    }
+
     /// What it found.
-    pub(super) fn finish(self, found: Found) {
+    pub(super) fn finish(mut self, found: Found) {
         let mut queues = self.rings.queues.lock();
         let known = queues.entry(self.queue).or_default();
-        let now = Instant::now();
+        let (now, took) = (Instant::now(), self.begun.elapsed());
         let until = |at_least: Duration| {
-            let known_for = (self.begun.elapsed() * KNOWN_FOR_SCANS).clamp(at_least, KNOWN_AT_MOST);
+            let known_for = (took * KNOWN_FOR_SCANS).clamp(at_least, KNOWN_AT_MOST);
             now + if known.is_stale { STALE_AFTER } else { known_for }
         };
         let (known_until, empty_until) = (until(KNOWN_FOR), until(EMPTY_FOR));
-        let places = found.places.into_iter();
-        let places =
-            places.map(|(priority, organization, first)| ((priority, organization), Place::new(first))).collect();
-        let mut ring = Ring { known_until, empty_until, is_whole: found.is_whole, places };
-        known.arrived.iter().for_each(|arrival| ring.offer(&arrival));
+        let (marks, marks_until) =
+            self.known.take().unwrap_or_else(|| (BTreeMap::new(), now + MARKS_KNOWN_FOR.max(took * KNOWN_FOR_SCANS)));
+        let mut places: BTreeMap<_, _> =
+            marks.into_iter().map(|(key, mark)| (key, Place { is_claimable: false, ..Place::new(mark) })).collect();
+        for (priority, organization, first) in found.places {
+            places.insert((priority, organization), Place::new(first));
+        }
+        let mut ring = Ring { known_until, empty_until, marks_until, is_whole: found.is_whole, places };
+        for arrival in known.arrived.iter() {
+            // As if it came now: a claim that began before may have missed it.
+            known.arrivals += 1;
+            ring.offer(known.arrivals, &arrival);
+        }
         known.ring = Some(ring);
         known.scanned = Some(self.begun);
     }
@@ -249,8 +274,8 @@ impl Rings {
     /// The organization after `after`, of those with the best priority.
     pub(super) fn next(&self, queue: WorkQueue, after: Option<OrganizationId>) -> Next {
         let queues = self.queues.lock();
-        let ring = queues.get(&queue).and_then(|known| known.ring.as_ref());
-        ring.map_or(Next::Scan, |ring| ring.next(queue, after))
+        let Some(known) = queues.get(&queue) else { return Next::Scan };
+        known.ring.as_ref().map_or(Next::Scan, |ring| ring.next(queue, after, known.arrivals))
     }
 
     /// Whether a scan of the queue began and ended since then.
@@ -261,8 +286,16 @@ impl Rings {
 
     /// The caller begins to scan a queue.
     pub(super) fn scan(&self, queue: WorkQueue) -> Scan<'_> {
-        self.queues.lock().entry(queue).or_default().scans += 1;
-        Scan { rings: self, queue, begun: Instant::now() }
+        let mut queues = self.queues.lock();
+        let known = queues.entry(queue).or_default();
+        known.scans += 1;
+        let begun = Instant::now();
+        let ring = known.ring.as_ref().filter(|ring| ring.is_whole && begun < ring.marks_until);
+        let known = ring.map(|ring| {
+            let marks = ring.places.iter().map(|(&key, place)| (key, place.mark)).collect();
+            (marks, ring.marks_until)
+        });
+        Scan { rings: self, queue, begun, known }
     }
 
     /// Work became claimable.
@@ -270,8 +303,9 @@ impl Rings {
         let mut queues = self.queues.lock();
         for arrival in arrivals.iter() {
             let known = queues.entry(arrival.queue).or_default();
+            known.arrivals += 1;
             if let Some(ring) = &mut known.ring {
-                ring.offer(&arrival);
+                ring.offer(known.arrivals, &arrival);
                 if ring.places.len() > 2 * RING_SIZE {
                     // Bounded, whatever arrives; a scan tells what matters.
                     known.ring = None;
@@ -312,7 +346,7 @@ impl Rings {
 
     /// A claim found nothing.
     pub(super) fn exhaust(&self, choice: &Choice) {
-        self.with_place(choice, |place| place.is_claimable &= place.arrivals != choice.arrivals);
+        self.with_place(choice, |place| place.is_claimable &= place.earliest_after(choice.arrivals).is_some());
     }
 
     fn with_place(&self, choice: &Choice, change: impl FnOnce(&mut Place)) {
@@ -425,8 +459,8 @@ mod tests {
     #[test]
     fn many_arrivals_are_told_coarsely_but_never_too_late() {
         let mut place = Place::new((0, 0));
-        for since in 0..1_000 {
-            place.arrive(since);
+        for (number, since) in (1..).zip(0..1_000) {
+            place.arrive(number, since);
         }
         assert!(place.latest.len() <= LATEST_ARRIVALS);
         for arrivals in [0, 1, 500, 936, 937, 990, 999] {
@@ -463,6 +497,42 @@ mod tests {
             rings.exhaust(&choice(&rings, None));
         }
         assert!(matches!(rings.next(QUEUE, None), Next::Scan));
+    }
+
+    #[test]
+    fn a_scan_begins_at_the_marks_until_they_are_old() {
+        let rings = Rings::default();
+        let first = rings.scan(QUEUE);
+        assert_eq!(first.known(), None, "nothing is known");
+        first.finish(found(&[(0, 1), (0, 2)]));
+        rings.advance(&choice(&rings, None), reached((10, 5), true));
+        rings.offer(&arrivals(3, 1, 44));
+        let scan = rings.scan(QUEUE);
+        let known = [(0, owner(1), (10, 5)), (0, owner(2), (1, 1)), (3, owner(1), (44, i64::MIN))];
+        assert_eq!(scan.known().as_deref(), Some(&known[..]));
+        scan.finish(Found { places: vec![(0, owner(2), (9, 9))], is_whole: true });
+        assert_eq!(turn(&rings, None), (0, 2, (9, 9)), "the first has still nothing");
+        rings.advance(&choice(&rings, None), reached((30, 5), true));
+        assert!(matches!(rings.next(QUEUE, None), Next::Nothing));
+        rings.offer(&arrivals(0, 1, 20));
+        assert_eq!(turn(&rings, None), (0, 1, (10, 5)), "and kept its mark");
+        rings.forget([QUEUE]);
+        assert_eq!(rings.scan(QUEUE).known(), None);
+    }
+
+    #[test]
+    fn what_arrives_during_a_claim_and_a_scan_is_not_overlooked() {
+        let rings = Rings::default();
+        rings.scan(QUEUE).finish(found(&[(0, 1)]));
+        for since in 0..5 {
+            rings.offer(&arrivals(0, 1, since));
+        }
+        let claim = choice(&rings, None);
+        let scan = rings.scan(QUEUE);
+        rings.offer(&arrivals(0, 1, 7));
+        scan.finish(found(&[(0, 1)]));
+        rings.advance(&claim, reached((20, 3), true));
+        assert_eq!(turn(&rings, None), (0, 1, (7, i64::MIN)));
     }
 
     #[test]
