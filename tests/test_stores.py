@@ -215,7 +215,6 @@ def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
                     assert_both_see_the_same(connection, mill, "pushed")
             assert sum(keda_sees(connection).values()) == 9
             stop(receiver)
-            (mill.data / "ports.json").unlink()
             for step in STEPS:
                 # What would fall due in a minute or two is due.
                 connection.execute("UPDATE work SET runnable_at = now_ns() WHERE runnable_at > now_ns()")
