@@ -222,6 +222,8 @@ def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
                 log = tmp_path / f"{step}.log"
                 worker = start([str(binary()), "worker"], log, env={**mill.environment, "TIDEMILL_STOP_AT": step}, cwd=mill.folder)
                 wait_until(lambda: stopped(worker), at_most_s=120, what=f"the stop at {step}", alive=worker, log=log)
+                # Commands would ask the worker that sleeps.
+                (mill.data / "ports.json").unlink(missing_ok=True)
                 assert_both_see_the_same(connection, mill, step)
                 stop(worker, with_signal=signal.SIGKILL)
                 assert_both_see_the_same(connection, mill, f"killed at {step}")

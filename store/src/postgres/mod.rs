@@ -19,6 +19,7 @@ mod options;
 mod organizations;
 mod outcomes;
 mod ring;
+mod scan;
 mod sweep;
 mod trace_days;
 mod views;
@@ -252,6 +253,7 @@ impl PostgresMetastore {
                 Ok(Some((bundle, reached))) => {
                     self.rings.advance(&choice, reached);
                     self.dues.add_lease(request.lease);
+                    self.store_marks(client, queue, bundle.items.len()).await;
                     return Ok(Some(bundle));
                 }
                 Ok(None) => self.rings.exhaust(&choice),
@@ -265,20 +267,31 @@ impl PostgresMetastore {
         Ok(None)
     }
 
+    /// Stores how far the claims have come, now and then, for processes that begin later.
+    async fn store_marks(&self, client: &Client, queue: WorkQueue, items: usize) {
+        let Some(marks) = self.rings.take_unstored(queue, items) else { return };
+        if let Err(error) = scan::store_marks(client, queue, &marks).await {
+            tracing::debug!(%error, "marks were not stored");
+        }
+    }
+
     /// Looks what is claimable in a queue. Of those that ask at one time, one looks.
     async fn scan(&self, client: &Client, queue: WorkQueue) -> Result<()> {
         let asked = Instant::now();
         let Some(turn) = self.scanning.get(&queue) else { return Ok(()) };
         let _turn = turn.lock().await;
         if !self.rings.is_scanned_since(queue, asked) {
-            let scan = self.rings.scan(queue);
+            let mut scan = self.rings.scan(queue);
+            if scan.is_first() {
+                scan.begin_at(scan::load_marks(client, queue).await?);
+            }
             let found = match scan.known() {
-                Some(known) => claim::scan_from_marks(client, queue, known).await?,
+                Some(known) => scan::scan_from_marks(client, queue, known).await?,
                 None => None,
             };
             match found {
                 Some(found) => scan.finish(found),
-                None => scan.everywhere().finish(claim::scan(client, queue).await?),
+                None => scan.everywhere().finish(scan::scan(client, queue).await?),
             }
         }
         Ok(())

@@ -23,6 +23,12 @@ const KNOWN_FOR_SCANS: u32 = 64;
 const KNOWN_AT_MOST: Duration = Duration::from_secs(10);
 /// Marks are believed this long, or so many times what the scan took that looked before them.
 const MARKS_KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Marks that another process stored are believed this long: what came back before them, this one was not told.
+const STORED_MARKS_FOR: Duration = Duration::from_secs(2);
+/// Marks are stored when so many items were claimed since,
+const STORE_AFTER_ITEMS: usize = 1_000;
+/// but not more often than this.
+const STORE_EVERY: Duration = Duration::from_millis(250);
 /// What something unknown happened to while it was scanned is looked at once and soon again.
 const STALE_AFTER: Duration = Duration::from_millis(5);
 /// Places where something arrived that are remembered while a scan runs.
@@ -34,6 +40,9 @@ pub(super) const RING_SIZE: usize = 1_000;
 
 /// A place in a queue's order: `runnable_at` and id.
 pub(super) type Mark = (i64, i64);
+
+/// A place (a priority and an organization) and its mark.
+pub(super) type PlaceMark = (i16, OrganizationId, Mark);
 
 /// Work became claimable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +105,11 @@ struct Known {
     scanned: Option<Instant>,
     /// How often something arrived.
     arrivals: u64,
+    /// Whether any scan ended.
+    is_begun: bool,
+    /// Items that were claimed since the marks were stored, and when that was.
+    unstored_items: usize,
+    stored: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -114,13 +128,15 @@ struct Place {
     /// Nothing claimable lies before.
     mark: Mark,
     is_claimable: bool,
+    /// The mark as it was stored last.
+    stored: Option<Mark>,
     /// The latest arrivals: which of the queue's it was, and the earliest `since` of it and those after it. Both ascend.
     latest: VecDeque<(u64, i64)>,
 }
 
 impl Place {
     fn new(mark: Mark) -> Self {
-        Self { mark, is_claimable: true, latest: VecDeque::new() }
+        Self { mark, is_claimable: true, stored: None, latest: VecDeque::new() }
     }
 
     fn arrive(&mut self, arrival: u64, since: i64) {
@@ -145,7 +161,7 @@ impl Place {
 /// What a scan found: the places that have claimable work, best priority first, and where the first of it stands.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Found {
-    pub(super) places: Vec<(i16, OrganizationId, Mark)>,
+    pub(super) places: Vec<PlaceMark>,
     /// There are no more.
     pub(super) is_whole: bool,
 }
@@ -213,8 +229,9 @@ pub(super) struct Scan<'a> {
     rings: &'a Rings,
     queue: WorkQueue,
     begun: Instant,
-    /// The known places with their marks, and until when these are believed; `None` to look at everything.
-    known: Option<(BTreeMap<(i16, OrganizationId), Mark>, Instant)>,
+    /// The known places, and until when their marks are believed; `None` to look at everything.
+    known: Option<(Vec<PlaceMark>, Instant)>,
+    is_first: bool,
 }
 
 impl Drop for Scan<'_> {
@@ -231,9 +248,20 @@ impl Drop for Scan<'_> {
 
 impl Scan<'_> {
     /// The places before whose marks it need not look, in their order; `None` to look everywhere.
-    pub(super) fn known(&self) -> Option<Vec<(i16, OrganizationId, Mark)>> {
-        let (places, _) = self.known.as_ref()?;
-        Some(places.iter().map(|(&(priority, organization), &mark)| (priority, organization, mark)).collect())
+    pub(super) fn known(&self) -> Option<Vec<PlaceMark>> {
+        self.known.as_ref().map(|(places, _)| places.clone())
+    }
+
+    /// Whether nothing was known of the queue before.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// It begins at marks that were stored.
+    pub(super) fn begin_at(&mut self, marks: Vec<PlaceMark>) {
+        if !marks.is_empty() {
+            self.known = Some((marks, self.begun + STORED_MARKS_FOR));
+        }
     }
 
     /// It looks before the marks as well.
@@ -252,10 +280,14 @@ impl Scan<'_> {
             now + if known.is_stale { STALE_AFTER } else { known_for }
         };
         let (known_until, empty_until) = (until(KNOWN_FOR), until(EMPTY_FOR));
-        let (marks, marks_until) =
-            self.known.take().unwrap_or_else(|| (BTreeMap::new(), now + MARKS_KNOWN_FOR.max(took * KNOWN_FOR_SCANS)));
-        let mut places: BTreeMap<_, _> =
-            marks.into_iter().map(|(key, mark)| (key, Place { is_claimable: false, ..Place::new(mark) })).collect();
+        let everywhere = || (Vec::new(), now + MARKS_KNOWN_FOR.max(took * KNOWN_FOR_SCANS));
+        let (marks, marks_until) = self.known.take().unwrap_or_else(everywhere);
+        let mut places: BTreeMap<_, _> = marks
+            .into_iter()
+            .map(|(priority, organization, mark)| {
+                ((priority, organization), Place { is_claimable: false, ..Place::new(mark) })
+            })
+            .collect();
         for (priority, organization, first) in found.places {
             places.insert((priority, organization), Place::new(first));
         }
@@ -267,6 +299,7 @@ impl Scan<'_> {
         }
         known.ring = Some(ring);
         known.scanned = Some(self.begun);
+        known.is_begun = true;
     }
 }
 
@@ -291,11 +324,13 @@ impl Rings {
         known.scans += 1;
         let begun = Instant::now();
         let ring = known.ring.as_ref().filter(|ring| ring.is_whole && begun < ring.marks_until);
+        let is_first = !known.is_begun;
         let known = ring.map(|ring| {
-            let marks = ring.places.iter().map(|(&key, place)| (key, place.mark)).collect();
+            let places = ring.places.iter();
+            let marks = places.map(|(&(priority, organization), place)| (priority, organization, place.mark)).collect();
             (marks, ring.marks_until)
         });
-        Scan { rings: self, queue, begun, known }
+        Scan { rings: self, queue, begun, known, is_first }
     }
 
     /// Work became claimable.
@@ -342,6 +377,23 @@ impl Rings {
             place.mark = place.mark.max(mark);
             place.is_claimable &= missed.is_some() || !reached.is_end;
         });
+    }
+
+    /// So many items of a queue were claimed; returns the marks that are to be stored now, in the order of their places.
+    pub(super) fn take_unstored(&self, queue: WorkQueue, items: usize) -> Option<Vec<PlaceMark>> {
+        let mut queues = self.queues.lock();
+        let known = queues.get_mut(&queue)?;
+        known.unstored_items += items;
+        let is_due = known.unstored_items >= STORE_AFTER_ITEMS
+            && known.stored.is_none_or(|stored| stored.elapsed() >= STORE_EVERY);
+        let ring = known.ring.as_mut().filter(|_| is_due)?;
+        (known.unstored_items, known.stored) = (0, Some(Instant::now()));
+        let changed = ring.places.iter_mut().filter(|(_, place)| place.stored != Some(place.mark));
+        let changed = changed.map(|(&(priority, organization), place)| {
+            place.stored = Some(place.mark);
+            (priority, organization, place.mark)
+        });
+        Some(changed.collect())
     }
 
     /// A claim found nothing.
@@ -518,6 +570,33 @@ mod tests {
         assert_eq!(turn(&rings, None), (0, 1, (10, 5)), "and kept its mark");
         rings.forget([QUEUE]);
         assert_eq!(rings.scan(QUEUE).known(), None);
+    }
+
+    #[test]
+    fn a_first_scan_begins_at_stored_marks() {
+        let rings = Rings::default();
+        let mut scan = rings.scan(QUEUE);
+        assert!(scan.is_first());
+        scan.begin_at(vec![(0, owner(1), (10, 5))]);
+        assert_eq!(scan.known(), Some(vec![(0, owner(1), (10, 5))]));
+        scan.finish(Found { places: vec![(0, owner(1), (12, 6))], is_whole: true });
+        assert_eq!(turn(&rings, None), (0, 1, (12, 6)));
+        rings.forget([QUEUE]);
+        assert!(!rings.scan(QUEUE).is_first(), "from now on this process is told what comes back");
+    }
+
+    #[test]
+    fn marks_are_stored_now_and_then() {
+        let rings = Rings::default();
+        assert_eq!(rings.take_unstored(QUEUE, 5_000), None, "nothing is known");
+        rings.scan(QUEUE).finish(found(&[(0, 1), (0, 2)]));
+        rings.advance(&choice(&rings, None), reached((10, 5), false));
+        assert_eq!(rings.take_unstored(QUEUE, STORE_AFTER_ITEMS - 1), None, "that is not worth it");
+        assert_eq!(rings.take_unstored(QUEUE, 1), Some(vec![(0, owner(1), (10, 5)), (0, owner(2), (1, 1))]));
+        assert_eq!(rings.take_unstored(QUEUE, 5_000), None, "they have just been stored");
+        rings.advance(&choice(&rings, None), reached((20, 5), false));
+        std::thread::sleep(STORE_EVERY);
+        assert_eq!(rings.take_unstored(QUEUE, 0), Some(vec![(0, owner(1), (20, 5))]), "what changed");
     }
 
     #[test]

@@ -427,6 +427,30 @@ pub async fn what_comes_back_is_claimed_before_what_came_later(place: Place) {
     assert_eq!(waited.expect("is told"), [6, 8]);
 }
 
+/// The marks that a process leaves behind are hints.
+pub async fn a_process_that_begins_finds_what_came_back(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    enqueue_jobs(&*store, owner, 0..2_500).await;
+    let first = claim(&*store, 800).await;
+    for _ in 0..2 {
+        let done = claim(&*store, 800).await;
+        assert!(store.complete(&[done.token]).await.expect("completes").is_empty());
+    }
+    store.hand_back(first.token).await.expect("is current");
+    drop(store);
+    let store = place.open().await;
+    let mut ran = Vec::new();
+    while ran.len() < 900 {
+        match store.claim(&request(500)).await.expect("claims") {
+            Some(bundle) => ran.extend(numbers(&bundle)),
+            None => store.wait_for_work(&[JOBS], Duration::from_secs(60)).await,
+        }
+    }
+    ran.sort_unstable();
+    assert_eq!(ran, (0..800).chain(2_400..2_500).collect::<Vec<_>>());
+}
+
 pub async fn a_key_that_is_made_urgent_runs_with_its_better_priority(place: Place) {
     let store = place.open().await;
     let owner = organization(&*store, 1).await;
