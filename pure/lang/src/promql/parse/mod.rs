@@ -14,7 +14,7 @@ use crate::lexer::{Kind, Lexer, Token};
 use crate::span::Span;
 
 /// How deep expressions may nest.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 100;
 
 /// Reads and checks a query.
 ///
