@@ -4,10 +4,12 @@
 //! reason why not; it never guesses. It knows no catalog, no object store and no DataFusion: whoever owns the data implements the trait.
 //! Shared by the languages: [`Labels`], [`Matcher`], [`format_number`] and [`Error`].
 
+mod bits;
 mod error;
 mod labels;
 mod matcher;
 mod number;
+pub mod promql;
 
 pub use error::{Error, Result};
 pub use labels::{Label, Labels, LabelsBuilder};

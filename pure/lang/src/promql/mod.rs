@@ -16,7 +16,7 @@ pub use ast::{
 };
 pub use dialect::{DIALECT, parse_duration};
 pub use functions::{Arity, FUNCTIONS, Function};
-pub use parse::{parse, parse_selector};
+pub use parse::{parse, parse_selector, parse_series};
 pub use print::format_duration;
 
 #[cfg(test)]

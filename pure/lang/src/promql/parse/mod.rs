@@ -6,7 +6,7 @@ mod modifier;
 mod primary;
 mod selector;
 
-use super::ast::{Expr, ExprKind, Selector};
+use super::ast::{Expr, ExprKind, MatchOp, Selector};
 use super::check::{check, check_not_all};
 use super::dialect::DIALECT;
 use crate::error::{Error, Result};
@@ -46,6 +46,31 @@ pub fn parse_selector(source: &str) -> Result<Selector> {
         ExprKind::Vector(selector) => Ok(selector),
         _ => Err(Error::syntax("expected a selector", expr.span, source)),
     }
+}
+
+/// Reads the labels of one series, written as a selector of equalities: `name{label="value"}`.
+///
+/// # Errors
+/// The first thing that is wrong, with its place.
+pub fn parse_series(source: &str) -> Result<Vec<(String, String)>> {
+    let mut parser = Parser::new(source)?;
+    if parser.peek().kind == Kind::End {
+        return Ok(Vec::new());
+    }
+    let expr = parser.vector_selector()?;
+    parser.end()?;
+    let ExprKind::Vector(selector) = expr.kind else {
+        return Err(Error::syntax("expected a series", expr.span, source));
+    };
+    let mut labels: Vec<(String, String)> =
+        selector.name.map(|name| ("__name__".to_owned(), name)).into_iter().collect();
+    for matcher in selector.matchers {
+        if matcher.op != MatchOp::Equal {
+            return Err(Error::syntax("unexpected operator in a series", matcher.span, source).allowing(["`=`"]));
+        }
+        labels.push((matcher.name, matcher.value));
+    }
+    Ok(labels)
 }
 
 /// Where in the tokens the reading is.
