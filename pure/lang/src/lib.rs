@@ -6,6 +6,7 @@
 
 mod error;
 pub mod lexer;
+pub mod logql;
 pub mod promql;
 mod span;
 
