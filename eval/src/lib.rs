@@ -6,6 +6,7 @@
 
 mod error;
 mod labels;
+pub mod logql;
 mod matcher;
 mod number;
 

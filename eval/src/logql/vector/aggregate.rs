@@ -1,0 +1,120 @@
+//! Aggregations over the series of each instant.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use tidemill_lang::logql::ast::{Grouping, VectorAggregation, VectorFunction};
+
+use super::Series;
+use crate::logql::labels::LabelSet;
+
+/// Applies the aggregation.
+pub(super) fn aggregate(aggregation: &VectorAggregation, series: Vec<Series>, instants: usize) -> Vec<Series> {
+    match aggregation.function {
+        VectorFunction::Sort => sorted(series, |left, right| left.total_cmp(&right)),
+        VectorFunction::SortDesc => sorted(series, |left, right| right.total_cmp(&left)),
+        VectorFunction::Topk | VectorFunction::Bottomk | VectorFunction::ApproxTopk => {
+            extremes(aggregation, series, instants)
+        }
+        _ => reduced(aggregation, &series, instants),
+    }
+}
+
+fn group(labels: &LabelSet, grouping: Option<&Grouping>) -> LabelSet {
+    match grouping {
+        None => LabelSet::default(),
+        Some(grouping) => labels.filtered(|name| grouping.labels.iter().any(|own| own == name) != grouping.is_without),
+    }
+}
+
+/// The members of each group, groups in order of their first member.
+fn groups(series: &[Series], grouping: Option<&Grouping>) -> Vec<(LabelSet, Vec<usize>)> {
+    let mut by_labels: HashMap<LabelSet, usize> = HashMap::new();
+    let mut groups: Vec<(LabelSet, Vec<usize>)> = Vec::new();
+    for (index, own) in series.iter().enumerate() {
+        let labels = group(&own.labels, grouping);
+        let at = *by_labels.entry(labels).or_insert_with_key(|labels| {
+            groups.push((labels.clone(), Vec::new()));
+            groups.len() - 1
+        });
+        groups[at].1.push(index);
+    }
+    groups
+}
+
+fn reduced(aggregation: &VectorAggregation, series: &[Series], instants: usize) -> Vec<Series> {
+    let mut reduced = Vec::new();
+    for (labels, members) in groups(series, aggregation.grouping.as_ref()) {
+        let mut values = Vec::with_capacity(instants);
+        let mut present = Vec::with_capacity(members.len());
+        for instant in 0..instants {
+            present.clear();
+            present.extend(members.iter().filter_map(|member| series[*member].values[instant]));
+            values.push((!present.is_empty()).then(|| reduce(aggregation.function, &present)));
+        }
+        reduced.push(Series { labels, values });
+    }
+    reduced
+}
+
+fn reduce(function: VectorFunction, values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let sum = || values.iter().sum::<f64>();
+    let variance = || {
+        let mean = sum() / count;
+        values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / count
+    };
+    match function {
+        VectorFunction::Sum => sum(),
+        VectorFunction::Avg => sum() / count,
+        VectorFunction::Min => values.iter().copied().fold(f64::NAN, f64::min),
+        VectorFunction::Max => values.iter().copied().fold(f64::NAN, f64::max),
+        VectorFunction::Stddev => variance().sqrt(),
+        VectorFunction::Stdvar => variance(),
+        _ => count,
+    }
+}
+
+/// The largest or smallest series of each group at each instant. `approx_topk` is exact here.
+fn extremes(aggregation: &VectorAggregation, series: Vec<Series>, instants: usize) -> Vec<Series> {
+    let count = aggregation.count.unwrap_or(0);
+    let is_smallest = aggregation.function == VectorFunction::Bottomk;
+    let mut kept = vec![vec![false; instants]; series.len()];
+    for (_, members) in groups(&series, aggregation.grouping.as_ref()) {
+        for instant in 0..instants {
+            let mut present: Vec<(usize, f64)> = members
+                .iter()
+                .filter_map(|member| series[*member].values[instant].map(|value| (*member, value)))
+                .collect();
+            present.sort_by(|left, right| {
+                let order = left.1.partial_cmp(&right.1).unwrap_or_else(|| right.1.is_nan().cmp(&left.1.is_nan()));
+                match (left.1.is_nan() || right.1.is_nan(), is_smallest) {
+                    (true, _) => order.reverse(),
+                    (false, true) => order,
+                    (false, false) => order.reverse(),
+                }
+            });
+            for (member, _) in present.into_iter().take(count) {
+                kept[member][instant] = true;
+            }
+        }
+    }
+    series
+        .into_iter()
+        .zip(kept)
+        .map(|(own, kept)| Series {
+            labels: own.labels,
+            values: own.values.into_iter().zip(kept).map(|(value, is_kept)| value.filter(|_| is_kept)).collect(),
+        })
+        .collect()
+}
+
+/// By the first value; a series without one goes last.
+fn sorted(mut series: Vec<Series>, order: impl Fn(f64, f64) -> Ordering) -> Vec<Series> {
+    let first = |series: &Series| series.values.first().copied().flatten();
+    series.sort_by(|left, right| match (first(left), first(right)) {
+        (Some(left), Some(right)) => order(left, right),
+        (left, right) => right.is_some().cmp(&left.is_some()),
+    });
+    series
+}
