@@ -9,6 +9,7 @@ mod labels;
 pub mod logql;
 mod matcher;
 mod number;
+pub mod traceql;
 
 pub use error::{Error, Result};
 pub use labels::{Label, Labels, LabelsBuilder};

@@ -213,3 +213,79 @@ impl Run<'_> {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use tidemill_lang::logql::template::parse_template;
+
+    use super::*;
+
+    fn run(text: &str) -> Result<String, String> {
+        let mut labels = RowLabels::default();
+        let pairs = [("a", "Ab ab"), ("url", "a b&c"), ("json", r#"{"l":[1,"x"],"m":{"k":2}}"#), ("n", "7")];
+        for (name, value) in pairs {
+            labels.add_parsed(Cow::Borrowed(name), Cow::Borrowed(value));
+        }
+        let template = parse_template(text).unwrap_or_else(|(at, why)| panic!("{text} at {at}: {why}"));
+        run_template(&template, &labels, TemplateContext { line: "the line", time_ns: 1_500_000_000, now_ns: 0 })
+    }
+
+    #[test]
+    fn functions_by_example() {
+        let cases = [
+            ("{{ Replace .a `b` `c` 1 }} {{ Replace .a `b` `c` -1 }} {{ replace `b` `c` .a }}", "Ac ab Ac ac Ac ac"),
+            ("{{ ToLower .a }} {{ TrimPrefix .a `Ab` }}|{{ TrimSuffix .a `ab` }}|", "ab ab  ab|Ab |"),
+            ("{{ trimPrefix `Ab` .a }}|{{ trimSuffix `ab` .a }}|{{ count `[ab]` .a }}", " ab|Ab |3"),
+            ("{{ regexReplaceAll `(.)b` .a `<$1>` }} {{ regexReplaceAllLiteral `b` .a `$1` }}", "<A> <a> A$1 a$1"),
+            (
+                "{{ alignLeft 7 .a }}|{{ alignLeft 2 .a }}|{{ alignRight 7 .a }}|{{ alignRight 2 .a }}",
+                "Ab ab  |Ab|  Ab ab|ab",
+            ),
+            ("{{ substr 1 3 .a }}|{{ substr -1 2 .a }}|{{ substr 3 -1 .a }}|{{ trunc -2 .a }}", "b |Ab|ab|ab"),
+            ("{{ add 1 2 3 }} {{ sub 5 7 }} {{ mul 2 3 4 }} {{ max 1 9 3 }} {{ min 4 2 3 }}", "6 -2 24 9 2"),
+            ("{{ maxf 1 2.5 }} {{ minf 1.5 2 }} {{ subf 1 0.9 }} {{ float64 `1.5` }}", "2.5 1.5 0.1 1.5"),
+            (
+                "{{ unixEpochMillis __timestamp__ }} {{ unixEpochNanos __timestamp__ }} {{ unixEpoch now }}",
+                "1500 1500000000 0",
+            ),
+            ("{{ toDate `2006-01-02` `2025-06-01` | unixEpoch }} {{ now | date `2006` }}", "1748736000 1970"),
+            ("{{ range $i, $e := (fromJson .json).l }}{{ $i }}={{ $e }};{{ end }}", "0=1;1=x;"),
+            ("{{ with fromJson .json }}{{ .m.k }} {{ len .l }} {{ index .l 1 }}{{ end }}", "2 2 x"),
+            ("{{ range (fromJson .json).none }}x{{ else }}none{{ end }}", "none"),
+            ("{{ slice .a 1 3 }}|{{ len .a }}|{{ print .n 1 2 }}|{{ println .n 1 }}", "b |5|71 2|7 1\n"),
+            ("{{ urlquery .url }} {{ html `<a>` }} {{ js `it's` }}", "a+b%26c &lt;a&gt; it\\'s"),
+            (
+                "{{ lt 1 2 }} {{ le `a` `a` }} {{ ge 2 3 }} {{ ne .n `7` }} {{ not .none }}",
+                "true true false false true",
+            ),
+            ("{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }} {{ title .a }}", "2 Ab Ab"),
+            (
+                "{{ bytes `2KB` }} {{ bytes `4.5MiB` }} {{ duration `1m30s` }} {{ default `d` .none }}",
+                "2000 4.718592e+06 90 d",
+            ),
+        ];
+        for (text, expected) in &cases {
+            assert_eq!(run(text).as_deref(), Ok(*expected), "{text}");
+        }
+        assert_eq!(run("{{ printf `%s` . }}").as_deref(), Ok("%!s(map[string]interface {}=map[])"));
+    }
+
+    #[test]
+    fn failures_say_which_function_and_are_bounded() {
+        for (text, part) in [
+            ("{{ div 1 0 }}", "divide by zero"),
+            ("{{ lt 1 `a` }}", "incompatible types"),
+            ("{{ index (fromJson `[1]`) 5 }}", "out of range"),
+            ("{{ repeat 100000000 .a }}", "bad count"),
+            ("{{ regexReplaceAll `(` .a `b` }}", "regexReplaceAll"),
+            ("{{ upper }}", "wrong number of args"),
+            ("{{ range .a }}x{{ end }}", "can't iterate"),
+            ("{{ (fromJson `nope`).x }}", "nil has no field"),
+        ] {
+            let why = run(text).expect_err(text);
+            assert!(why.contains(part), "{text}: {why}");
+        }
+    }
+}

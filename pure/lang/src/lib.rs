@@ -9,6 +9,7 @@ pub mod lexer;
 pub mod logql;
 pub mod promql;
 mod span;
+pub mod traceql;
 
 pub use error::{Error, Reason, Result};
 pub use lexer::{Dialect, Kind, Lexer, Nesting, Token};

@@ -28,7 +28,7 @@ pub(super) fn format_float(value: f64) -> String {
     let scientific = format!("{value:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if value != 0.0 && !(-4..21).contains(&exponent) {
+    if value != 0.0 && !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", exponent.abs());
     }
@@ -98,8 +98,7 @@ mod tests {
     fn numbers_as_go_prints_them() {
         let cases = [(3.0, "3"), (0.6, "0.6"), (4_718_592.0, "4.718592e+06"), (1e21, "1e+21"), (1e-5, "1e-05")];
         for (value, text) in cases {
-            let expected = if value == 4_718_592.0 { "4718592" } else { text };
-            assert_eq!(format_float(value), expected);
+            assert_eq!(format_float(value), text);
         }
         assert_eq!(lossy(b"na\xc3\xafve-\xe2\x98"), "naïve-\u{fffd}\u{fffd}");
         assert_eq!(title("naïve item_x o'neill"), "Naïve Item_x O'neill");

@@ -118,3 +118,39 @@ fn sorted(mut series: Vec<Series>, order: impl Fn(f64, f64) -> Ordering) -> Vec<
     });
     series
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_lang::logql::ast::{MetricKind, Query};
+
+    use super::*;
+
+    /// What the aggregation gives of the values 1, 4 and 10, and of nothing in a second instant but for the last.
+    fn values(text: &str) -> Vec<(String, Vec<Option<f64>>)> {
+        let Ok(Query::Metric(metric)) = tidemill_lang::logql::parse(text) else { panic!("{text}") };
+        let MetricKind::Aggregation(aggregation) = metric.kind else { panic!("{text}") };
+        let series = [("1", Some(1.0), None), ("4", Some(4.0), None), ("10", Some(10.0), Some(7.0))];
+        let series = series.map(|(name, first, second)| Series {
+            labels: LabelSet::of([("n", name), ("g", if name == "10" { "b" } else { "a" })]),
+            values: vec![first, second],
+        });
+        let result = aggregate(&aggregation, series.into(), 2);
+        let name = |own: &Series| own.labels.get("n").or(own.labels.get("g")).unwrap_or_default().to_owned();
+        result.iter().map(|own| (name(own), own.values.clone())).collect()
+    }
+
+    #[test]
+    fn aggregations_by_example() {
+        let of = |function: &str| values(&format!("{function}(rate({{a=\"b\"}}[1m]))")).remove(0).1;
+        assert_eq!(of("sum"), [Some(15.0), Some(7.0)]);
+        assert_eq!(of("avg"), [Some(5.0), Some(7.0)]);
+        assert_eq!((of("min")[0], of("max")[0], of("count")[0]), (Some(1.0), Some(10.0), Some(3.0)));
+        assert_eq!((of("stdvar")[0], of("stddev")[1]), (Some(14.0), Some(0.0)));
+        let by = values("max by (g) (rate({a=\"b\"}[1m]))");
+        assert_eq!(by, [("a".to_owned(), vec![Some(4.0), None]), ("b".to_owned(), vec![Some(10.0), Some(7.0)])]);
+        let top = values("topk(2, rate({a=\"b\"}[1m]))");
+        assert_eq!(top.iter().map(|(_, values)| values[0]).collect::<Vec<_>>(), [None, Some(4.0), Some(10.0)]);
+        let sorted = values("sort_desc(rate({a=\"b\"}[1m]))");
+        assert_eq!(sorted.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["10", "4", "1"]);
+    }
+}
