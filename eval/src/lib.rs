@@ -4,11 +4,13 @@
 //! reason why not; it never guesses. It knows no catalog, no object store and no DataFusion: whoever owns the data implements the trait.
 //! Shared by the languages: [`Labels`], [`Matcher`], [`format_number`] and [`Error`].
 
+mod bits;
 mod error;
 mod labels;
 pub mod logql;
 mod matcher;
 mod number;
+pub mod promql;
 pub mod traceql;
 
 pub use error::{Error, Result};

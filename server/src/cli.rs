@@ -89,6 +89,9 @@ pub enum Command {
     Load(commands::load::LoadOptions),
     /// Run one SQL statement over logs, metrics and spans
     Sql(commands::sql::SqlOptions),
+    /// PromQL by itself: run test scripts
+    #[command(subcommand)]
+    Promql(commands::promql::PromqlCommand),
     /// Attribute keys: types, how often, and whether they have columns of their own
     Attributes(commands::attributes::AttributesOptions),
     /// The catalog against the buckets

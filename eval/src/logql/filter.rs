@@ -54,7 +54,7 @@ pub(super) struct LineTest {
 
 #[derive(Debug)]
 enum LineCondition {
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     Matches(Regex),
     Pattern(Pattern),
     Address(AddressRange),
@@ -66,7 +66,7 @@ impl LineTest {
         let alternatives = filter.alternatives.iter().map(|alternative| {
             Ok(match alternative {
                 LineMatch::Text(text) if is_regex => LineCondition::Matches(compile_regex(text).map_err(Error::Data)?),
-                LineMatch::Text(text) => LineCondition::Contains(Finder::new(text.as_bytes()).into_owned()),
+                LineMatch::Text(text) => LineCondition::Contains(Box::new(Finder::new(text.as_bytes()).into_owned())),
                 LineMatch::Pattern(pattern) => LineCondition::Pattern(pattern.clone()),
                 LineMatch::Address(range) => LineCondition::Address(range.clone()),
             })

@@ -69,16 +69,40 @@ pub(super) fn sanitized(key: Cow<'_, str>) -> Cow<'_, str> {
     Cow::Owned(name)
 }
 
-/// A part of a line: borrowed where the line itself is.
-pub(super) fn part<'a>(line: &Cow<'a, str>, text: &str) -> Cow<'a, str> {
-    match line {
-        Cow::Borrowed(whole) => {
-            let start = (text.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-            match whole.get(start..start.wrapping_add(text.len())) {
-                Some(part) => Cow::Borrowed(part),
-                None => Cow::Owned(text.to_owned()),
-            }
+/// A line, which parts of it may outlive where it is the batch's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line<'l, 'a> {
+    text: &'l str,
+    batch_text: Option<&'a str>,
+}
+
+impl<'l, 'a> From<&'l Cow<'a, str>> for Line<'l, 'a> {
+    fn from(line: &'l Cow<'a, str>) -> Self {
+        match line {
+            Cow::Borrowed(text) => Self { text, batch_text: Some(text) },
+            Cow::Owned(text) => Self { text, batch_text: None },
         }
-        Cow::Owned(_) => Cow::Owned(text.to_owned()),
+    }
+}
+
+impl<'a> From<&'a str> for Line<'a, 'a> {
+    fn from(text: &'a str) -> Self {
+        Self { text, batch_text: Some(text) }
+    }
+}
+
+impl<'l, 'a> Line<'l, 'a> {
+    /// The line's text.
+    pub fn text(self) -> &'l str {
+        self.text
+    }
+
+    /// A part of the line: borrowed where the line is the batch's own.
+    pub fn part(self, text: &str) -> Cow<'a, str> {
+        let borrowed = self.batch_text.and_then(|whole| {
+            let start = (text.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+            whole.get(start..start.wrapping_add(text.len()))
+        });
+        borrowed.map_or_else(|| Cow::Owned(text.to_owned()), Cow::Borrowed)
     }
 }

@@ -16,7 +16,7 @@ use super::bytes_text::{parse_bytes, parse_duration_ns};
 use super::filter::{LabelTest, LineTest, TextTest};
 use super::labels::{ERROR, ERROR_DETAILS, Origin, RowLabels};
 use super::parsers::{
-    JsonPaths, LogfmtOptions, Required, parse_json, parse_json_paths, parse_logfmt, parse_pattern, part, unpack,
+    JsonPaths, Line, LogfmtOptions, Required, parse_json, parse_json_paths, parse_logfmt, parse_pattern, unpack,
 };
 use super::required::required_behind;
 use super::template::{TemplateContext, run_template};
@@ -170,13 +170,13 @@ impl Pipeline {
         match step {
             Step::Lines(test) => return test.keeps(&row.line),
             Step::Labels(test) => return test.keeps(labels),
-            Step::Json(required) => parse_json(&row.line, labels, required),
-            Step::JsonPaths(paths, required) => parse_json_paths(&row.line, labels, paths, required),
-            Step::Logfmt(options, required) => parse_logfmt(&row.line, labels, options, required),
-            Step::Pattern(pattern, required) => parse_pattern(&row.line, labels, pattern, required),
-            Step::Regexp(regex, required) => parse_regexp(&row.line, labels, regex, required),
+            Step::Json(required) => parse_json((&row.line).into(), labels, required),
+            Step::JsonPaths(paths, required) => parse_json_paths((&row.line).into(), labels, paths, required),
+            Step::Logfmt(options, required) => parse_logfmt((&row.line).into(), labels, options, required),
+            Step::Pattern(pattern, required) => parse_pattern((&row.line).into(), labels, pattern, required),
+            Step::Regexp(regex, required) => parse_regexp((&row.line).into(), labels, regex, required),
             Step::Unpack(required) => {
-                if let Some(line) = unpack(&row.line, labels, required) {
+                if let Some(line) = unpack((&row.line).into(), labels, required) {
                     row.line = line;
                 }
             }
@@ -218,11 +218,11 @@ impl Pipeline {
     }
 }
 
-fn parse_regexp<'a>(line: &Cow<'a, str>, labels: &mut RowLabels<'a>, regex: &Regex, required: &Required) {
-    let Some(found) = regex.captures(line) else { return };
+fn parse_regexp<'a>(line: Line<'_, 'a>, labels: &mut RowLabels<'a>, regex: &Regex, required: &Required) {
+    let Some(found) = regex.captures(line.text()) else { return };
     for name in regex.capture_names().flatten() {
         if required.needs(name) {
-            let value = found.name(name).map_or(Cow::Borrowed(""), |value| part(line, value.as_str()));
+            let value = found.name(name).map_or(Cow::Borrowed(""), |value| line.part(value.as_str()));
             labels.add_parsed(Cow::Owned(name.to_owned()), value);
         }
     }

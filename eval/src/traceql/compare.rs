@@ -53,9 +53,12 @@ impl Comparison {
     }
 }
 
+/// Values with how often each occurs in each window.
+type Values = Vec<(LabelValue, Vec<u64>)>;
+
 /// The `top` values of each attribute on each side, and the total of all its values.
 pub(super) fn compare_series(compared: Vec<(Comparison, Vec<u64>)>, top: usize) -> Vec<MetricsSeries> {
-    let mut by_attribute: BTreeMap<(bool, String), Vec<(LabelValue, Vec<u64>)>> = BTreeMap::new();
+    let mut by_attribute: BTreeMap<(bool, String), Values> = BTreeMap::new();
     for (comparison, counts) in compared {
         let key = (comparison.is_selected, comparison.attribute);
         by_attribute.entry(key).or_default().push((comparison.value, counts));

@@ -106,13 +106,13 @@ impl<'b> Trace<'b> {
             let mut stands = vec![false; count];
             match relation {
                 Relation::Child => {
-                    for span in 0..count {
-                        stands[span] = self.parents[span].is_some_and(|parent| left[parent]);
+                    for (stands, parent) in stands.iter_mut().zip(&self.parents) {
+                        *stands = parent.is_some_and(|parent| left[parent]);
                     }
                 }
                 Relation::Descendant => {
-                    for span in 0..count {
-                        stands[span] = self.ancestors(span).any(|ancestor| left[ancestor]);
+                    for (span, stands) in stands.iter_mut().enumerate() {
+                        *stands = self.ancestors(span).any(|ancestor| left[ancestor]);
                     }
                 }
                 Relation::Parent => {
@@ -130,9 +130,9 @@ impl<'b> Trace<'b> {
                     for span in (0..count).filter(|span| left[*span]) {
                         *families.entry(self.batch.parent_id(self.rows[span])).or_default() += 1;
                     }
-                    for span in 0..count {
+                    for (span, stands) in stands.iter_mut().enumerate() {
                         let others = families.get(&self.batch.parent_id(self.rows[span])).copied().unwrap_or(0);
-                        stands[span] = others > usize::from(left[span]);
+                        *stands = others > usize::from(left[span]);
                     }
                 }
             }

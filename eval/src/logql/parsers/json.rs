@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use tidemill_lang::logql::json_path::PathStep;
 
-use super::{Required, part, sanitized};
+use super::{Line, Required, sanitized};
 use crate::logql::labels::RowLabels;
 
 const ERROR: &str = "JSONParserErr";
@@ -32,16 +32,16 @@ const NO_ARRAY_END: &str = "value looks like an array, but its closing ']' is mi
 const NO_TEXT_END: &str = "value looks like a string, but its closing '\"' is missing";
 
 /// Makes a label of every value in the object, nested names joined by `_`; arrays and nulls are left out.
-pub(in crate::logql) fn parse_json<'a>(line: &Cow<'a, str>, labels: &mut RowLabels<'a>, required: &Required) {
+pub(in crate::logql) fn parse_json<'a>(line: Line<'_, 'a>, labels: &mut RowLabels<'a>, required: &Required) {
     let mut visitor = Visitor { line, labels, required, found: 0 };
-    match visitor.object(line, "", 0) {
+    match visitor.object(line.text(), "", 0) {
         Ok(_) => {}
         Err(why) => labels.set_error(ERROR, why),
     }
 }
 
 struct Visitor<'v, 'a> {
-    line: &'v Cow<'a, str>,
+    line: Line<'v, 'a>,
     labels: &'v mut RowLabels<'a>,
     required: &'v Required,
     found: usize,
@@ -79,7 +79,7 @@ impl<'a> Visitor<'_, 'a> {
             Value::Object(_) | Value::Array(_) | Value::Null => return Ok(Walk::On),
             _ if !self.required.needs(&name) => return Ok(Walk::On),
             Value::Text(text) => part_of(self.line, unescape(text)?),
-            Value::Number(text) | Value::Bool(text) => part(self.line, text),
+            Value::Number(text) | Value::Bool(text) => self.line.part(text),
         };
         self.labels.add_parsed(name, value);
         self.found += 1;
@@ -87,9 +87,9 @@ impl<'a> Visitor<'_, 'a> {
     }
 }
 
-fn part_of<'a>(line: &Cow<'a, str>, text: Cow<'_, str>) -> Cow<'a, str> {
+fn part_of<'a>(line: Line<'_, 'a>, text: Cow<'_, str>) -> Cow<'a, str> {
     match text {
-        Cow::Borrowed(text) => part(line, text),
+        Cow::Borrowed(text) => line.part(text),
         Cow::Owned(text) => Cow::Owned(text),
     }
 }
@@ -104,12 +104,12 @@ pub(in crate::logql) type JsonPaths = Vec<(String, Vec<PathStep>)>;
 
 /// Sets each label to the value at its path; to nothing where there is none.
 pub(in crate::logql) fn parse_json_paths<'a>(
-    line: &Cow<'a, str>,
+    line: Line<'_, 'a>,
     labels: &mut RowLabels<'a>,
     paths: &JsonPaths,
     required: &Required,
 ) {
-    let starts = line.trim_start().starts_with(['{', '[', '"']);
+    let starts = line.text().trim_start().starts_with(['{', '[', '"']);
     if !starts {
         labels.set_error(ERROR, NO_OBJECT);
         return;
@@ -118,10 +118,10 @@ pub(in crate::logql) fn parse_json_paths<'a>(
         if !required.needs(label) {
             continue;
         }
-        let value = match at_path(line, path) {
+        let value = match at_path(line.text(), path) {
             Ok(Some(Value::Text(text))) => unescape(text).map(|text| part_of(line, text)).unwrap_or_default(),
             Ok(Some(Value::Number(text) | Value::Bool(text) | Value::Object(text) | Value::Array(text))) => {
-                part(line, text)
+                line.part(text)
             }
             Ok(Some(Value::Null) | None) => Cow::Borrowed(""),
             Err(why) => {
@@ -133,18 +133,21 @@ pub(in crate::logql) fn parse_json_paths<'a>(
     }
 }
 
+/// The value at the path. A document that breaks off before it has none there; a value that breaks off itself is an error.
 fn at_path<'t>(text: &'t str, path: &[PathStep]) -> Scan<Option<Value<'t>>> {
-    let mut value = value_at(text, skip_blanks(text, 0))?.0;
+    let Ok((mut value, _)) = value_at(text, skip_blanks(text, 0)).or_else(|_| open_value(text)) else {
+        return Ok(None);
+    };
     for step in path {
         let mut next = None;
-        match (step, &value) {
+        let walked = match (step, &value) {
             (PathStep::Field(name), Value::Object(inner)) => each_member(inner, |key, member| {
-                if unescape(key)? == name.as_str() {
+                let is_wanted = unescape(key)? == name.as_str();
+                if is_wanted {
                     next = Some(member);
-                    return Ok(false);
                 }
-                Ok(true)
-            })?,
+                Ok(!is_wanted)
+            }),
             (PathStep::Index(index), Value::Array(inner)) => {
                 let mut number = 0;
                 each_element(inner, |element| {
@@ -154,31 +157,49 @@ fn at_path<'t>(text: &'t str, path: &[PathStep]) -> Scan<Option<Value<'t>>> {
                     }
                     number += 1;
                     Ok(!is_wanted)
-                })?;
+                })
             }
-            _ => {}
-        }
-        match next {
-            Some(found) => value = found,
-            None => return Ok(None),
+            _ => Ok(()),
+        };
+        match (next, walked) {
+            (Some(found), _) => value = found,
+            (None, Err(why)) if path.len() == 1 && breaks_in_value(text, step) => return Err(why),
+            (None, _) => return Ok(None),
         }
     }
     Ok(Some(value))
 }
 
+/// An object or array whose end is missing, as far as it goes.
+fn open_value(text: &str) -> Scan<(Value<'_>, usize)> {
+    let start = skip_blanks(text, 0);
+    match text.as_bytes().get(start) {
+        Some(b'{') => Ok((Value::Object(&text[start..]), text.len())),
+        Some(b'[') => Ok((Value::Array(&text[start..]), text.len())),
+        _ => Err(MALFORMED),
+    }
+}
+
+/// Whether the last member that a document begins has the wanted key.
+fn breaks_in_value(text: &str, step: &PathStep) -> bool {
+    let PathStep::Field(name) = step else { return false };
+    let key = format!("\"{name}\"");
+    text.rfind(&key).is_some_and(|at| text[at + key.len()..].trim_start().starts_with(':'))
+}
+
 /// Makes labels of the texts in a packed line; returns the line that was packed.
 pub(in crate::logql) fn unpack<'a>(
-    line: &Cow<'a, str>,
+    line: Line<'_, 'a>,
     labels: &mut RowLabels<'a>,
     required: &Required,
 ) -> Option<Cow<'a, str>> {
-    if !line.trim_start().starts_with('{') {
+    if !line.text().trim_start().starts_with('{') {
         labels.set_error(ERROR, "expected a JSON object");
         return None;
     }
     let mut found = Vec::new();
     let mut entry = None;
-    let walked = each_member(line, |key, value| {
+    let walked = each_member(line.text(), |key, value| {
         let (Value::Text(text), key) = (value, unescape(key)?) else { return Ok(true) };
         let text = part_of(line, unescape(text)?);
         if key == "_entry" {
@@ -382,7 +403,7 @@ mod tests {
 
     fn all(line: &str) -> (Vec<String>, Option<&'static str>) {
         let mut labels = RowLabels::default();
-        parse_json(&Cow::Borrowed(line), &mut labels, &Required::All);
+        parse_json(line.into(), &mut labels, &Required::All);
         (labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect(), labels.error())
     }
 
@@ -400,10 +421,27 @@ mod tests {
     }
 
     #[test]
+    fn paths_into_broken_documents() {
+        let at = |line: &str, path: &str| {
+            let path = tidemill_lang::logql::json_path::parse_path(path).expect("a path");
+            let mut labels = RowLabels::default();
+            parse_json_paths(line.into(), &mut labels, &vec![("x".to_owned(), path)], &Required::All);
+            (labels.get("x").map(str::to_owned), labels.error().is_some())
+        };
+        let found = |value: &str| Some(value.to_owned());
+        assert_eq!(at(r#"{"a":{"b":[1,{"c":"y"}]}}"#, "a.b[1].c"), (found("y"), false));
+        assert_eq!(at(r#"{"a":1,"b":{"c":2"#, "a"), (found("1"), false));
+        assert_eq!(at(r#"{"a":1,"b":{"c":2"#, "z"), (found(""), false));
+        assert_eq!(at(r#"{"a":1,"b":"brok"#, "b"), (found(""), true));
+        assert_eq!(at("no json", "a"), (None, true));
+        assert_eq!(at(r#""text""#, "a"), (found(""), false));
+    }
+
+    #[test]
     fn needed_labels_end_the_walk() {
         let mut labels = RowLabels::default();
         let required = Required::Some(vec!["b_c".to_owned()]);
-        parse_json(&Cow::Borrowed(r#"{"a":1,"b":{"x":1,"c":2},"broken"#), &mut labels, &required);
+        parse_json(r#"{"a":1,"b":{"x":1,"c":2},"broken"#.into(), &mut labels, &required);
         assert_eq!((labels.get("b_c"), labels.get("a"), labels.error()), (Some("2"), None, None));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Required, part, sanitized};
+use super::{Line, Required, sanitized};
 use crate::logql::labels::RowLabels;
 
 const ERROR: &str = "LogfmtParserErr";
@@ -23,12 +23,12 @@ type Pair<'t> = (&'t str, Option<Cow<'t, str>>);
 
 /// Makes labels of the pairs.
 pub(in crate::logql) fn parse_logfmt<'a>(
-    line: &Cow<'a, str>,
+    line: Line<'_, 'a>,
     labels: &mut RowLabels<'a>,
     options: &LogfmtOptions,
     required: &Required,
 ) {
-    let mut scanner = Scanner { text: line, at: 0 };
+    let mut scanner = Scanner { text: line.text(), at: 0 };
     let mut found: Vec<(usize, Cow<'a, str>)> = Vec::new();
     let mut count = 0;
     let wanted = match options.extractions.len() {
@@ -51,7 +51,7 @@ pub(in crate::logql) fn parse_logfmt<'a>(
         };
         let (key, value) = pair;
         let value = match value {
-            Some(Cow::Borrowed(value)) => part(line, value),
+            Some(Cow::Borrowed(value)) => line.part(value),
             Some(Cow::Owned(value)) => Cow::Owned(value),
             None => Cow::Borrowed(""),
         };
@@ -59,7 +59,7 @@ pub(in crate::logql) fn parse_logfmt<'a>(
             continue;
         }
         if options.extractions.is_empty() {
-            let name = sanitized(part(line, key));
+            let name = sanitized(line.part(key));
             if required.needs(&name) {
                 labels.add_parsed(name, value);
                 count += 1;
@@ -167,7 +167,7 @@ mod tests {
     fn labels(line: &str, is_strict: bool, keeps_empty: bool) -> (Vec<String>, Option<&'static str>) {
         let options = LogfmtOptions { is_strict, keeps_empty, extractions: Vec::new() };
         let mut labels = RowLabels::default();
-        parse_logfmt(&Cow::Borrowed(line), &mut labels, &options, &Required::All);
+        parse_logfmt(line.into(), &mut labels, &options, &Required::All);
         (labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect(), labels.error())
     }
 

@@ -4,18 +4,18 @@ use std::borrow::Cow;
 
 use tidemill_lang::logql::pattern::{Pattern, PatternPart};
 
-use super::{Required, part};
+use super::{Line, Required};
 use crate::logql::labels::RowLabels;
 
 /// Makes labels of the named captures. A line that does not begin with the pattern's first text gives none; a text that is missing
 /// further on ends the capture before it at the line's end.
 pub(in crate::logql) fn parse_pattern<'a>(
-    line: &Cow<'a, str>,
+    line: Line<'_, 'a>,
     labels: &mut RowLabels<'a>,
     pattern: &Pattern,
     required: &Required,
 ) {
-    let mut rest: &str = line;
+    let mut rest = line.text();
     let mut parts = pattern.parts.iter().peekable();
     if let Some(PatternPart::Literal(first)) = parts.peek() {
         let Some(behind) = rest.strip_prefix(first.as_str()) else { return };
@@ -34,7 +34,7 @@ pub(in crate::logql) fn parse_pattern<'a>(
             _ => (rest, None),
         };
         if let Some(name) = name.as_ref().filter(|name| required.needs(name)) {
-            labels.add_parsed(Cow::Owned(name.clone()), part(line, value));
+            labels.add_parsed(Cow::Owned(name.clone()), line.part(value));
         }
         match behind {
             Some(behind) => rest = behind,
@@ -52,7 +52,7 @@ mod tests {
     fn labels(pattern: &str, line: &str) -> String {
         let mut labels = RowLabels::default();
         let pattern = parse_parser_pattern(pattern).expect("a pattern");
-        parse_pattern(&Cow::Borrowed(line), &mut labels, &pattern, &Required::All);
+        parse_pattern(line.into(), &mut labels, &pattern, &Required::All);
         labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect::<Vec<_>>().join(",")
     }
 

@@ -79,34 +79,24 @@ fn reduce(function: VectorFunction, values: &[f64]) -> f64 {
 fn extremes(aggregation: &VectorAggregation, series: Vec<Series>, instants: usize) -> Vec<Series> {
     let count = aggregation.count.unwrap_or(0);
     let is_smallest = aggregation.function == VectorFunction::Bottomk;
-    let mut kept = vec![vec![false; instants]; series.len()];
-    for (_, members) in groups(&series, aggregation.grouping.as_ref()) {
-        for instant in 0..instants {
-            let mut present: Vec<(usize, f64)> = members
-                .iter()
-                .filter_map(|member| series[*member].values[instant].map(|value| (*member, value)))
-                .collect();
-            present.sort_by(|left, right| {
-                let order = left.1.partial_cmp(&right.1).unwrap_or_else(|| right.1.is_nan().cmp(&left.1.is_nan()));
-                match (left.1.is_nan() || right.1.is_nan(), is_smallest) {
-                    (true, _) => order.reverse(),
-                    (false, true) => order,
-                    (false, false) => order.reverse(),
-                }
+    let groups = groups(&series, aggregation.grouping.as_ref());
+    let mut kept: Vec<Series> =
+        series.iter().map(|own| Series { labels: own.labels.clone(), values: vec![None; instants] }).collect();
+    for instant in 0..instants {
+        for (_, members) in &groups {
+            let present = members.iter().filter_map(|at| series[*at].values[instant].map(|value| (*at, value)));
+            let mut present: Vec<(usize, f64)> = present.collect();
+            present.sort_by(|left, right| match (left.1.is_nan(), right.1.is_nan()) {
+                (false, false) if is_smallest => left.1.total_cmp(&right.1),
+                (false, false) => right.1.total_cmp(&left.1),
+                (left, right) => left.cmp(&right),
             });
-            for (member, _) in present.into_iter().take(count) {
-                kept[member][instant] = true;
+            for (at, value) in present.into_iter().take(count) {
+                kept[at].values[instant] = Some(value);
             }
         }
     }
-    series
-        .into_iter()
-        .zip(kept)
-        .map(|(own, kept)| Series {
-            labels: own.labels,
-            values: own.values.into_iter().zip(kept).map(|(value, is_kept)| value.filter(|_| is_kept)).collect(),
-        })
-        .collect()
+    kept
 }
 
 /// By the first value; a series without one goes last.

@@ -277,11 +277,12 @@ impl<'a> Reader<'a> {
                     _ => return Err((*place, "unclosed left paren".to_owned())),
                 }
                 let mut path = Vec::new();
-                if let (Some((field, field_place)), Some((_, closing_place))) = (tokens.get(*at), tokens.get(*at - 1)) {
-                    if field.starts_with('.') && field.len() > 1 && *field_place == closing_place + 1 {
-                        path = path_of(field, *field_place)?;
-                        *at += 1;
-                    }
+                let closing = tokens[*at - 1].1;
+                if let Some((field, _)) =
+                    tokens.get(*at).filter(|(text, place)| is_field(text) && *place == closing + 1)
+                {
+                    path = path_of(field, closing + 1)?;
+                    *at += 1;
                 }
                 Ok(Operand::Pipeline(Box::new(inner), path))
             }
@@ -311,6 +312,11 @@ impl<'a> Reader<'a> {
             },
         }
     }
+}
+
+/// Whether a token is a field, and not the dot alone.
+fn is_field(token: &str) -> bool {
+    token.starts_with('.') && token.len() > 1
 }
 
 fn path_of(token: &str, place: usize) -> Result<Vec<String>, Refusal> {
