@@ -6,6 +6,7 @@
 //! `step(policy, state, observation, now) -> Outcome { state, actions, reasons }`; all four are data with a stable JSON form, and `step` on a
 //! printed observation gives the printed decision ([`Record`]). The production loops and the simulator are the only callers.
 
+pub mod cases;
 pub mod decision;
 pub mod exact;
 pub mod forecast;
