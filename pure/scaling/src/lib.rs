@@ -15,9 +15,11 @@ pub mod hpa;
 pub mod keda;
 pub mod lease;
 pub mod quantity;
+pub mod record;
 pub mod retry;
 mod victims;
 pub mod vpa;
 
 pub use decision::{Action, Outcome, Reason, TimeMs};
+pub use record::Record;
 pub use victims::choose_victims;
