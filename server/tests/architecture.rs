@@ -45,7 +45,7 @@ const FEATURES: &str = "tidemill-features";
 /// Crates that decide and compute: no clock, no I/O, no randomness, so they may use only these from outside.
 const PURE: &[&str] = &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"];
 const PURE_MAY_USE: &[&str] =
-    &["serde", "serde_json", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex"];
+    &["serde", "serde_json", "saphyr", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex"];
 
 /// What a pure crate's sources must not name.
 const IMPURE: &[&str] = &[

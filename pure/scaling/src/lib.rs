@@ -14,6 +14,8 @@ pub mod formula;
 pub mod hpa;
 pub mod keda;
 pub mod lease;
+pub mod lint;
+pub mod manifest;
 pub mod quantity;
 pub mod record;
 pub mod retry;
