@@ -13,6 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidemill-text", &["tidemill-types"]),
     ("tidemill-scaling", &["tidemill-types"]),
     ("tidemill-plan", &["tidemill-types", "tidemill-text", "tidemill-scaling"]),
+    ("tidemill-sim", &["tidemill-scaling"]),
     ("tidemill-segment", &["tidemill-types", "tidemill-text", "tidemill-plan"]),
     ("tidemill-store", &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"]),
     (
@@ -27,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "tidemill-text",
             "tidemill-plan",
             "tidemill-scaling",
+            "tidemill-sim",
             "tidemill-segment",
             "tidemill-store",
             "tidemill-lake",
