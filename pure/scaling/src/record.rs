@@ -25,7 +25,7 @@ pub enum Policy {
 #[serde(tag = "kind")]
 pub enum State {
     /// See [`hpa`].
-    HorizontalPodAutoscaler(hpa::State),
+    HorizontalPodAutoscaler(Box<hpa::State>),
     /// See [`object`].
     ScaledObject(Box<object::State>),
     /// See [`job`].
@@ -52,7 +52,7 @@ impl Policy {
     /// The state before the first step.
     pub fn first_state(&self) -> State {
         match self {
-            Self::HorizontalPodAutoscaler(_) => State::HorizontalPodAutoscaler(hpa::State::default()),
+            Self::HorizontalPodAutoscaler(_) => State::HorizontalPodAutoscaler(Box::default()),
             Self::ScaledObject(_) => State::ScaledObject(Box::default()),
             Self::ScaledJob(_) => State::ScaledJob(job::State::default()),
             Self::VerticalPodAutoscaler(_) => State::VerticalPodAutoscaler(vpa::State::default()),
@@ -87,7 +87,7 @@ pub fn step(
             Policy::HorizontalPodAutoscaler(policy),
             State::HorizontalPodAutoscaler(state),
             Observation::HorizontalPodAutoscaler(seen),
-        ) => hpa::step(policy, state, seen, now).map_state(State::HorizontalPodAutoscaler),
+        ) => hpa::step(policy, *state, seen, now).map_state(|state| State::HorizontalPodAutoscaler(Box::new(state))),
         (Policy::ScaledObject(policy), State::ScaledObject(state), Observation::ScaledObject(seen)) => {
             object::step(policy, *state, seen, now).map_state(|state| State::ScaledObject(Box::new(state)))
         }

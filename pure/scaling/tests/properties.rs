@@ -237,7 +237,7 @@ fn follow(from: i32, load: impl IntoIterator<Item = i64>) -> Vec<i32> {
 fn kinds_do_not_mix() {
     let policy = Policy::ScaledJob(job::Policy::with_defaults(Vec::new()));
     let seen = Observation::ScaledJob(job::Observation { jobs: Ok(Vec::new()), triggers: Vec::new() });
-    assert!(step(&policy, State::HorizontalPodAutoscaler(hpa::State::default()), &seen, START).is_err());
+    assert!(step(&policy, State::HorizontalPodAutoscaler(Box::default()), &seen, START).is_err());
     let utilization = ResourceTarget::Utilization { percent: 50 };
     assert_eq!(utilization, serde_json::from_str(r#"{"type":"utilization","percent":50}"#).expect("a target"));
 }

@@ -74,7 +74,7 @@ fn validate_rules(path: &str, rules: &Rules, note: &mut impl FnMut(&str, String)
         }
     }
     if let Some(tolerance) = rules.tolerance
-        && !(tolerance >= 0.0)
+        && (tolerance.is_nan() || tolerance < 0.0)
     {
         note(&format!("{path}.tolerance"), format!("must be 0 or greater, found {tolerance}"));
     }

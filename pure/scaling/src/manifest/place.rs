@@ -165,12 +165,12 @@ impl<'a> Place<'a> {
 
     /// A quantity in milli-units, written as text or as a number.
     pub fn milli(&self) -> Option<i64> {
-        self.quantity(|text| parse_milli(text))
+        self.quantity(parse_milli)
     }
 
     /// A quantity in whole units.
     pub fn units(&self) -> Option<i64> {
-        self.quantity(|text| parse_units(text))
+        self.quantity(parse_units)
     }
 
     fn quantity(&self, read: impl Fn(&str) -> Result<i64, crate::quantity::QuantityError>) -> Option<i64> {
