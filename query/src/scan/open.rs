@@ -170,6 +170,20 @@ impl SegmentLoader {
         self.fetch_object_kept(meta.into(), ranges, stats).await
     }
 
+    /// Fetches those of the ranges that are not in memory yet, together, for [`Self::fetch_kept`] to find.
+    pub(crate) async fn keep(
+        &self,
+        meta: &SegmentMeta,
+        mut ranges: Vec<Range<u64>>,
+        stats: &StatsHandle,
+    ) -> Result<()> {
+        ranges.retain(|range| !self.kept.contains_key(&(meta.id, range.start, range.end)));
+        if !ranges.is_empty() {
+            self.fetch_kept(meta, &ranges, stats).await?;
+        }
+        Ok(())
+    }
+
     /// The same of any object that is never written twice.
     pub(crate) async fn fetch_object_kept(
         &self,

@@ -3,19 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::error::ArrowError;
-use datafusion::common::cast::as_boolean_array;
+use arrow::array::RecordBatch;
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::{
-    collect_columns, conjunction, conjunction_opt, reassign_expr_columns, split_conjunction,
-};
+use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, split_conjunction};
 use futures::stream::{BoxStream, StreamExt};
-use parking_lot::Mutex;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicate, ArrowReaderMetadata, RowFilter};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::bloom_filter::Sbbf;
 use tidemill_segment::index::{Condition, RowBlocks};
@@ -24,21 +16,20 @@ use tidemill_types::{SegmentMeta, Signal};
 use super::ScanRequest;
 use super::blocks::{RowSet, rows_by_pages};
 use super::conditions::index_condition;
-use super::convert::Conversion;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
 use super::pages::{PageRequest, row_group_pages};
 use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, statistics_column};
 use super::repeats::Repeats;
+use super::segment_plan::{Failure, SegmentPlan};
 use super::severity::SeverityClasses;
 use super::work::{Next, RowGroupUnit, Unit, WorkHeap};
 use crate::stats::{Counter, StatsHandle};
-use crate::tables::LogicalColumn;
 use crate::{Error, Result};
 
 /// Segments opened at a time by one partition when their order does not matter.
 const OPEN_TOGETHER: usize = 8;
 /// Columns of a row group of fewer bytes are read whole: to locate their pages would cost more than it saves.
-const WHOLE_COLUMNS_BYTES: i64 = 128 << 10;
+const WHOLE_COLUMNS_BYTES: u64 = 128 << 10;
 
 /// One scan under way, shared by its partitions.
 pub(super) struct ScanRun {
@@ -118,9 +109,13 @@ impl ScanRun {
         Some(if taken < batch.num_rows() { batch.slice(0, taken) } else { batch })
     }
 
+    /// Whether the scan may end before all has been read.
+    fn is_ordered(&self) -> bool {
+        !self.request.dynamic.is_empty() || self.request.limit.is_some()
+    }
+
     async fn next_row_group(&self) -> Result<Option<BoxStream<'static, Result<RecordBatch>>>> {
-        let is_ordered = !self.request.dynamic.is_empty() || self.request.limit.is_some();
-        let together = if is_ordered { 1 } else { OPEN_TOGETHER };
+        let together = if self.is_ordered() { 1 } else { OPEN_TOGETHER };
         while let Some(next) = self.work.next(together).await {
             match next {
                 Next::Open(segments, opening) => {
@@ -132,7 +127,7 @@ impl ScanRun {
                     drop(opening);
                 }
                 Next::Read(unit) => {
-                    let mut units = self.not_beaten(vec![unit], |unit| unit.open.row_group_times[unit.group]);
+                    let mut units = self.not_beaten(vec![unit], |unit| unit.plan.open.row_group_times[unit.group]);
                     match units.pop() {
                         Some(unit) => return self.read(unit).await.map(Some),
                         None => self.stats.add(Counter::RowGroupsPruned, 1),
@@ -177,6 +172,7 @@ impl ScanRun {
             true => None,
             false => self.index_rows(&open).await?,
         };
+        let plan = Arc::new(SegmentPlan::new(Arc::clone(&open), &self.request)?);
         let units: Vec<RowGroupUnit> = of_severity
             .into_iter()
             .map(|(group, rows)| {
@@ -187,11 +183,16 @@ impl ScanRun {
                     }
                     None => rows,
                 };
-                RowGroupUnit { open: Arc::clone(&open), group, rows }
+                RowGroupUnit { plan: Arc::clone(&plan), group, rows }
             })
             .filter(|unit| !unit.rows.is_empty())
             .collect();
         self.stats.add(Counter::RowGroupsPruned, (considered - units.len()) as u64);
+        if !self.is_ordered() {
+            // What is asked for of every row group comes at once, before the first is read.
+            let short = plan.short_columns(units.iter().map(|unit| unit.group));
+            self.loader.keep(&open.meta, short, &self.stats).await?;
+        }
         Ok(units)
     }
 
@@ -260,25 +261,20 @@ impl ScanRun {
 
     /// Reads a row group: predicates first, cheap columns before long ones, then the columns asked for of the rows that match.
     async fn read(&self, unit: RowGroupUnit) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let RowGroupUnit { open, group, mut rows } = unit;
+        let RowGroupUnit { plan, group, mut rows } = unit;
+        let open = Arc::clone(&plan.open);
         let object_key = open.meta.object_key.clone();
         if let Some(repeats) = &self.repeats {
             let replaced = repeats.replaced_rows(&open, group, &self.request, &self.loader, &self.stats).await?;
             rows = rows.intersect(&RowSet::without(open.row_group_rows(group), &replaced));
         }
-        let failure: Arc<Mutex<Option<Error>>> = Arc::default();
-        let matchers = self.matchers(&open, &failure)?;
-        let conversion = Conversion::new(&open, &self.request.output_columns(), Arc::clone(&self.request.schema));
-        let read = matchers.iter().map(|matcher| &matcher.conversion).chain([&conversion]);
-        let leaves = leaves_of(read, &open);
-        let bytes: i64 =
-            leaves.iter().map(|leaf| open.reader.metadata().row_group(group).column(*leaf).compressed_size()).sum();
+        let failure = Failure::default();
+        let bytes = plan.bytes(group);
         // Short columns of a whole row group fit in one batch, and each batch costs something of its own.
-        let is_short = u64::try_from(bytes).is_ok_and(|bytes| bytes <= KEPT_COLUMN_BYTES);
-        let batch_rows = if is_short { open.row_group_rows(group).max(1) } else { self.batch_rows };
-        let skips_rows = !matchers.is_empty() || !rows.is_all();
+        let batch_rows = if bytes <= KEPT_COLUMN_BYTES { open.row_group_rows(group).max(1) } else { self.batch_rows };
+        let skips_rows = plan.has_conditions() || !rows.is_all();
         let (metadata, group_in_metadata) = if skips_rows && bytes > WHOLE_COLUMNS_BYTES {
-            let (pages, left) = self.locate_pages(&open, group, &leaves).await?;
+            let (pages, left) = self.locate_pages(&open, group, &plan.leaves).await?;
             rows = rows.intersect(&left);
             (pages, 0)
         } else {
@@ -296,18 +292,17 @@ impl ScanRun {
             stats: self.stats.clone(),
             failure: Arc::clone(&failure),
         };
-        let matchers = matchers.into_iter().map(|matcher| Box::new(matcher) as Box<dyn ArrowPredicate>).collect();
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_row_groups(vec![group_in_metadata])
-            .with_projection(conversion.mask.clone())
-            .with_row_filter(RowFilter::new(matchers))
+            .with_projection(plan.conversion.mask.clone())
+            .with_row_filter(plan.row_filter(&failure))
             .with_batch_size(batch_rows);
         if !rows.is_all() {
             builder = builder.with_row_selection(rows.selection());
         }
         let stream = builder.build().map_err(|error| Error::corrupt(&object_key, error))?;
         let rows = stream.map(move |batch| match batch {
-            Ok(batch) => conversion.convert(&batch),
+            Ok(batch) => plan.conversion.convert(&batch),
             Err(error) => Err(failure.lock().take().unwrap_or_else(|| Error::corrupt(&object_key, error))),
         });
         Ok(rows.boxed())
@@ -333,80 +328,5 @@ impl ScanRun {
             None => RowSet::all(open.row_group_rows(group)),
         };
         Ok((pages, left))
-    }
-
-    fn matchers(&self, open: &Arc<OpenSegment>, failure: &Arc<Mutex<Option<Error>>>) -> Result<Vec<RowMatcher>> {
-        let mut stages: [Vec<Arc<dyn PhysicalExpr>>; 3] = Default::default();
-        stages[0].extend(self.request.dynamic.iter().cloned());
-        for part in self.request.predicate.iter().flat_map(|predicate| split_conjunction(predicate)) {
-            stages[self.cost_of(part)].push(Arc::clone(part));
-        }
-        let stages = stages.into_iter().filter(|parts| !parts.is_empty()).map(conjunction);
-        stages.map(|stage| RowMatcher::new(open, &self.request, stage, Arc::clone(failure))).collect()
-    }
-
-    /// 0 for short columns, 1 for attributes, 2 for long texts.
-    fn cost_of(&self, part: &Arc<dyn PhysicalExpr>) -> usize {
-        let costs =
-            collect_columns(part).into_iter().map(|column| match self.request.table.columns.get(column.index()) {
-                Some(LogicalColumn::Plain(name)) if name == "body" => 2,
-                Some(LogicalColumn::Object(_)) | None => 2,
-                Some(LogicalColumn::Attribute(..)) => 1,
-                Some(_) => 0,
-            });
-        costs.max().unwrap_or(0)
-    }
-}
-
-/// The leaves that any of `conversions` reads.
-fn leaves_of<'a>(conversions: impl Iterator<Item = &'a Conversion>, open: &OpenSegment) -> Vec<usize> {
-    let masks: Vec<&ProjectionMask> = conversions.map(|conversion| &conversion.mask).collect();
-    let all = 0..open.reader.parquet_schema().num_columns();
-    all.filter(|leaf| masks.iter().any(|mask| mask.leaf_included(*leaf))).collect()
-}
-
-/// Rechecks rows of one segment against part of the predicate.
-struct RowMatcher {
-    conversion: Conversion,
-    predicate: Arc<dyn PhysicalExpr>,
-    failure: Arc<Mutex<Option<Error>>>,
-}
-
-impl RowMatcher {
-    fn new(
-        open: &Arc<OpenSegment>,
-        request: &ScanRequest,
-        predicate: Arc<dyn PhysicalExpr>,
-        failure: Arc<Mutex<Option<Error>>>,
-    ) -> Result<Self> {
-        let mut places: Vec<usize> = collect_columns(&predicate).into_iter().map(|column| column.index()).collect();
-        places.sort_unstable();
-        places.dedup();
-        let columns: Vec<LogicalColumn> = places.iter().map(|place| request.table.columns[*place].clone()).collect();
-        let schema: SchemaRef = Arc::new(Schema::new(
-            places.iter().map(|place| request.table.schema.field(*place).clone()).collect::<Vec<_>>(),
-        ));
-        let predicate = reassign_expr_columns(predicate, &schema)?;
-        Ok(Self { conversion: Conversion::new(open, &columns, schema), predicate, failure })
-    }
-
-    fn matches(&self, batch: &RecordBatch) -> Result<BooleanArray> {
-        let batch = self.conversion.convert(batch)?;
-        let answer = self.predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
-        Ok(as_boolean_array(&answer)?.clone())
-    }
-}
-
-impl ArrowPredicate for RowMatcher {
-    fn projection(&self) -> &ProjectionMask {
-        &self.conversion.mask
-    }
-
-    fn evaluate(&mut self, batch: RecordBatch) -> std::result::Result<BooleanArray, ArrowError> {
-        self.matches(&batch).map_err(|error| {
-            let text = error.to_string();
-            self.failure.lock().get_or_insert(error);
-            ArrowError::ComputeError(text)
-        })
     }
 }

@@ -9,7 +9,7 @@ use tidemill_types::{SegmentMeta, TimeRange};
 use tokio::sync::Notify;
 
 use super::blocks::RowSet;
-use super::open::OpenSegment;
+use super::segment_plan::SegmentPlan;
 
 /// Which end of time a scan begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) enum Unit {
 /// A row group to read.
 #[derive(Debug, Clone)]
 pub(super) struct RowGroupUnit {
-    pub(super) open: Arc<OpenSegment>,
+    pub(super) plan: Arc<SegmentPlan>,
     pub(super) group: usize,
     /// The rows of it that an index left.
     pub(super) rows: RowSet,
@@ -43,7 +43,7 @@ impl Unit {
     pub(super) fn time(&self) -> TimeRange {
         match self {
             Self::Segment(meta) => meta.time,
-            Self::RowGroup(unit) => unit.open.row_group_times[unit.group],
+            Self::RowGroup(unit) => unit.plan.open.row_group_times[unit.group],
         }
     }
 }
