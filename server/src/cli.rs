@@ -92,6 +92,9 @@ pub enum Command {
     Load(commands::load::LoadOptions),
     /// Run one SQL statement over logs, metrics and spans
     Sql(commands::sql::SqlOptions),
+    /// PromQL by itself: run test scripts
+    #[command(subcommand)]
+    Promql(commands::promql::PromqlCommand),
     /// Attribute keys: types, how often, and whether they have columns of their own
     Attributes(commands::attributes::AttributesOptions),
     /// The catalog against the buckets
@@ -117,6 +120,13 @@ pub enum Command {
     Queue(commands::queue::QueueOptions),
     /// Live segments
     Segments(commands::segments::SegmentsOptions),
+    /// Decisions about size: run case files through them alone
+    #[command(subcommand)]
+    Scale(commands::scale::ScaleCommand),
+    /// Find what is a bad idea in manifests of autoscalers
+    Lint(commands::lint::LintOptions),
+    /// What policies would have done with a load
+    Simulate(commands::simulate::SimulateOptions),
     /// Check database, bucket, clock, disk and ports, and say how to fix each
     Doctor,
 }

@@ -74,6 +74,7 @@ pub fn open_url_bucket(config: &Config, url: &str) -> Result<(String, Arc<dyn Ob
         use_path_style: config.flag("storage.path_style"),
         insecure_tls: config.flag("storage.insecure_tls"),
         role: text("storage.role"),
+        timeout: config.duration("storage.timeout"),
         ..CloudOptions::new(provider, &bucket)
     };
     Ok((bucket, Arc::new(CloudStore::open(&options)?)))

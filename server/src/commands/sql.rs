@@ -176,7 +176,8 @@ async fn print_here(
 
 fn format_of(output: Output) -> OutputFormat {
     match output {
-        Output::Table => OutputFormat::Table,
+        // A page is refused before any command but `simulate` begins.
+        Output::Table | Output::Html => OutputFormat::Table,
         Output::Json => OutputFormat::JsonLines,
         Output::Csv => OutputFormat::Csv,
     }

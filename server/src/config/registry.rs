@@ -143,6 +143,12 @@ pub const KEYS: &[Key] = &[
     key("storage.insecure_tls", Kind::Flag, "false", "Accept any certificate from the endpoint."),
     key("storage.role", Kind::Text, "", "An AWS role to assume for the bucket."),
     key(
+        "storage.timeout",
+        Kind::Duration,
+        "2m",
+        "A request to the bucket that takes longer has failed and is tried again; one moves up to 16 MiB.",
+    ),
+    key(
         "storage.access_key_id",
         Kind::Text,
         "",
