@@ -203,6 +203,17 @@ def test_sql_from_the_command_line(mill: Tidemill) -> None:
     assert wrong.returncode == 3 and "nonsense" in wrong.stderr
 
 
+def test_a_large_answer_is_whole_with_and_without_a_server(mill: Tidemill) -> None:
+    mill.start()
+    for first in range(0, 60_000, 20_000):
+        assert mill.push("logs", otlp.logs(list(range(first, first + 20_000)))).status_code == 200
+    mill.drain()
+    for where in ("of the server", "here"):
+        answer = mill.cli("sql", "SELECT body FROM logs ORDER BY body, time", "--output", "csv").stdout.splitlines()
+        assert len(answer) == 60_001 and len(set(answer)) == 60_001, where
+        mill.stop()
+
+
 def test_what_the_reader_of_an_answer_must_know_is_said(mill: Tidemill) -> None:
     mill.start()
     assert mill.push("logs", otlp.logs([1, 2, 3])).status_code == 200

@@ -129,7 +129,26 @@ fn ours(error: &DataFusionError) -> Option<&Error> {
     }
 }
 
+/// What of its limits a query met, in the engine's words; `None` when it met none.
+fn met_limit(error: &DataFusionError) -> Option<String> {
+    match error.find_root() {
+        // Below the first line are the largest consumers by names that mean nothing outside of the engine.
+        DataFusionError::ResourcesExhausted(text) => {
+            let text = text.lines().next().unwrap_or_default();
+            Some(text.split(" with top memory consumers").next().unwrap_or_default().to_owned())
+        }
+        // How the limit of spilled bytes is told.
+        root if root.to_string().contains("used disk space during the spilling process") => {
+            Some("what it spills to disk is more than it may".to_owned())
+        }
+        _ => None,
+    }
+}
+
 fn engine_kind(error: &DataFusionError) -> ErrorKind {
+    if met_limit(error).is_some() {
+        return ErrorKind::Busy;
+    }
     match error.find_root() {
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
@@ -138,21 +157,26 @@ fn engine_kind(error: &DataFusionError) -> ErrorKind {
         | DataFusionError::Configuration(_)
         | DataFusionError::Execution(_)
         | DataFusionError::ArrowError(..) => ErrorKind::Invalid,
-        DataFusionError::ResourcesExhausted(_) => ErrorKind::Busy,
+        // Found out only where a pattern is applied.
+        root if ["Regular expression did not compile", "regex parse error"]
+            .iter()
+            .any(|problem| root.to_string().contains(problem)) =>
+        {
+            ErrorKind::Invalid
+        }
         DataFusionError::IoError(_) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
 }
 
 fn root_message(error: &DataFusionError) -> String {
-    match error.find_root() {
-        // Below the first line are the largest consumers by names that mean nothing outside of the engine.
-        DataFusionError::ResourcesExhausted(text) => {
-            let text = text.lines().next().unwrap_or_default();
-            let text = text.split(" with top memory consumers").next().unwrap_or_default();
-            format!("the query needs more than its limits allow: {text}; narrow it, or raise query.memory")
+    match met_limit(error) {
+        Some(limit) => format!("the query needs more than its limits allow: {limit}; narrow it, or raise query.memory"),
+        // Without the request to report it elsewhere.
+        None => {
+            let text = error.find_root().strip_backtrace();
+            text.split("\nThis issue was likely").next().unwrap_or_default().to_owned()
         }
-        root => root.strip_backtrace(),
     }
 }
 

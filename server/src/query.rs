@@ -89,6 +89,8 @@ pub struct RunningQuery {
     pub rows: QueryStream,
     /// To be kept until the last row was read.
     pub _trace: QueryTrace,
+    /// The engine, whose threads end with it.
+    _queries: Queries,
 }
 
 /// The span of a query; ends when it is dropped.
@@ -147,7 +149,7 @@ impl Queries {
         }
         recent.push_back(Recent { id, organization, stats: rows.stats(), failure: None });
         drop(recent);
-        Ok(RunningQuery { id, rows, _trace })
+        Ok(RunningQuery { id, rows, _trace, _queries: self.clone() })
     }
 
     /// What a recent query of `scope` did.

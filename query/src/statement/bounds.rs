@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{ObjectNamePart, Query, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, ObjectNamePart, Query, TableFactor, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -17,6 +17,25 @@ use crate::{Error, Result};
 const MOST_LINKS: usize = 2_000;
 /// Relations read, once every use of a WITH query is written out, as the planner does.
 const MOST_RELATIONS: u64 = 500;
+
+/// Groupings of one GROUP BY: `CUBE` over n columns makes 2^n, each with groups of its own.
+const MOST_GROUPINGS: u64 = 256;
+
+/// Refuses a GROUP BY that makes too many groupings out of `CUBE`, `ROLLUP` and `GROUPING SETS`, which multiply each other.
+pub(super) fn check_groupings(group_by: &GroupByExpr) -> Result<()> {
+    let GroupByExpr::Expressions(expressions, _) = group_by else { return Ok(()) };
+    let groupings = expressions.iter().map(|expression| match expression {
+        Expr::Cube(columns) => 1_u64.checked_shl(u32::try_from(columns.len()).unwrap_or(u32::MAX)).unwrap_or(u64::MAX),
+        Expr::Rollup(columns) => columns.len() as u64 + 1,
+        Expr::GroupingSets(sets) => (sets.len() as u64).max(1),
+        _ => 1,
+    });
+    let groupings = groupings.fold(1, u64::saturating_mul);
+    if groupings <= MOST_GROUPINGS {
+        return Ok(());
+    }
+    Err(Error::statement(format!("GROUP BY makes {groupings} groupings; at most {MOST_GROUPINGS}")))
+}
 
 /// Refuses a text that could nest too deeply to be parsed, planned and dropped on a thread's stack.
 pub(super) fn check_text(text: &str) -> Result<()> {

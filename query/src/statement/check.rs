@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Select, SetExpr, TableFactor};
 use tidemill_types::Signal;
 
+use super::bounds;
 use crate::tables::table_signal;
 use crate::{Error, Result};
 
@@ -60,7 +61,7 @@ pub(super) fn select(select: &Select) -> Result<()> {
     if select.into.is_some() {
         return Err(Error::statement("SELECT INTO is refused: statements here only read"));
     }
-    Ok(())
+    bounds::check_groupings(&select.group_by)
 }
 
 /// A relation of a FROM clause; answers the table it reads, `None` for a subquery or a name of WITH.

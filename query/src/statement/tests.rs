@@ -59,6 +59,11 @@ fn what_nests_or_multiplies_without_bound_is_refused() {
     };
     query(&doubled(9));
     assert!(problem(&doubled(40)).contains("at most 500"), "{}", problem(&doubled(40)));
+    query("SELECT count(*) FROM logs GROUP BY CUBE(body, service_name), ROLLUP(flags, time)");
+    let cube = "SELECT count(*) FROM logs GROUP BY CUBE(a, b, c, d, e, f), ROLLUP(g, h, i, j, k)";
+    assert!(problem(cube).contains("384 groupings"), "{}", problem(cube));
+    let wide: Vec<String> = (0..70).map(|number| format!("c{number}")).collect();
+    assert!(problem(&format!("SELECT 1 FROM logs GROUP BY CUBE({})", wide.join(", "))).contains("at most 256"));
     // A name of an inner WITH hides that of an outer one, and a use in a condition counts as any other.
     let hidden = "WITH a AS (SELECT 1 AS x) SELECT * FROM (WITH a AS (SELECT 2 AS x) SELECT x FROM a) b WHERE x IN (SELECT x FROM a)";
     query(hidden);

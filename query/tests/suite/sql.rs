@@ -308,3 +308,14 @@ async fn no_function_makes_a_value_as_large_as_a_number_says() {
         assert!(error.to_string().contains("Invalid function"), "{call}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_pattern_that_is_too_large_is_the_statement_s_fault() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let error = world.problem("SELECT count(*) FROM logs WHERE body ~ '(a{1000}){1000}'").await;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("did not compile") && !error.to_string().contains("bug report"), "{error}");
+    let error = world.problem("SELECT count(*) FROM logs WHERE body ~ '('").await;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}

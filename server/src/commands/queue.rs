@@ -102,8 +102,18 @@ pub async fn redrive(global: &GlobalOptions, target: &Target, ids: Vec<i64>, all
 }
 
 fn table(entries: &[QueueEntry]) -> Table {
-    let mut table =
-        Table::new(&["ID", "QUEUE", "STATE", "CREATED", "RUNNABLE", "FAILED", "CRASHED", "WORKER", "LAST ERROR"]);
+    let mut table = Table::new(&[
+        "ID",
+        "QUEUE",
+        "STATE",
+        "CREATED",
+        "RUNNABLE",
+        "FAILED",
+        "CRASHED",
+        "ORGANIZATION",
+        "WORKER",
+        "LAST ERROR",
+    ]);
     for entry in entries {
         table.row(vec![
             entry.id.to_string(),
@@ -113,6 +123,7 @@ fn table(entries: &[QueueEntry]) -> Table {
             when(entry.runnable_at),
             entry.failures.to_string(),
             entry.crashes.to_string(),
+            entry.organization.to_string(),
             entry.worker.clone().unwrap_or_else(|| "-".to_owned()),
             first_line(entry.last_error.as_deref().unwrap_or(""), 100),
         ]);
