@@ -210,10 +210,9 @@ impl Groups {
     /// `count_values`: each value is a group of its own.
     fn gather_values(&mut self, gathering: &Gathering<'_>, rows: &[Row]) -> Result<()> {
         let aggregate = gathering.aggregate;
-        let label = aggregate.param.as_ref().map_or(Ok(""), text)?;
-        if label.is_empty() {
-            return Err(Error::Data(format!("invalid label name {}", crate::labels::quote(label))));
-        }
+        let param = aggregate.param.as_ref().ok_or_else(|| Error::Data("count_values lacks a label".to_owned()))?;
+        let label = text(param).ok().filter(|label| !label.is_empty());
+        let label = label.ok_or_else(|| Error::Data(format!("invalid label name {}", param.bare())))?;
         for row in rows {
             for step in (0..row.steps()).filter(|step| row.has(*step)) {
                 let value = match row.cell(step) {

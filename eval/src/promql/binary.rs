@@ -186,7 +186,9 @@ impl Operation<'_> {
         match combined {
             Ok(combined) => {
                 if combined.has_hint_collision {
+                    // As in Prometheus: what such a pair gives is not known well enough to be shown.
                     self.notes.hint_collision(what, self.span);
+                    return Made::Nothing;
                 }
                 if combined.has_reconciled_bounds {
                     self.notes.reconciled_bounds(what, self.span);

@@ -129,7 +129,7 @@ impl Engine {
         let grid = if is_range { self.range_grid(&tree, times)? } else { Grid::instant(times.start) };
         let value = match tree.value_type() {
             ValueType::Text => match &tree.bare().kind {
-                ExprKind::Text(text) => Value::Text(times.start, text.clone()),
+                ExprKind::Text(text) => Value::Text(times.start, String::from_utf8_lossy(&text.0).into_owned()),
                 _ => return Err(Error::Data("a string has no values".to_owned())),
             },
             ValueType::Matrix => instant_matrix(&mut evaluator, tree.bare(), grid)?,

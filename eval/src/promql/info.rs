@@ -29,8 +29,10 @@ impl Evaluator<'_> {
         };
         let (names, data): (Vec<Matcher>, Vec<Matcher>) =
             asked.into_iter().partition(|matcher| matcher.name == METRIC_NAME);
+        // Info series are not enriched themselves; with conditions but no name, none is known as one.
+        let knows_names = !names.is_empty() || call.args.len() == 1;
         let names = if names.is_empty() { vec![Matcher::equal(METRIC_NAME, TARGET_INFO)] } else { names };
-        let is_info = |row: &Row| Matcher::all_meet(&names, &row.labels);
+        let is_info = |row: &Row| knows_names && Matcher::all_meet(&names, &row.labels);
         let shift = first_shift(&call.args[0], self)?;
         let infos = self.info_series(base.iter().filter(|row| !is_info(row)), &names, &data, shift.span(grid))?;
         let by_signature = signatures(&infos);

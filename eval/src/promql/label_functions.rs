@@ -128,10 +128,12 @@ impl Evaluator<'_> {
     }
 }
 
-/// The text of a text argument.
+/// The text of a text argument, if it is UTF-8.
 pub(super) fn text(expr: &Expr) -> Result<&str> {
     match &expr.bare().kind {
-        ExprKind::Text(text) => Ok(text),
+        ExprKind::Text(text) => {
+            text.as_str().ok_or_else(|| Error::Data(format!("invalid label name or value, it is not UTF-8: {text}")))
+        }
         _ => Err(Error::Data("expected a string".to_owned())),
     }
 }

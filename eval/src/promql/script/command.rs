@@ -180,7 +180,7 @@ fn body(evaluation: &mut Evaluation, line: &str) -> Result<bool, String> {
         let ExprKind::Text(text) = token.kind else {
             return Err("expected string literal not valid - a quoted string literal is required".to_owned());
         };
-        evaluation.expected = Expected::Text(text);
+        evaluation.expected = Expected::Text(String::from_utf8_lossy(&text.0).into_owned());
         return Ok(false);
     }
     if line == "expect" || line.starts_with("expect ") {

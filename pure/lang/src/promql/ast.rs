@@ -20,7 +20,7 @@ pub enum ExprKind {
     /// A number, or a duration in seconds.
     Number(Number),
     /// A quoted text.
-    Text(String),
+    Text(Text),
     /// An expression in parentheses.
     Paren(Box<Expr>),
     /// `+expr` or `-expr`.
@@ -56,6 +56,10 @@ pub enum ValueType {
     /// A text.
     Text,
 }
+
+/// A quoted text. Escapes may name single bytes, so it need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub Vec<u8>);
 
 /// A number as written.
 #[derive(Debug, Clone, Copy)]
@@ -500,6 +504,13 @@ impl MatchOp {
             Self::Matches => "=~",
             Self::MatchesNot => "!~",
         }
+    }
+}
+
+impl Text {
+    /// The text, if it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
     }
 }
 

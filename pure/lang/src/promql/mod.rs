@@ -12,7 +12,7 @@ mod print;
 
 pub use ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension, LabelMatcher, Length,
-    LengthKind, MatchOp, Matching, Matrix, Number, Selector, Subquery, ValueType, When,
+    LengthKind, MatchOp, Matching, Matrix, Number, Selector, Subquery, Text, ValueType, When,
 };
 pub use dialect::{DIALECT, parse_duration};
 pub use functions::{Arity, FUNCTIONS, Function};

@@ -4,14 +4,14 @@ use std::fmt::{self, Display, Formatter};
 
 use super::ast::{
     Aggregate, At, Binary, Cardinality, Expr, ExprKind, Extension, LabelMatcher, Length, LengthKind, Matching, Number,
-    Selector, When,
+    Selector, Text, When,
 };
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExprKind::Number(number) => number.fmt(f),
-            ExprKind::Text(text) => f.write_str(&quote(text)),
+            ExprKind::Text(text) => text.fmt(f),
             ExprKind::Paren(inner) => write!(f, "({inner})"),
             ExprKind::Unary { is_negative, expr } => write!(f, "{}{expr}", if *is_negative { "-" } else { "+" }),
             ExprKind::Binary(binary) => binary.fmt(f),
@@ -40,6 +40,19 @@ impl Display for Expr {
                 subquery.when.fmt_offset(f)
             }
         }
+    }
+}
+
+impl Display for Text {
+    /// In double quotes; bytes that are no UTF-8 as `\\xff`.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut quoted = String::from("\"");
+        for chunk in self.0.utf8_chunks() {
+            chunk.valid().chars().for_each(|c| push_escaped(&mut quoted, c));
+            chunk.invalid().iter().for_each(|byte| quoted.push_str(&format!("\\x{byte:02x}")));
+        }
+        quoted.push('"');
+        f.write_str(&quoted)
     }
 }
 
@@ -211,17 +224,19 @@ fn name(label: &str) -> String {
 
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
+    text.chars().for_each(|c| push_escaped(&mut quoted, c));
     quoted.push('"');
     quoted
+}
+
+fn push_escaped(quoted: &mut String, c: char) {
+    match c {
+        '"' => quoted.push_str("\\\""),
+        '\\' => quoted.push_str("\\\\"),
+        '\n' => quoted.push_str("\\n"),
+        '\r' => quoted.push_str("\\r"),
+        '\t' => quoted.push_str("\\t"),
+        c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+        c => quoted.push(c),
+    }
 }

@@ -14,6 +14,7 @@ const GOOD: &[(&str, &str)] = &[
     ("5m30s", ""),
     ("\"a\\nb\"", ""),
     ("`raw\\n`", "\"raw\\\\n\""),
+    ("\"a\\xc5z\"", ""),
     ("up", ""),
     ("a:b:c", ""),
     ("sum", ""),
@@ -134,7 +135,7 @@ fn what_is_wrong_is_refused_at_its_place() {
         ("on", "1:1: unexpected identifier `on`; expected expression"),
         ("a b", "1:3: unexpected identifier `b`; expected end of input"),
         ("sum(a,)", "1:6: trailing commas not allowed in function call args"),
-        ("\"\\xff\"", "1:1: a string that is not UTF-8"),
+        ("{a=\"\\xff\"}", "1:4: a string that is not UTF-8"),
     ];
     for (text, message) in bad {
         let error = parse(text).expect_err(text).to_string();

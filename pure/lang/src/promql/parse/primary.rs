@@ -1,6 +1,6 @@
 //! Literals, parentheses, aggregations and calls.
 
-use super::super::ast::{Aggregate, AggregateOp, Call, Expr, ExprKind};
+use super::super::ast::{Aggregate, AggregateOp, Call, Expr, ExprKind, Text};
 use super::super::functions::{FUNCTIONS, Function};
 use super::Parser;
 use crate::error::{Error, Result};
@@ -11,9 +11,9 @@ impl Parser<'_> {
     /// An expression without operators and modifiers.
     pub(super) fn primary(&mut self) -> Result<Expr> {
         let token = self.peek().clone();
-        if let Some(text) = self.text(&token)? {
+        if let Kind::Text(bytes) = token.kind {
             self.next();
-            return Ok(Expr { kind: ExprKind::Text(text), span: token.span });
+            return Ok(Expr { kind: ExprKind::Text(Text(bytes)), span: token.span });
         }
         if token.is("(") {
             self.next();
