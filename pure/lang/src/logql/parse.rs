@@ -297,6 +297,9 @@ impl<'a> Parser<'a> {
             self.takes("+");
         }
         let Kind::Number(value) = self.peek().kind else { return Err(self.unexpected(["a number"])) };
+        if !value.is_finite() {
+            return Err(self.refuse("the number is out of range"));
+        }
         self.next();
         Ok(if is_negative { -value } else { value })
     }

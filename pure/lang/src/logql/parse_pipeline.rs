@@ -346,6 +346,9 @@ impl<'a> Parser<'a> {
             self.takes("+");
         }
         let quantity = match self.peek().kind {
+            Kind::Number(value) | Kind::Bytes(value) if !value.is_finite() => {
+                return Err(self.refuse("the number is out of range"));
+            }
             Kind::Number(value) => Quantity::Number(if is_negative { -value } else { value }),
             Kind::Duration(value) => Quantity::Duration(if is_negative { -value } else { value }),
             Kind::Bytes(value) if !is_negative => Quantity::Bytes(value),

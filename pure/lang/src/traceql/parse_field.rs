@@ -81,6 +81,7 @@ impl Parser<'_> {
         let is_negative = self.takes("-");
         let token = self.peek().clone();
         let value = match &token.kind {
+            Kind::Number(value) if !value.is_finite() => return Err(self.refuse("the number is out of range")),
             Kind::Number(value) => match token.text.parse::<i64>() {
                 Ok(_) if is_negative => Static::Int(format!("-{}", token.text).parse().unwrap_or(i64::MIN)),
                 Ok(whole) => Static::Int(whole),
