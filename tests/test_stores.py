@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import os
 import random
+import signal
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -209,38 +211,77 @@ def test_kills_over_s3_lose_and_double_nothing(tmp_path: Path, bucket: str) -> N
         mill.kill()
 
 
-INQUEUE = "SELECT COALESCE(COUNT(*), 0) FROM inqueue WHERE telemetry_type = '{}' AND claimed_at IS NULL"
-WORK_QUEUE = "SELECT COALESCE(COUNT(*), 0) FROM work_queue WHERE needs_run = true AND runnable_at <= now() AND signal = '{}' AND action = '{}'"
+# To the letter as the reference's charts have them.
+INQUEUE = "SELECT COALESCE(COUNT(*),0) FROM inqueue WHERE telemetry_type='{}' AND claimed_at IS NULL"
+WORK_QUEUE = "SELECT COALESCE(COUNT(*),0) FROM work_queue WHERE needs_run=true AND runnable_at<=now() AND signal='{}' AND action='{}'"
+
+
+# Where a worker is stopped and looked at, and then killed.
+STEPS = ("ingest-claimed", "ingest-uploaded", "publish-committed", "compact-claimed", "compact-uploaded", "rollup-uploaded")
+
+
+def keda_sees(connection: psycopg.Connection) -> dict[tuple[str, str], int]:
+    """The answer of each query."""
+    queries = {(signal, "ingest"): INQUEUE.format(signal) for signal in SIGNALS}
+    queries |= {(signal, action): WORK_QUEUE.format(signal, action) for signal in SIGNALS for action in ("compact", "rollup")}
+    return {kind: connection.execute(query).fetchone()[0] for kind, query in queries.items()}
+
+
+def assert_both_see_the_same(connection: psycopg.Connection, mill: Tidemill, step: str) -> dict[tuple[str, str], int]:
+    """Work falls due while we look, so that `tidemill queue` tells what KEDA saw before or after it, or something between."""
+    before = keda_sees(connection)
+    entries = [entry for entry in mill.rows("queue") if entry["state"] in ("runnable", "delayed")]
+    after = keda_sees(connection)
+    for (signal, action), count in before.items():
+        told = [entry for entry in entries if entry["queue"] == {"signal": signal, "action": action}]
+        # The query of the inbox asks for no time.
+        waiting = len(told if action == "ingest" else [entry for entry in told if entry["state"] == "runnable"])
+        assert min(count, after[signal, action]) <= waiting <= max(count, after[signal, action]), (step, signal, action, count, waiting, told)
+    return after
 
 
 def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
     url = fresh_database()
-    mill = Tidemill(tmp_path / "mill", metastore__url=url)
+    mill = Tidemill(tmp_path / "mill", metastore__url=url, worker__lease="2s")
     # The first start makes the organization and its key; the receiver alone then leaves everything waiting.
     mill.start()
     mill.stop()
     log = tmp_path / "receiver.log"
     (mill.data / "ports.json").unlink(missing_ok=True)
     receiver = start([str(binary()), "receive"], log, env=mill.environment, cwd=mill.folder)
+    seen = set()
     try:
         wait_until(mill.read_ports, at_most_s=30, what="the receiver", alive=receiver, log=log)
         with psycopg.connect(url, autocommit=True) as connection:
             for number in range(3):
                 for name in SIGNALS:
-                    assert mill.push(name, otlp.ENCODE[name]([number])).status_code == 200
-                    entries = mill.rows("queue")
-                    for signal in SIGNALS:
-                        runnable = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == "ingest"]
-                        assert connection.execute(INQUEUE.format(signal)).fetchone() == (len(runnable),)
-                        for action in ("compact", "rollup"):
-                            due = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == action]
-                            assert connection.execute(WORK_QUEUE.format(signal, action)).fetchone() == (len(due),)
-            assert sum(connection.execute(INQUEUE.format(signal)).fetchone()[0] for signal in SIGNALS) == 9
-        stop(receiver)
-        mill.start()
-        mill.drain()
-        with psycopg.connect(url, autocommit=True) as connection:
-            assert [connection.execute(INQUEUE.format(signal)).fetchone()[0] for signal in SIGNALS] == [0, 0, 0]
+                    # Of an hour that is over, so that there is something to roll up.
+                    assert mill.push(name, otlp.ENCODE[name]([number], time_ns=time.time_ns() - 3 * 3600 * 10**9)).status_code == 200
+                    assert_both_see_the_same(connection, mill, "pushed")
+            assert sum(keda_sees(connection).values()) == 9
+            stop(receiver)
+            for step in STEPS:
+                # What would fall due in a minute or two is due.
+                connection.execute("UPDATE work SET runnable_at = now_ns() WHERE runnable_at > now_ns()")
+                seen |= {kind for kind, count in assert_both_see_the_same(connection, mill, f"before {step}").items() if count}
+                log = tmp_path / f"{step}.log"
+                worker = start([str(binary()), "worker"], log, env={**mill.environment, "TIDEMILL_STOP_AT": step}, cwd=mill.folder)
+                wait_until(lambda: stopped(worker), at_most_s=120, what=f"the stop at {step}", alive=worker, log=log)
+                # Commands would ask the worker that sleeps.
+                (mill.data / "ports.json").unlink(missing_ok=True)
+                assert_both_see_the_same(connection, mill, step)
+                stop(worker, with_signal=signal.SIGKILL)
+                assert_both_see_the_same(connection, mill, f"killed at {step}")
+            mill.start()
+            mill.drain()
+            assert_both_see_the_same(connection, mill, "drained")
+            assert all(keda_sees(connection)[name, "ingest"] == 0 for name in SIGNALS)
+        assert {action for _, action in seen} == {"ingest", "compact", "rollup"}, f"the run was to pass work of each kind: {seen}"
     finally:
         stop(receiver)
         mill.kill()
+
+
+def stopped(process: subprocess.Popen) -> bool:
+    """Whether SIGSTOP came."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"

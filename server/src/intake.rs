@@ -139,9 +139,9 @@ async fn identify(
         let mut file = std::fs::File::open(&path).map_err(fail)?;
         let bytes = file.metadata().map_err(fail)?.len();
         match bytes {
-            0 => return Err(Error::invalid(format!("{} is empty", path.display()))),
+            0 => return Err(Error::invalid("the file is empty")),
             1..=MAX_FILE_BYTES => {}
-            _ => return Err(Error::invalid(format!("{} has {bytes} bytes; at most {MAX_FILE_BYTES}", path.display()))),
+            _ => return Err(Error::invalid(format!("the file has {bytes} bytes; at most {MAX_FILE_BYTES}"))),
         }
         let format = match format {
             Some(format) => format,

@@ -224,6 +224,7 @@ impl Partition {
             attributes,
             attributes_truncated: truncated,
             duplicate_rows: None,
+            severity_rows: Vec::new(),
             index: ByteRange::default(),
             sections: Vec::new(),
             replaces: Vec::new(),

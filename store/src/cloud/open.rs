@@ -37,6 +37,8 @@ pub struct CloudOptions {
     pub provider: CloudProvider,
     /// The bucket or container.
     pub bucket: String,
+    /// The account it belongs to, in place of the environment's (Azure).
+    pub account: Option<String>,
     /// Its region (AWS).
     pub region: Option<String>,
     /// Another address than the cloud's own.
@@ -73,6 +75,7 @@ impl CloudOptions {
         Self {
             provider,
             bucket: bucket.to_owned(),
+            account: None,
             region: None,
             endpoint: None,
             use_path_style: false,
@@ -165,7 +168,7 @@ fn open_gcs(options: &CloudOptions) -> object_store::Result<Arc<dyn ObjectStore>
 fn open_azure(options: &CloudOptions) -> object_store::Result<Arc<dyn ObjectStore>> {
     let credentials = match &options.access_key {
         Some(key) => MicrosoftAzureBuilder::new().with_account(&key.id).with_access_key(&key.secret),
-        None => match variable("AZURE_STORAGE_ACCOUNT") {
+        None => match options.account.clone().or_else(|| variable("AZURE_STORAGE_ACCOUNT")) {
             Some(account) => MicrosoftAzureBuilder::from_env().with_account(account),
             None => MicrosoftAzureBuilder::from_env(),
         },
