@@ -11,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::ChunkReader;
 use serde_json::{Map, Value};
 use tidemill_types::Signal;
@@ -20,6 +21,7 @@ use super::lakerunner::{CollectorRow, MARKER_COLUMN, SKETCH_COLUMN, log_row, met
 use super::loose::{JSON_BODY_KEYS, loose_log};
 use super::parquet_schema::check_schema;
 use super::pieces::Pieces;
+use super::stored::{FREE_BYTES, RATIO_LIMIT};
 use crate::draft::DraftBody;
 use crate::error::{Error, Result};
 use crate::ingest::Issue;
@@ -27,6 +29,8 @@ use crate::otlp::Sink;
 use crate::otlp::stream::End;
 use crate::spool::Spool;
 
+/// Elements of one list column in a row group: few bytes may repeat one any number of times, and a row is decoded whole.
+const LIST_VALUES: i64 = 16 << 20;
 /// Rows converted at once.
 const BATCH_ROWS: usize = 1_024;
 
@@ -95,6 +99,7 @@ fn open_rows(
     // The writer's own Arrow types do not matter here, and texts are read as views, which share what a dictionary repeats.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&file, options.clone()).map_err(told)?;
+    check_sizes(metadata.metadata(), file.len())?;
     let fields: Vec<FieldRef> = metadata.schema().fields().iter().map(with_views).collect();
     let schema = Arc::new(Schema::new(fields));
     let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options.with_schema(schema));
@@ -109,6 +114,23 @@ fn open_rows(
     };
     let batches = builder.with_batch_size(BATCH_ROWS).with_projection(mask).build().map_err(told)?;
     Ok((batches, shape))
+}
+
+/// Refuses what would decompress without measure, by what the footer says of it.
+fn check_sizes(metadata: &ParquetMetaData, file_bytes: u64) -> std::result::Result<(), String> {
+    let columns = || metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let bytes = columns().map(|column| column.uncompressed_size().max(0).unsigned_abs()).fold(0, u64::saturating_add);
+    if bytes > FREE_BYTES.saturating_add(file_bytes.saturating_mul(RATIO_LIMIT)) {
+        return Err(told(format!("its columns decompress to more than {RATIO_LIMIT} times its size")));
+    }
+    let mut lists = columns().filter(|column| column.column_descr().max_rep_level() > 0);
+    match lists.find(|column| column.num_values() > LIST_VALUES) {
+        Some(column) => {
+            let (path, values) = (column.column_path(), column.num_values());
+            Err(told(format!("{path} has {values} list elements in a row group, a file may have {LIST_VALUES}")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn told(error: impl std::fmt::Display) -> String {

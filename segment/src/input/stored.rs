@@ -9,9 +9,9 @@ use flate2::bufread::MultiGzDecoder;
 /// A stored object may have this many bytes.
 const OBJECT_LIMIT_BYTES: u64 = 4 << 30;
 /// Decompressed bytes that are always allowed.
-const FREE_BYTES: u64 = 1 << 20;
+pub(super) const FREE_BYTES: u64 = 1 << 20;
 /// Decompressed bytes allowed beyond for each stored byte.
-const RATIO_LIMIT: u64 = 200;
+pub(super) const RATIO_LIMIT: u64 = 200;
 const BUFFER_BYTES: usize = 128 << 10;
 /// How much is looked at to recognize a format.
 const HEAD_BYTES: usize = 4 << 10;

@@ -314,6 +314,32 @@ fn what_a_dictionary_repeats_is_read_row_by_row() {
 }
 
 #[test]
+fn a_parquet_file_that_grows_without_measure_is_refused() {
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    let write = |column: ArrayRef, dictionary: bool| {
+        let batch = RecordBatch::try_from_iter([("a", column)]).expect("one column");
+        let compression = Compression::ZSTD(ZstdLevel::default());
+        let properties =
+            WriterProperties::builder().set_dictionary_enabled(dictionary).set_compression(compression).build();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).expect("a schema");
+        writer.write(&batch).expect("memory");
+        writer.into_inner().expect("memory")
+    };
+    let text = "x".repeat(8 << 20);
+    let bomb = write(Arc::new(StringArray::from(vec![text.as_str(); 8])), false);
+    let (report, _) = encode(Signal::Logs, "a.parquet", &bomb);
+    let failure = report.failure.expect("is refused");
+    assert!(failure.ends_with("its columns decompress to more than 200 times its size"), "{failure}");
+    let values: ArrayRef = Arc::new(arrow::array::Int32Array::from(vec![7; (16 << 20) + 1]));
+    let offsets = arrow::buffer::OffsetBuffer::from_lengths([values.len()]);
+    let list = ListArray::new(Arc::new(Field::new("item", DataType::Int32, false)), offsets, values, None);
+    let (report, _) = encode(Signal::Logs, "a.parquet", &write(Arc::new(list), true));
+    let failure = report.failure.expect("is refused");
+    assert!(failure.contains("has 16777217 list elements"), "{failure}");
+}
+
+#[test]
 fn a_cut_parquet_file_says_so() {
     let whole = odd_file();
     for end in [0, 3, 4, 8, whole.len() / 2, whole.len() - 9, whole.len() - 4, whole.len() - 1] {
