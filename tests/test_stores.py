@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import random
@@ -23,6 +24,7 @@ from support import lake, otlp
 from support.load import Load
 from support.processes import start, stop, wait_until
 from support.server import Tidemill, binary
+from test_crash import kill_at, steps
 
 SIGNALS = ("logs", "metrics", "traces")
 
@@ -79,11 +81,13 @@ def test_azure(mill: Tidemill) -> None:
 
 
 class Weather:
-    """A proxy before moto that answers 503, tears downloads and hangs up, as often as it is told."""
+    """A proxy before moto that answers 503, tears downloads, hangs up and falls silent, as often as it is told."""
+
+    TROUBLES = ("503", "before", "after", "tear", "silence before", "silence after")
 
     def __init__(self, upstream: str, seed: int):
         self.share = 0.0
-        self.troubles = 0
+        self.troubles = dict.fromkeys(self.TROUBLES, 0)
         self.random = random.Random(seed)
         target = urllib.parse.urlparse(upstream)
         weather = self
@@ -96,18 +100,23 @@ class Weather:
                 body = self.rfile.read(length)
                 if self.headers.get("transfer-encoding") == "chunked":
                     return self.answer(411, [], b"")
-                trouble = weather.random.choice(["503", "before", "after", "tear"]) if weather.random.random() < weather.share else None
-                weather.troubles += trouble is not None
+                trouble = weather.random.choice(weather.TROUBLES) if weather.random.random() < weather.share else None
+                if trouble:
+                    weather.troubles[trouble] += 1
                 if trouble == "503":
                     return self.answer(503, [], b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
                 if trouble == "before":
                     return self.hang_up()
+                if trouble == "silence before":
+                    return self.say_nothing()
                 upstream = http.client.HTTPConnection(target.hostname, target.port, timeout=30)
                 upstream.request(self.command, self.path, body, dict(self.headers.items()))
                 reply = upstream.getresponse()
                 content = reply.read()
                 if trouble == "after":
                     return self.hang_up()
+                if trouble == "silence after":
+                    return self.say_nothing()
                 headers = [pair for pair in reply.getheaders() if pair[0].lower() not in ("content-length", "transfer-encoding", "connection", "date", "server")]
                 if self.command == "HEAD":
                     headers.append(("content-length", reply.getheader("content-length", "0")))
@@ -127,6 +136,13 @@ class Weather:
                     self.wfile.write(content[: len(content) // 2] if torn else content)
                 if torn:
                     self.hang_up()
+
+            def say_nothing(self) -> None:
+                """Until the client has had enough."""
+                self.connection.settimeout(60)
+                with contextlib.suppress(OSError):
+                    self.connection.recv(1)
+                self.hang_up()
 
             def hang_up(self) -> None:
                 self.close_connection = True
@@ -151,11 +167,12 @@ class Weather:
 def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp_path: Path) -> None:
     weather = Weather(os.environ["TIDEMILL_TEST_S3"], seed=11)
     try:
-        on_s3(mill, bucket, weather.url).start()
+        on_s3(mill, bucket, weather.url).configure(storage__timeout="500ms")
+        mill.start()
         weather.share = 0.15
         with Load(mill, signals=("logs",), pause_s=0.02) as load:
-            wait_until(lambda: weather.troubles > 60 and len(load.acknowledged["logs"]) > 2000,
-                       at_most_s=90, what="enough troubles", alive=mill.process, log=mill.log)  # fmt: skip
+            wait_until(lambda: min(weather.troubles.values()) >= 8 and len(load.acknowledged["logs"]) > 1000,
+                       at_most_s=180, what="enough troubles", alive=mill.process, log=mill.log)  # fmt: skip
         weather.share = 0.0
         mill.drain(at_most_s=120)
         assert not load.refused, load.refused[:3]
@@ -164,6 +181,34 @@ def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp
         assert mill.count("logs") == len(load.acknowledged["logs"])
     finally:
         weather.server.shutdown()
+
+
+@pytest.mark.slow
+def test_kills_over_s3_lose_and_double_nothing(tmp_path: Path, bucket: str) -> None:
+    seed = int(os.environ.get("TIDEMILL_TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"seed {seed} (TIDEMILL_TEST_SEED)")
+    chance = random.Random(seed)
+    mill = on_s3(Tidemill(tmp_path / "mill", worker__lease="2s", sweep__interval="1s", sweep__raw_grace="1s"), bucket)
+    mill.start()
+    load = Load(mill, signals=("logs",))
+    # What only background work passes is killed over the folder.
+    reached = [step for step in steps() if not step.startswith(("compact", "rollup"))]
+    killed = dict.fromkeys(reached, 0)
+    try:
+        mill.kill()
+        with load:
+            for step in reached * 4:
+                killed[step] += kill_at(mill, step, chance.randint(1, 3))
+            mill.start()
+            load.end()
+        mill.drain(at_most_s=120)
+        assert all(killed.values()), killed
+        assert not load.refused, load.refused[:3]
+        assert [entry for entry in mill.rows("queue") if entry["state"] == "dead"] == []
+        assert numbers_in_bucket(mill, bucket, tmp_path) == dict.fromkeys(load.acknowledged["logs"], 1)
+        mill.cli("catalog", "verify")
+    finally:
+        mill.kill()
 
 
 # To the letter as the reference's charts have them.
