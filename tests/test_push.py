@@ -146,7 +146,7 @@ def test_a_malformed_push_is_refused_with_its_place(mill: Tidemill) -> None:
 
 
 def test_senders_together_hold_no_more_than_the_memory(mill: Tidemill) -> None:
-    mill.configure(receive__memory="16MiB")
+    mill.configure(receive__memory="16MiB", receive__max_request="16MiB")
     mill.start()
     bodies = [otlp.logs([number], service="x" * (4 << 20)) for number in range(6)]
     doors = []

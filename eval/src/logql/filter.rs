@@ -1,6 +1,6 @@
 //! Filters of lines and labels, ready to run.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use memchr::memmem::Finder;
 use regex::Regex;

@@ -1,6 +1,6 @@
 //! Addresses, networks and ranges of addresses: the argument of `ip("…")`.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// A range of IP addresses of one family, both ends included.
 #[derive(Debug, Clone, PartialEq, Eq)]
