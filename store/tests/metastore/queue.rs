@@ -434,8 +434,8 @@ pub async fn delayed_work_runs_in_a_queue_that_is_always_busy(place: Place) {
     let begun = std::time::Instant::now();
     for round in 0.. {
         assert!(begun.elapsed() < Duration::from_secs(20), "{round} rounds, and newer work always went first");
-        enqueue_jobs(&*store, owner, round * 4..round * 4 + 4).await;
-        let bundle = claim(&*store, 3).await;
+        enqueue_jobs(&*store, owner, round * 3..round * 3 + 3).await;
+        let bundle = claim(&*store, 10).await;
         assert!(store.complete(&[bundle.token]).await.expect("completes").is_empty());
         if numbers(&bundle).contains(&u64::MAX) {
             return;
