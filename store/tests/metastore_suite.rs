@@ -76,6 +76,7 @@ suite! {
         waiting_ends_when_work_arrives
         what_is_enqueued_by_many_runs_once
         what_comes_back_is_claimed_before_what_came_later
+        delayed_work_runs_in_a_queue_that_is_always_busy
         a_process_that_begins_finds_what_came_back
         a_key_that_is_made_urgent_runs_with_its_better_priority
         the_views_have_the_columns_of_the_reference

@@ -21,8 +21,9 @@ const EMPTY_FOR: Duration = Duration::from_millis(20);
 const KNOWN_FOR_SCANS: u32 = 64;
 /// but never longer than this.
 const KNOWN_AT_MOST: Duration = Duration::from_secs(10);
-/// Marks are believed this long, or so many times what the scan took that looked before them.
-const MARKS_KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Marks are believed this long, or so many times what the scan took that looked before them: in a queue that is always busy,
+/// delayed work falls due before them.
+const MARKS_KNOWN_FOR: Duration = Duration::from_secs(1);
 /// Marks that another process stored are believed this long: what came back before them, this one was not told.
 const STORED_MARKS_FOR: Duration = Duration::from_secs(2);
 /// Marks are stored when so many items were claimed since,

@@ -427,6 +427,22 @@ pub async fn what_comes_back_is_claimed_before_what_came_later(place: Place) {
     assert_eq!(waited.expect("is told"), [6, 8]);
 }
 
+pub async fn delayed_work_runs_in_a_queue_that_is_always_busy(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    store.enqueue(&[NewWork { delay: Duration::from_millis(200), ..job(owner, u64::MAX) }]).await.expect("is enqueued");
+    let begun = std::time::Instant::now();
+    for round in 0.. {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{round} rounds, and newer work always went first");
+        enqueue_jobs(&*store, owner, round * 3..round * 3 + 3).await;
+        let bundle = claim(&*store, 10).await;
+        assert!(store.complete(&[bundle.token]).await.expect("completes").is_empty());
+        if numbers(&bundle).contains(&u64::MAX) {
+            return;
+        }
+    }
+}
+
 /// The marks that a process leaves behind are hints.
 pub async fn a_process_that_begins_finds_what_came_back(place: Place) {
     let store = place.open().await;
