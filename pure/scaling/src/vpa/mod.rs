@@ -35,3 +35,6 @@ pub use update::{
     EvictionBudget, Priority, PriorityInput, UpdateQuestion, evictable_pending, evictable_running, priority_of,
     should_update,
 };
+
+#[cfg(test)]
+mod tests;

@@ -155,6 +155,7 @@ pub fn step(policy: &Policy, mut state: State, observation: &Observation, now: T
 
 fn take_samples(state: &mut State, observation: &Observation, now: TimeMs, reasons: &mut Vec<Reason>) {
     state.containers.retain(|_, container| !container.is_expired(now));
+    state.containers.values_mut().for_each(|container| container.forget_replicas(now));
     let mut rejected = 0_usize;
     for sample in &observation.samples {
         let container = state.containers.entry(sample.container.clone()).or_insert_with(|| ContainerState::new(now));
