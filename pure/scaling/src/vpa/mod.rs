@@ -13,6 +13,7 @@ mod container;
 mod decay;
 mod histogram;
 mod memory;
+mod plan;
 mod policy;
 mod share;
 mod step;
