@@ -13,6 +13,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidemill-text", &["tidemill-types"]),
     ("tidemill-scaling", &["tidemill-types"]),
     ("tidemill-plan", &["tidemill-types", "tidemill-text", "tidemill-scaling"]),
+    ("tidemill-lang", &["tidemill-types"]),
+    ("tidemill-eval", &["tidemill-types", "tidemill-text", "tidemill-lang"]),
     ("tidemill-sim", &["tidemill-scaling"]),
     ("tidemill-segment", &["tidemill-types", "tidemill-text", "tidemill-plan"]),
     ("tidemill-store", &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"]),
@@ -20,7 +22,18 @@ const EDGES: &[(&str, &[&str])] = &[
         "tidemill-lake",
         &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling", "tidemill-segment", "tidemill-store"],
     ),
-    ("tidemill-query", &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-segment", "tidemill-store"]),
+    (
+        "tidemill-query",
+        &[
+            "tidemill-types",
+            "tidemill-text",
+            "tidemill-plan",
+            "tidemill-segment",
+            "tidemill-store",
+            "tidemill-lang",
+            "tidemill-eval",
+        ],
+    ),
     (
         "tidemill",
         &[
@@ -33,6 +46,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "tidemill-store",
             "tidemill-lake",
             "tidemill-query",
+            "tidemill-lang",
+            "tidemill-eval",
         ],
     ),
     // No code, only the features of shared dependencies.
@@ -45,9 +60,9 @@ const EDGES: &[(&str, &[&str])] = &[
 const FEATURES: &str = "tidemill-features";
 
 /// Crates that decide and compute: no clock, no I/O, no randomness, so they may use only these from outside.
-const PURE: &[&str] = &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"];
+const PURE: &[&str] = &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling", "tidemill-lang"];
 const PURE_MAY_USE: &[&str] =
-    &["serde", "serde_json", "saphyr", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex"];
+    &["serde", "serde_json", "saphyr", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex", "regex"];
 
 /// What a pure crate's sources must not name.
 const IMPURE: &[&str] = &[
@@ -72,7 +87,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tokio-postgres", &["tidemill-store"]),
     ("deadpool-postgres", &["tidemill-store"]),
     ("object_store", &["tidemill-store", "tidemill-lake"]),
-    ("arrow", &["tidemill-segment", "tidemill-query", "tidemill"]),
+    ("arrow", &["tidemill-segment", "tidemill-eval", "tidemill-query", "tidemill"]),
     ("parquet", &["tidemill-segment", "tidemill-query"]),
     ("axum", &["tidemill-lake", "tidemill"]),
     ("tonic", &["tidemill-lake", "tidemill"]),

@@ -11,6 +11,7 @@ pub mod lint;
 pub mod load;
 pub mod org;
 pub mod profiles;
+pub mod promql;
 pub mod queue;
 pub mod role;
 pub mod scale;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
         Command::Load(options) => load::run(&global, options),
         Command::Sql(options) => sql::run(&global, options),
+        Command::Promql(command) => promql::run(&global, &command),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Profiles(command) => ask(&global, async |target| profiles::run(&target, command).await),

@@ -1,0 +1,39 @@
+//! PromQL over series in memory.
+//!
+//! [`Engine`] takes a query, a time and a [`Source`] and gives a [`Value`] with [`Annotations`]. Every expression becomes rows on the
+//! query's grid of steps ([`Row`], columns of values); what looks at one series only runs per series, aggregations run as partials
+//! that can be merged ([`partial`]). Names are removed at the end of the evaluation, as with Prometheus's `promql-delayed-name-removal`.
+
+mod aggregate;
+mod annotation;
+mod binary;
+mod engine;
+mod evaluator;
+mod exact_sum;
+mod functions;
+mod grid;
+mod histogram;
+mod info;
+mod label_functions;
+mod memory;
+mod natural;
+pub mod partial;
+mod prepare;
+mod quantile;
+mod range_call;
+mod row;
+pub mod script;
+
+mod select_k;
+mod selection;
+mod source;
+mod value;
+
+pub use annotation::{Annotation, Annotations, Severity};
+pub use engine::{Engine, Options};
+pub use grid::Grid;
+pub use histogram::{Bucket, Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, ResetHint};
+pub use memory::MemoryStore;
+pub use row::{Cell, Row};
+pub use source::{HistogramSample, STALE_NAN, Samples, Select, Series, Source, is_stale};
+pub use value::{Sample, SeriesValue, Value};
