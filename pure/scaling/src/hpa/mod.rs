@@ -31,3 +31,6 @@ pub use policy::{
 pub use ratio::{Ratio, plain_ratio, utilization_ratio};
 pub use step::{State, step};
 pub use validate::validate;
+
+#[cfg(test)]
+mod tests;

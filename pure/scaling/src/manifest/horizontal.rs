@@ -42,7 +42,13 @@ fn metric(place: &Place<'_>, lines: &mut BTreeMap<String, usize>) -> Option<Metr
     place.only(&["type", "resource", "containerResource", "pods", "object", "external"]);
     lines.insert(place.path.clone(), place.line);
     let kind = place.need("type")?.text()?;
-    let name = |place: &Place<'_>| place.need("metric")?.need("name")?.text();
+    let name = |place: &Place<'_>| {
+        let metric = place.need("metric")?;
+        let labels = metric.get("selector").map(|selector| selector.texts_at("matchLabels")).unwrap_or_default();
+        let shown: Vec<String> = labels.iter().map(|(label, value)| format!("{label}={value:?}")).collect();
+        let name = metric.need("name")?.text()?;
+        Some(if shown.is_empty() { name } else { format!("{name}{{{}}}", shown.join(",")) })
+    };
     match kind.as_str() {
         "Resource" => {
             let place = place.need("resource")?;

@@ -99,6 +99,8 @@ fn what_people_have_reads_unedited() {
     let Body::Horizontal { policy, .. } = &custom[0].body else { panic!("{:?}", custom[0].body) };
     let requests = Metric::Pods { name: "http_requests_per_second".to_owned(), target_average_milli: 1_000_000 };
     assert_eq!(policy.metrics, [requests]);
+    let Body::Horizontal { policy, .. } = &custom[1].body else { panic!("{:?}", custom[1].body) };
+    assert!(policy.metrics[0].label().ends_with("celery_queue_depth{queue=\"default\"}"), "{:?}", policy.metrics);
     let vpa = read("vpa.yaml", include_str!("../../tests/manifests/neurolake/vpa.yaml")).expect("valid");
     let Body::Vertical { policy, .. } = &vpa[0].body else { panic!("{:?}", vpa[0].body) };
     assert_eq!(policy.update_mode, UpdateMode::Auto);

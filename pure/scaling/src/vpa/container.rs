@@ -112,6 +112,12 @@ impl ContainerState {
         }
     }
 
+    /// Forgets replicas that gave no sample for two days; what they gave stays.
+    pub(super) fn forget_replicas(&mut self, now: TimeMs) {
+        let cutoff = now.plus_ms(-2 * DAY_MS);
+        self.replicas.retain(|_, usage| usage.last_cpu_at.max(usage.window.last_sample_at()) >= Some(cutoff));
+    }
+
     /// Whether nothing was heard for eight days.
     pub fn is_expired(&self, now: TimeMs) -> bool {
         now >= self.last_sample_at.unwrap_or(self.created_at).plus_ms(EXPIRY_MS)

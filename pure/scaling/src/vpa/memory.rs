@@ -76,6 +76,11 @@ impl MemoryWindow {
         Ok(self.take(at, needed, window_ms, true))
     }
 
+    /// When the last sample came.
+    pub(super) fn last_sample_at(&self) -> Option<TimeMs> {
+        self.last_sample_at
+    }
+
     fn take(&mut self, at: TimeMs, bytes: i64, window_ms: i64, is_oom: bool) -> Vec<HistogramCall> {
         self.last_sample_at = self.last_sample_at.max(Some(at));
         let end = *self.end.get_or_insert(at);

@@ -13,6 +13,7 @@ mod container;
 mod decay;
 mod histogram;
 mod memory;
+mod plan;
 mod policy;
 mod share;
 mod step;
@@ -35,3 +36,6 @@ pub use update::{
     EvictionBudget, Priority, PriorityInput, UpdateQuestion, evictable_pending, evictable_running, priority_of,
     should_update,
 };
+
+#[cfg(test)]
+mod tests;
