@@ -56,11 +56,14 @@ async function main() {
   } else {
     const runner = await run(options);
     const began = clock();
+    // Senders do not wait for each other: a commit may take longer than the time to the next one.
+    const adding = [];
     for (let n = 0; n < total; n++) {
       const due = began + (n * 1000) / Number(first);
       while (clock() < due) await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - clock())));
-      await utils.addJob("nothing", { sent: clock() });
+      adding.push(utils.addJob("nothing", { sent: clock() }));
     }
+    await Promise.all(adding);
     await finished;
     await runner.stop();
     started.sort((a, b) => a - b);

@@ -201,6 +201,133 @@ def test_a_lost_database_is_rebuilt_from_the_bucket(mill: Tidemill) -> None:
 
 
 @pytest.mark.slow
+def test_what_was_acknowledged_and_not_ingested_outlives_the_database(any_mill: Tidemill) -> None:
+    mill = any_mill
+    mill.start()
+    for name in SIGNALS:
+        assert mill.push(name, otlp.ENCODE[name](list(range(100)))).status_code == 200
+    mill.drain()
+    mill.kill()
+    # A receiver alone leaves all that comes now in the inbox.
+    (mill.data / "ports.json").unlink(missing_ok=True)
+    log = mill.folder / "receiver.log"
+    receiver = start([str(binary()), "receive"], log, env=mill.environment, cwd=mill.folder)
+    try:
+        wait_until(mill.read_ports, at_most_s=30, what="the receiver", alive=receiver, log=log)
+        for name in SIGNALS:
+            for first in (100, 150):
+                assert mill.push(name, otlp.ENCODE[name](list(range(first, first + 50)))).status_code == 200
+        table = mill.folder / "logs_table.csv"
+        table.write_text("data\n" + "".join(f"{number}\n" for number in range(1000, 1050)))
+        mill.cli("load", "--no-wait", str(table))
+    finally:
+        stop(receiver, with_signal=signal.SIGKILL)
+    lose_the_database(mill)
+    mill.cli("catalog", "rebuild")
+    mill.start()
+    mill.drain()
+    for name in SIGNALS:
+        more = set(range(1000, 1050)) if name == "logs" else set()
+        lake.assert_each_once(mill, name, set(range(200)) | more)
+    # What is loaded once more is known.
+    assert "loaded before" in mill.cli("load", str(table)).stdout
+    mill.drain()
+    lake.assert_each_once(mill, "logs", set(range(200)) | set(range(1000, 1050)))
+
+
+def lose_the_database(mill: Tidemill) -> None:
+    """Nothing is left of the metastore; on PostgreSQL the database is dropped and an empty one takes its place."""
+    url = mill.environment.get("TIDEMILL_METASTORE_URL")
+    if url is None:
+        for path in mill.data.glob("metastore.sqlite*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return
+    import psycopg
+
+    base, name = url.rsplit("/", 1)
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        connection.execute(f'CREATE DATABASE "{name}"')
+
+
+# What an announced object passes on its way.
+OBJECT_STEPS = ("admitted", "ingest-claimed", "ingest-encoded", "ingest-uploaded", "publish-before-commit", "publish-committed")
+
+
+@pytest.mark.slow
+def test_files_in_a_watched_folder_survive_kills(any_mill: Tidemill) -> None:
+    mill = any_mill
+    folder = mill.folder / "inbox"
+    folder.mkdir()
+    mill.configure(worker__lease="2s", notify__watch=folder)
+    mill.start()
+    prefix = folder / "otel-raw" / mill.organization / "farm"
+    mill.kill()
+    prefix.mkdir(parents=True)
+    dropped, killed = 0, dict.fromkeys(OBJECT_STEPS, 0)
+    for step in OBJECT_STEPS * 3:
+        for _ in range(3):
+            aside = folder / ".aside"
+            aside.write_bytes(otlp.logs(list(range(dropped, dropped + 10))))
+            aside.rename(prefix / f"logs_{dropped}.binpb")
+            dropped += 10
+        killed[step] += kill_at(mill, step, 1, at_most_s=15)
+    assert all(killed.values()), killed
+    mill.start()
+    wait_until(lambda: len(lake.numbers(mill, "logs")) == dropped, at_most_s=120, what="every file", alive=mill.process, log=mill.log, every_s=0.5)
+    mill.drain()
+    lake.assert_each_once(mill, "logs", set(range(dropped)))
+    assert [entry for entry in mill.rows("inbox") if entry["state"] in ("dead", "refused")] == []
+
+
+@pytest.mark.slow
+def test_a_load_that_is_killed_is_repeated_and_stored_once(any_mill: Tidemill) -> None:
+    mill = any_mill
+    mill.configure(worker__lease="2s")
+    mill.start()
+    mill.kill()
+    numbers: set[int] = set()
+    for place, step in enumerate(["raw-stored", *OBJECT_STEPS]):
+        table = mill.folder / f"logs_{place}.csv"
+        fresh = range(place * 100, place * 100 + 100)
+        table.write_text("data\n" + "".join(f"{number}\n" for number in fresh))
+        numbers.update(fresh)
+        mill.start(crash_at=step)
+        process = mill.process
+        # Its server goes away; whether the file was stored by then is the next load's to find out.
+        mill.cli("load", str(table), check=False)
+        assert process.wait(20) == -signal.SIGKILL, f"nothing passed {step}"
+        mill.kill()
+        mill.start()
+        mill.cli("load", str(table))
+        mill.drain()
+        lake.assert_each_once(mill, "logs", numbers)
+        mill.kill()
+
+
+@pytest.mark.slow
+def test_one_input_that_is_killed_again_and_again_is_innocent(any_mill: Tidemill) -> None:
+    mill = any_mill
+    mill.configure(worker__lease="500ms")
+    mill.start()
+    mill.kill()
+    mill.start(crash_at="ingest-claimed:1")
+    pushing = ThreadPoolExecutor(1).submit(mill.push, "logs", otlp.logs([1]))
+    assert mill.process.wait(20) == -signal.SIGKILL
+    mill.kill()
+    # Thrice alone would be enough for a dead letter where processes do not die. Each try waits twice as long as the one before.
+    for step in ("ingest-encoded", "ingest-uploaded", "publish-before-commit", "ingest-encoded"):
+        assert kill_at(mill, step, 1, at_most_s=30), step
+    mill.start()
+    if pushing.exception() is not None:
+        # Its answer went with the first server.
+        assert mill.push("logs", otlp.logs([1])).status_code == 200
+    mill.drain()
+    assert [entry for entry in mill.rows("queue") if entry["state"] == "dead"] == []
+    lake.assert_each_once(mill, "logs", {1})
+
+
+@pytest.mark.slow
 def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 
 import pytest
 
-from support.server import Tidemill
+from support.processes import start, stop, wait_until
+from support.server import Tidemill, binary
 
 
 @pytest.mark.slow
@@ -31,3 +33,19 @@ def test_the_demo_shows_the_shop_and_its_commands_can_be_pasted(mill: Tidemill) 
     assert mill.count("logs") == mill.sql(f"SELECT count(*) AS n FROM logs WHERE {recent}")[0]["n"] > 10_000
     joined = mill.sql("SELECT count(*) AS n FROM logs JOIN spans ON logs.trace_id = spans.trace_id AND logs.span_id = spans.span_id")
     assert joined[0]["n"] > 1000
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_killed_while_it_loads_loads_nothing_twice(mill: Tidemill) -> None:
+    mill.log.touch()
+    process = start([str(binary()), "demo"], mill.log, env=mill.environment, cwd=mill.folder)
+    wait_until(lambda: "loading the capture:" in mill.log.read_text(), at_most_s=60, what="the capture", alive=process, log=mill.log)
+    stop(process, with_signal=signal.SIGKILL)
+    (mill.data / "ports.json").unlink()
+    mill.cli("demo", "--exit-after-load")
+    whole = Tidemill(mill.folder / "whole")
+    whole.cli("demo", "--exit-after-load")
+    shop = "service_name IN ('frontend', 'catalog', 'cart', 'payment', 'mailer', 'warehouse')"
+    for table in ("logs", "spans", "metrics"):
+        query = f"SELECT count(*) AS n FROM {table} WHERE {shop}"
+        assert mill.cli_json("sql", query) == whole.cli_json("sql", query), table

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import urllib.parse
 import uuid
 
 import boto3
@@ -71,25 +73,68 @@ def test_objects_announced_by_sqs_arrive_once(mill: Tidemill, bucket: str) -> No
     assert mill.count("logs") == 3
 
 
-@pytest.mark.parametrize("shape", ["s3", "sns", "eventbridge"])
+def event_of(shape: str, bucket: str, key: str, size: int) -> object:
+    """The event of one object, as each cloud tells it."""
+    s3 = s3_event(bucket, urllib.parse.quote(key), size)
+    gcs = {"kind": "storage#object", "bucket": bucket, "name": key, "generation": "17", "size": str(size), "etag": "CJ7="}
+    match shape:
+        case "s3":
+            # S3 alone encodes its keys.
+            return s3
+        case "sns":
+            return {"Type": "Notification", "MessageId": str(uuid.uuid4()), "TopicArn": "arn:aws:sns:us-east-1:1:t", "Message": json.dumps(s3)}
+        case "eventbridge":
+            detail = {"bucket": {"name": bucket}, "object": {"key": key, "size": size}}
+            return {"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": detail}
+        case "gcs":
+            return gcs
+        case "pubsub":
+            attributes = {"eventType": "OBJECT_FINALIZE", "payloadFormat": "JSON_API_V1", "bucketId": bucket, "objectId": key}
+            data = base64.b64encode(json.dumps(gcs).encode()).decode()
+            return {"message": {"attributes": attributes, "data": data, "messageId": "1"}, "subscription": "projects/p/subscriptions/s"}
+    etag = s3_client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+    subject = f"/blobServices/default/containers/{bucket}/blobs/{key}"
+    data = {"api": "PutBlob", "eTag": etag, "contentLength": size}
+    if shape == "cloudevents":
+        return {"specversion": "1.0", "type": "Microsoft.Storage.BlobCreated", "source": "/s", "id": "1", "subject": subject, "data": data}
+    return [{"eventType": "Microsoft.Storage.BlobCreated", "subject": subject, "eventTime": "2026-01-31T10:00:00.123Z", "data": data}]
+
+
+@pytest.mark.parametrize("shape", ["s3", "sns", "eventbridge", "gcs", "pubsub", "event_grid", "cloudevents"])
 def test_the_webhook_knows_the_shapes(mill: Tidemill, bucket: str, shape: str) -> None:
     on_s3(mill, bucket).start()
-    key = f"otel-raw/{mill.organization}/farm/2026/logs_a%2Bb.binpb"
+    key = f"otel-raw/{mill.organization}/farm/2026/logs_a+b c.binpb"
     body = otlp.logs([1, 2])
-    # Events name keys URL-encoded; the object's own name has a plus.
-    put(bucket, key.replace("%2B", "+"), body)
-    event = s3_event(bucket, key, len(body))
-    if shape == "sns":
-        event = {"Type": "Notification", "MessageId": str(uuid.uuid4()), "TopicArn": "arn:aws:sns:us-east-1:1:t", "Message": json.dumps(event)}
-    if shape == "eventbridge":
-        detail = {"bucket": {"name": bucket}, "object": {"key": key.replace("%2B", "+"), "size": len(body)}}
-        event = {"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": detail}
+    put(bucket, key, body)
+    event = event_of(shape, bucket, key, len(body))
     for _ in range(2):
         answer = mill.session.post(mill.url("api", "/api/v1/notifications"), json=event, timeout=10)
         assert answer.status_code in (200, 202), answer.text
     wait_for(mill, 2)
     mill.drain()
     assert mill.count("logs") == 2
+    assert mill.rows("inbox") == []
+
+
+def test_what_is_unchanged_in_the_bucket_is_what_is_read(mill: Tidemill, bucket: str) -> None:
+    on_s3(mill, bucket).start()
+    key = f"otel-raw/{mill.organization}/farm/logs_one.binpb"
+    bodies = [otlp.logs([1]), otlp.logs([2, 3])]
+    events = []
+    for body in bodies:
+        put(bucket, key, body)
+        event = s3_event(bucket, key, len(body))
+        event["Records"][0]["s3"]["object"]["eTag"] = s3_client().head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
+        events.append(event)
+    # The first content is gone when its event comes.
+    for event in events:
+        answer = mill.session.post(mill.url("api", "/api/v1/notifications"), json=event, timeout=10)
+        assert answer.json()["admitted"] == 1, answer.text
+    wait_for(mill, 2)
+    mill.drain()
+    assert {row["body"] for row in mill.sql("SELECT body FROM logs")} == {"2", "3"}
+    [refused] = mill.rows("inbox")
+    assert refused["state"] == "refused" and "replaced after it was announced" in refused["reason"]
 
 
 def test_the_webhook_asks_for_a_key(mill: Tidemill, bucket: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import logging
+import select
 
 import pytest
 import requests
@@ -141,6 +143,41 @@ def test_a_malformed_push_is_refused_with_its_place(mill: Tidemill) -> None:
     assert answer.status_code == 400
     answer = mill.push("logs", otlp.logs([1]), content_type="text/plain")
     assert answer.status_code == 415
+
+
+def test_senders_together_hold_no_more_than_the_memory(mill: Tidemill) -> None:
+    mill.configure(receive__memory="16MiB", receive__max_request="16MiB")
+    mill.start()
+    bodies = [otlp.logs([number], service="x" * (4 << 20)) for number in range(6)]
+    doors = []
+    for body in bodies:
+        door = http.client.HTTPConnection("127.0.0.1", int(mill.ports["http"]), timeout=30)
+        door.putrequest("POST", "/v1/logs")
+        for name, value in {"content-type": "application/x-protobuf", "content-length": str(len(body)), **mill.headers}.items():
+            door.putheader(name, value)
+        door.endheaders(body[: 3 << 20])
+        doors.append(door)
+    # Five parts of three MiB fit; whose comes last is told, while the others stand still.
+    answered, _, _ = select.select([door.sock for door in doors], [], [], 30)
+    refused = [door for door in doors if door.sock in answered]
+    assert refused
+    answer = refused[0].getresponse()
+    assert answer.status == 429 and int(answer.getheader("retry-after")) >= 1
+    assert b"memory" in answer.read()
+    # The rest of all five is too much at once; what is turned away may come again.
+    kept = set()
+    for number, (door, body) in enumerate(zip(doors, bodies, strict=True)):
+        if door not in refused:
+            door.send(body[3 << 20 :])
+            answer = door.getresponse()
+            assert answer.status in (200, 429), answer.read()
+            kept |= {number} if answer.status == 200 else set()
+        door.close()
+    assert kept
+    for number in set(range(6)) - kept:
+        assert mill.push("logs", bodies[number]).status_code == 200
+    mill.drain()
+    lake.assert_each_once(mill, "logs", set(range(6)))
 
 
 def test_term_hands_leases_back_and_a_restart_finds_everything(mill: Tidemill) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import random
+import signal
+import subprocess
 import threading
+import time
 import urllib.parse
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +24,7 @@ from support import lake, otlp
 from support.load import Load
 from support.processes import start, stop, wait_until
 from support.server import Tidemill, binary
+from test_crash import kill_at, steps
 
 SIGNALS = ("logs", "metrics", "traces")
 
@@ -76,11 +81,13 @@ def test_azure(mill: Tidemill) -> None:
 
 
 class Weather:
-    """A proxy before moto that answers 503, tears downloads and hangs up, as often as it is told."""
+    """A proxy before moto that answers 503, tears downloads, hangs up and falls silent, as often as it is told."""
+
+    TROUBLES = ("503", "before", "after", "tear", "silence before", "silence after")
 
     def __init__(self, upstream: str, seed: int):
         self.share = 0.0
-        self.troubles = 0
+        self.troubles = dict.fromkeys(self.TROUBLES, 0)
         self.random = random.Random(seed)
         target = urllib.parse.urlparse(upstream)
         weather = self
@@ -93,18 +100,23 @@ class Weather:
                 body = self.rfile.read(length)
                 if self.headers.get("transfer-encoding") == "chunked":
                     return self.answer(411, [], b"")
-                trouble = weather.random.choice(["503", "before", "after", "tear"]) if weather.random.random() < weather.share else None
-                weather.troubles += trouble is not None
+                trouble = weather.random.choice(weather.TROUBLES) if weather.random.random() < weather.share else None
+                if trouble:
+                    weather.troubles[trouble] += 1
                 if trouble == "503":
                     return self.answer(503, [], b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
                 if trouble == "before":
                     return self.hang_up()
+                if trouble == "silence before":
+                    return self.say_nothing()
                 upstream = http.client.HTTPConnection(target.hostname, target.port, timeout=30)
                 upstream.request(self.command, self.path, body, dict(self.headers.items()))
                 reply = upstream.getresponse()
                 content = reply.read()
                 if trouble == "after":
                     return self.hang_up()
+                if trouble == "silence after":
+                    return self.say_nothing()
                 headers = [pair for pair in reply.getheaders() if pair[0].lower() not in ("content-length", "transfer-encoding", "connection", "date", "server")]
                 if self.command == "HEAD":
                     headers.append(("content-length", reply.getheader("content-length", "0")))
@@ -124,6 +136,13 @@ class Weather:
                     self.wfile.write(content[: len(content) // 2] if torn else content)
                 if torn:
                     self.hang_up()
+
+            def say_nothing(self) -> None:
+                """Until the client has had enough."""
+                self.connection.settimeout(60)
+                with contextlib.suppress(OSError):
+                    self.connection.recv(1)
+                self.hang_up()
 
             def hang_up(self) -> None:
                 self.close_connection = True
@@ -148,11 +167,12 @@ class Weather:
 def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp_path: Path) -> None:
     weather = Weather(os.environ["TIDEMILL_TEST_S3"], seed=11)
     try:
-        on_s3(mill, bucket, weather.url).start()
+        on_s3(mill, bucket, weather.url).configure(storage__timeout="500ms")
+        mill.start()
         weather.share = 0.15
         with Load(mill, signals=("logs",), pause_s=0.02) as load:
-            wait_until(lambda: weather.troubles > 60 and len(load.acknowledged["logs"]) > 2000,
-                       at_most_s=90, what="enough troubles", alive=mill.process, log=mill.log)  # fmt: skip
+            wait_until(lambda: min(weather.troubles.values()) >= 8 and len(load.acknowledged["logs"]) > 1000,
+                       at_most_s=180, what="enough troubles", alive=mill.process, log=mill.log)  # fmt: skip
         weather.share = 0.0
         mill.drain(at_most_s=120)
         assert not load.refused, load.refused[:3]
@@ -163,38 +183,105 @@ def test_bad_weather_at_the_store_loses_nothing(mill: Tidemill, bucket: str, tmp
         weather.server.shutdown()
 
 
-INQUEUE = "SELECT COALESCE(COUNT(*), 0) FROM inqueue WHERE telemetry_type = '{}' AND claimed_at IS NULL"
-WORK_QUEUE = "SELECT COALESCE(COUNT(*), 0) FROM work_queue WHERE needs_run = true AND runnable_at <= now() AND signal = '{}' AND action = '{}'"
+@pytest.mark.slow
+def test_kills_over_s3_lose_and_double_nothing(tmp_path: Path, bucket: str) -> None:
+    seed = int(os.environ.get("TIDEMILL_TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"seed {seed} (TIDEMILL_TEST_SEED)")
+    chance = random.Random(seed)
+    mill = on_s3(Tidemill(tmp_path / "mill", worker__lease="2s", sweep__interval="1s", sweep__raw_grace="1s"), bucket)
+    mill.start()
+    load = Load(mill, signals=("logs",))
+    # What only background work passes is killed over the folder.
+    reached = [step for step in steps() if not step.startswith(("compact", "rollup"))]
+    killed = dict.fromkeys(reached, 0)
+    try:
+        mill.kill()
+        with load:
+            for step in reached * 4:
+                killed[step] += kill_at(mill, step, chance.randint(1, 3))
+            mill.start()
+            load.end()
+        mill.drain(at_most_s=120)
+        assert all(killed.values()), killed
+        assert not load.refused, load.refused[:3]
+        assert [entry for entry in mill.rows("queue") if entry["state"] == "dead"] == []
+        assert numbers_in_bucket(mill, bucket, tmp_path) == dict.fromkeys(load.acknowledged["logs"], 1)
+        mill.cli("catalog", "verify")
+    finally:
+        mill.kill()
+
+
+# To the letter as the reference's charts have them.
+INQUEUE = "SELECT COALESCE(COUNT(*),0) FROM inqueue WHERE telemetry_type='{}' AND claimed_at IS NULL"
+WORK_QUEUE = "SELECT COALESCE(COUNT(*),0) FROM work_queue WHERE needs_run=true AND runnable_at<=now() AND signal='{}' AND action='{}'"
+
+
+# Where a worker is stopped and looked at, and then killed.
+STEPS = ("ingest-claimed", "ingest-uploaded", "publish-committed", "compact-claimed", "compact-uploaded", "rollup-uploaded")
+
+
+def keda_sees(connection: psycopg.Connection) -> dict[tuple[str, str], int]:
+    """The answer of each query."""
+    queries = {(signal, "ingest"): INQUEUE.format(signal) for signal in SIGNALS}
+    queries |= {(signal, action): WORK_QUEUE.format(signal, action) for signal in SIGNALS for action in ("compact", "rollup")}
+    return {kind: connection.execute(query).fetchone()[0] for kind, query in queries.items()}
+
+
+def assert_both_see_the_same(connection: psycopg.Connection, mill: Tidemill, step: str) -> dict[tuple[str, str], int]:
+    """Work falls due while we look, so that `tidemill queue` tells what KEDA saw before or after it, or something between."""
+    before = keda_sees(connection)
+    entries = [entry for entry in mill.rows("queue") if entry["state"] in ("runnable", "delayed")]
+    after = keda_sees(connection)
+    for (signal, action), count in before.items():
+        told = [entry for entry in entries if entry["queue"] == {"signal": signal, "action": action}]
+        # The query of the inbox asks for no time.
+        waiting = len(told if action == "ingest" else [entry for entry in told if entry["state"] == "runnable"])
+        assert min(count, after[signal, action]) <= waiting <= max(count, after[signal, action]), (step, signal, action, count, waiting, told)
+    return after
 
 
 def test_keda_sees_the_queue_that_tidemill_sees(tmp_path: Path) -> None:
     url = fresh_database()
-    mill = Tidemill(tmp_path / "mill", metastore__url=url)
+    mill = Tidemill(tmp_path / "mill", metastore__url=url, worker__lease="2s")
     # The first start makes the organization and its key; the receiver alone then leaves everything waiting.
     mill.start()
     mill.stop()
     log = tmp_path / "receiver.log"
     (mill.data / "ports.json").unlink(missing_ok=True)
     receiver = start([str(binary()), "receive"], log, env=mill.environment, cwd=mill.folder)
+    seen = set()
     try:
         wait_until(mill.read_ports, at_most_s=30, what="the receiver", alive=receiver, log=log)
         with psycopg.connect(url, autocommit=True) as connection:
             for number in range(3):
                 for name in SIGNALS:
-                    assert mill.push(name, otlp.ENCODE[name]([number])).status_code == 200
-                    entries = mill.rows("queue")
-                    for signal in SIGNALS:
-                        runnable = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == "ingest"]
-                        assert connection.execute(INQUEUE.format(signal)).fetchone() == (len(runnable),)
-                        for action in ("compact", "rollup"):
-                            due = [entry for entry in entries if entry["state"] == "runnable" and entry["queue"]["signal"] == signal and entry["queue"]["action"] == action]
-                            assert connection.execute(WORK_QUEUE.format(signal, action)).fetchone() == (len(due),)
-            assert sum(connection.execute(INQUEUE.format(signal)).fetchone()[0] for signal in SIGNALS) == 9
-        stop(receiver)
-        mill.start()
-        mill.drain()
-        with psycopg.connect(url, autocommit=True) as connection:
-            assert [connection.execute(INQUEUE.format(signal)).fetchone()[0] for signal in SIGNALS] == [0, 0, 0]
+                    # Of an hour that is over, so that there is something to roll up.
+                    assert mill.push(name, otlp.ENCODE[name]([number], time_ns=time.time_ns() - 3 * 3600 * 10**9)).status_code == 200
+                    assert_both_see_the_same(connection, mill, "pushed")
+            assert sum(keda_sees(connection).values()) == 9
+            stop(receiver)
+            for step in STEPS:
+                # What would fall due in a minute or two is due.
+                connection.execute("UPDATE work SET runnable_at = now_ns() WHERE runnable_at > now_ns()")
+                seen |= {kind for kind, count in assert_both_see_the_same(connection, mill, f"before {step}").items() if count}
+                log = tmp_path / f"{step}.log"
+                worker = start([str(binary()), "worker"], log, env={**mill.environment, "TIDEMILL_STOP_AT": step}, cwd=mill.folder)
+                wait_until(lambda: stopped(worker), at_most_s=120, what=f"the stop at {step}", alive=worker, log=log)
+                # Commands would ask the worker that sleeps.
+                (mill.data / "ports.json").unlink(missing_ok=True)
+                assert_both_see_the_same(connection, mill, step)
+                stop(worker, with_signal=signal.SIGKILL)
+                assert_both_see_the_same(connection, mill, f"killed at {step}")
+            mill.start()
+            mill.drain()
+            assert_both_see_the_same(connection, mill, "drained")
+            assert all(keda_sees(connection)[name, "ingest"] == 0 for name in SIGNALS)
+        assert {action for _, action in seen} == {"ingest", "compact", "rollup"}, f"the run was to pass work of each kind: {seen}"
     finally:
         stop(receiver)
         mill.kill()
+
+
+def stopped(process: subprocess.Popen) -> bool:
+    """Whether SIGSTOP came."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"

@@ -154,10 +154,19 @@ async fn start_latency(
             anyhow::Ok(delays_ms)
         })
     };
+    // Senders do not wait for each other: a commit may take longer than the time to the next one.
+    let mut sending = tokio::task::JoinSet::new();
     for number in 0..total {
         let due = Duration::from_secs_f64(number as f64 / rate as f64);
         tokio::time::sleep_until((began + due).into()).await;
-        metastore.enqueue(&[job(organization, json!({"sent": began.elapsed().as_secs_f64()}))]).await?;
+        let (metastore, sent) = (Arc::clone(metastore), began.elapsed().as_secs_f64());
+        sending.spawn(async move { metastore.enqueue(&[job(organization, json!({"sent": sent}))]).await });
+        while let Some(enqueued) = sending.try_join_next() {
+            enqueued.context("a sender died")??;
+        }
+    }
+    while let Some(enqueued) = sending.join_next().await {
+        enqueued.context("a sender died")??;
     }
     let mut delays_ms = consumer.await.context("the consumer died")??;
     delays_ms.sort_by(f64::total_cmp);

@@ -7,9 +7,11 @@
 mod bits;
 mod error;
 mod labels;
+pub mod logql;
 mod matcher;
 mod number;
 pub mod promql;
+pub mod traceql;
 
 pub use error::{Error, Result};
 pub use labels::{Label, Labels, LabelsBuilder};

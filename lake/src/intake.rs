@@ -1,6 +1,7 @@
 //! Reading a request's body within bounds: size, memory budget, decompression ratio.
 
 use std::io::Read;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -42,15 +43,76 @@ impl Compression {
     }
 }
 
+/// How long the rest of a body is awaited that is not taken.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// How long a body may take: a sender that stands still must not keep its share of the memory from the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyTime {
+    /// Between two parts.
+    pub silence: Duration,
+    /// From the head to the end.
+    pub whole: Duration,
+}
+
+impl Default for BodyTime {
+    fn default() -> Self {
+        Self { silence: Duration::from_secs(30), whole: Duration::from_secs(300) }
+    }
+}
+
 /// Reads a whole body, taking its bytes from the memory budget as they come.
 ///
 /// # Errors
-/// `TooLarge`, `Busy`, or `Invalid` when the sender broke off.
-pub(crate) async fn read_body(mut body: Body, max_bytes: usize, reservation: &mut Reservation) -> Result<Bytes> {
+/// `TooLarge`; `Busy`, also when the body takes too long; `Invalid` when the sender broke off.
+pub(crate) async fn read_body(
+    mut body: Body,
+    max_bytes: usize,
+    time: BodyTime,
+    reservation: &mut Reservation,
+) -> Result<Bytes> {
+    let reading = read_parts(&mut body, max_bytes, time.silence, reservation);
+    match tokio::time::timeout(time.whole, reading).await {
+        Ok(Err(error @ (Error::Busy { .. } | Error::TooLarge { .. }))) => {
+            reservation.release();
+            drain(body, max_bytes).await;
+            Err(error)
+        }
+        Ok(read) => read,
+        Err(_) => Err(too_slow(time.whole)),
+    }
+}
+
+/// Reads a body that is not taken to its end, without keeping anything: a connection that is closed while its body still comes is reset,
+/// and the sender never sees why. Not more than `max_bytes`, and not for long.
+pub(crate) async fn drain(mut body: Body, max_bytes: usize) {
+    let reading = async {
+        let mut total = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && total < max_bytes
+        {
+            total += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // However it ends, the answer is given.
+    drop(tokio::time::timeout(DRAIN_TIME, reading).await);
+}
+
+fn too_slow(limit: Duration) -> Error {
+    let reason = format!("the request's body did not come within {} s", limit.as_secs_f64());
+    Error::Busy { reason, retry_after: Duration::from_secs(1) }
+}
+
+async fn read_parts(
+    body: &mut Body,
+    max_bytes: usize,
+    silence: Duration,
+    reservation: &mut Reservation,
+) -> Result<Bytes> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut total = 0usize;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = tokio::time::timeout(silence, body.frame()).await.map_err(|_| too_slow(silence))? {
         let frame =
             frame.map_err(|error| Error::Invalid { operation: "read the request", reason: error.to_string() })?;
         let Ok(data) = frame.into_data() else { continue };
@@ -119,6 +181,8 @@ pub(crate) fn decompress(
 mod tests {
     use std::io::Write;
 
+    use futures::StreamExt;
+
     use super::*;
     use crate::receive::MemoryBudget;
 
@@ -130,6 +194,27 @@ mod tests {
 
     fn decompress_one(body: Bytes, compression: Compression, max: usize) -> Result<std::result::Result<Bytes, String>> {
         decompress(body, compression, max, &mut MemoryBudget::new(64 << 20).reservation())
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stands_still_or_trickles_gives_its_memory_back() {
+        let budget = MemoryBudget::new(8 << 10);
+        let part = || Ok::<_, std::io::Error>(Bytes::from_static(&[0; 4 << 10]));
+        let still = Body::from_stream(futures::stream::iter([part()]).chain(futures::stream::pending()));
+        let silence = BodyTime { silence: Duration::from_millis(20), ..BodyTime::default() };
+        let trickle = Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::new())).then(
+            |empty| async move {
+                tokio::task::yield_now().await;
+                empty
+            },
+        ));
+        let whole = BodyTime { whole: Duration::from_millis(20), ..BodyTime::default() };
+        for (body, time) in [(still, silence), (trickle, whole)] {
+            let mut reservation = budget.reservation();
+            let error = read_body(body, 1 << 20, time, &mut reservation).await.expect_err("takes too long");
+            assert!(error.to_string().contains("0.02 s") && error.retry_after().is_some(), "{error}");
+        }
+        budget.reservation().grow(8 << 10).expect("all of it is free again");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod catalog;
 pub mod clock;
+pub mod loaded;
 pub mod notify;
 pub mod otlp_grpc;
 pub mod otlp_http;

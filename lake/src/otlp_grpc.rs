@@ -20,7 +20,7 @@ use tidemill_segment::push::PushEncoding;
 use tidemill_types::Signal;
 
 use crate::auth::Authenticator;
-use crate::intake::{Compression, read_body};
+use crate::intake::{BodyTime, Compression, drain, read_body};
 use crate::otlp_answer;
 use crate::otlp_http::{Door, Refused, sender};
 use crate::receive::{PushRequest, Receiver};
@@ -70,9 +70,18 @@ async fn export_inner(door: &Door, signal: Signal, headers: &HeaderMap, body: Bo
         message: format!("grpc-encoding {other:?} is not supported; one of gzip, zstd, identity"),
         retry_after: None,
     })?;
-    let organization = door.admit(headers).await?;
+    let organization = match door.admit(headers).await {
+        Ok(organization) => organization,
+        Err(refused) => {
+            if refused.retry_after.is_some() {
+                drain(body, door.receiver.max_request_bytes()).await;
+            }
+            return Err(refused);
+        }
+    };
     let mut reservation = door.receiver.reservation();
-    let body = read_body(body, door.receiver.max_request_bytes() + PREFIX_BYTES, &mut reservation).await?;
+    let max_bytes = door.receiver.max_request_bytes() + PREFIX_BYTES;
+    let body = read_body(body, max_bytes, BodyTime::default(), &mut reservation).await?;
     let arrival = door.receiver.now();
     let (is_compressed, message) = message_of(body)?;
     let compression = if is_compressed { compression } else { Compression::Identity };

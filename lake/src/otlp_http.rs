@@ -17,7 +17,7 @@ use tidemill_segment::push::PushEncoding;
 use tidemill_types::{OrganizationId, Signal};
 
 use crate::auth::Authenticator;
-use crate::intake::{Compression, read_body};
+use crate::intake::{BodyTime, Compression, drain, read_body};
 use crate::receive::{PushOutcome, PushRequest, Receiver};
 use crate::{Error, Result, otlp_answer};
 
@@ -76,9 +76,17 @@ async fn export_inner(
         message: format!("Content-Encoding {other:?} is not supported; one of gzip, zstd, identity"),
         retry_after: None,
     })?;
-    let organization = door.admit(headers).await?;
+    let organization = match door.admit(headers).await {
+        Ok(organization) => organization,
+        Err(refused) => {
+            if refused.retry_after.is_some() {
+                drain(body, door.receiver.max_request_bytes()).await;
+            }
+            return Err(refused);
+        }
+    };
     let mut reservation = door.receiver.reservation();
-    let body = read_body(body, door.receiver.max_request_bytes(), &mut reservation).await?;
+    let body = read_body(body, door.receiver.max_request_bytes(), BodyTime::default(), &mut reservation).await?;
     let arrival = door.receiver.now();
     let (collector, idempotency_key) = sender(headers)?;
     let request = PushRequest {

@@ -3,8 +3,12 @@
 //! A bucket may hold other things under `raw/` and `db/`: a watched folder's own files, or another system's segments. What is
 //! not exactly as we write it is never read as ours, and never deleted.
 
+use tidemill_segment::ingest::InputFormat;
+use tidemill_store::metastore::InputIdentity;
 use tidemill_types::{OrganizationId, Signal};
 use uuid::Uuid;
+
+use crate::loaded::parse_loaded_name;
 
 /// What one of our keys names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,17 @@ pub(crate) enum OwnKey {
         organization: OrganizationId,
         /// Which signal.
         signal: Signal,
+    },
+    /// A file that was loaded.
+    Loaded {
+        /// Whose.
+        organization: OrganizationId,
+        /// Which signal.
+        signal: Signal,
+        /// What it is known by.
+        identity: InputIdentity,
+        /// How it is encoded.
+        format: InputFormat,
     },
     /// A segment object.
     Segment {
@@ -28,15 +43,19 @@ pub(crate) enum OwnKey {
     },
 }
 
-/// Reads `raw/<organization>/<signal>/<YYYYMMDD>/<32 hex digits>.binpb`,
+/// Reads `raw/<organization>/<signal>/<YYYYMMDD>/<32 hex digits>.binpb`, the same with the name of a loaded file,
 /// `db/<organization>/<signal>/<YYYYMMDD>/t<tier>/l<level>/<work>-<32 hex digits>-<ordinal>.parquet` and
 /// `db/<organization>/traces/<YYYYMMDD>/index/<work>-<32 hex digits>-<ordinal>.tmtd`; `None` for all else.
 pub(crate) fn parse(key: &str) -> Option<OwnKey> {
     let parts: Vec<&str> = key.split('/').collect();
     match parts.as_slice() {
         ["raw", organization, signal, day, name] => {
-            is_token(name.strip_suffix(".binpb")?).then_some(())?;
-            is_day(day).then_some(OwnKey::Raw { organization: owner(organization)?, signal: signal.parse().ok()? })
+            is_day(day).then_some(())?;
+            let (organization, signal) = (owner(organization)?, signal.parse().ok()?);
+            if let Some((identity, format)) = parse_loaded_name(name) {
+                return Some(OwnKey::Loaded { organization, signal, identity, format });
+            }
+            is_token(name.strip_suffix(".binpb")?).then_some(OwnKey::Raw { organization, signal })
         }
         ["db", organization, signal, day, tier, level, name] => {
             signal.parse::<Signal>().ok()?;
@@ -86,6 +105,7 @@ mod tests {
     use tidemill_types::{Day, LeaseToken, Level, Tier, WorkId};
 
     use super::*;
+    use crate::loaded::loaded_object_key;
 
     const ORGANIZATION: OrganizationId = OrganizationId(Uuid::from_u128(7));
 
@@ -110,12 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn a_loaded_file_is_ours() {
+        let (identity, format) = (InputIdentity([3; 32]), InputFormat::Csv);
+        let key = loaded_object_key((ORGANIZATION, Signal::Logs, Day(20_000)), &identity, format, "a.csv");
+        let (organization, signal) = (ORGANIZATION, Signal::Logs);
+        assert_eq!(parse(&key), Some(OwnKey::Loaded { organization, signal, identity, format }));
+    }
+
+    #[test]
     fn what_others_write_is_not() {
         let organization = ORGANIZATION;
         for key in [
             "raw/app.json".to_owned(),
             "db/tidemill-catalog.json".to_owned(),
             format!("raw/{organization}/logs/20260101/app.binpb"),
+            format!("raw/{organization}/logs/20260101/load-{}-app.csv", "0".repeat(24)),
             format!("raw/{organization}/events/20260101/{}.binpb", "0".repeat(32)),
             format!("otel-raw/{organization}/logs/20260101/{}.binpb", "0".repeat(32)),
             format!("db/{organization}/default/20260101/logs/00/tbl_298374.parquet"),

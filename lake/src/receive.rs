@@ -246,12 +246,13 @@ impl Receiver {
         };
         reach(Step::PushReceived);
         let outcome = PushOutcome { accepted: checked.records, rejected: checked.rejected, issues: checked.issues };
+        // Nobody meets these again: where nothing is stored, and of JSON, whose wrong records are left out when it becomes protobuf.
+        let untold = if checked.records == 0 { outcome.rejected } else { checked.left_out };
+        if untold > 0 {
+            let reason = crate::otlp_answer::partial_message(&outcome).unwrap_or_default();
+            self.list_refusal(&key, (untold, checked.records), reason);
+        }
         if checked.records == 0 {
-            // Nothing to store; what was refused shows in the inbox all the same.
-            if outcome.rejected > 0 {
-                let reason = crate::otlp_answer::partial_message(&outcome).unwrap_or_default();
-                self.list_refusal(&key, outcome.rejected, reason);
-            }
             return Ok(outcome);
         }
         shared.deps.gate.rates().take(key.organization, checked.body.len() as u64)?;
@@ -286,18 +287,18 @@ impl Receiver {
 
     /// Makes a malformed request visible in the inbox, and says what is wrong with it.
     fn refuse(&self, key: &gather::GroupKey, malformed: check::Malformed) -> Error {
-        self.list_refusal(key, 0, malformed.reason.clone());
+        self.list_refusal(key, (0, 0), malformed.reason.clone());
         Error::Invalid { operation: "push", reason: malformed.reason }
     }
 
-    fn list_refusal(&self, key: &gather::GroupKey, records_refused: u64, reason: String) {
+    fn list_refusal(&self, key: &gather::GroupKey, (records_refused, records_kept): (u64, u64), reason: String) {
         let refusal = Refusal {
             organization: Some(key.organization),
             signal: Some(key.signal),
             bucket: "push".to_owned(),
             object_key: key.collector.clone(),
             records_refused,
-            records_kept: 0,
+            records_kept,
             reason,
             at: self.shared.deps.clock.now(),
         };

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::body::Body;
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -18,11 +20,12 @@ use tidemill_lake::notify::{
     PushTokenVerifier,
 };
 use tidemill_lake::receive::Gate;
-use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
 use tidemill_store::folder::FolderStore;
 use tidemill_store::metastore::{InboxEntry, KeyRole};
+use tidemill_store::object::{ObjectInfo, ObjectRead, PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
+use tidemill_store::{Metastore, ObjectStore};
 use tidemill_types::{OrganizationId, PrefixMapping, Routing, Signal};
 use tower::ServiceExt;
 
@@ -37,6 +40,7 @@ fn id(text: &str) -> OrganizationId {
 struct World {
     folder: TempDir,
     metastore: Arc<SqliteMetastore>,
+    buckets: Buckets,
     admitter: Admitter,
     gate: Gate,
 }
@@ -64,12 +68,12 @@ impl World {
         let gate = Gate::default();
         let admitter = Admitter::new(AdmitterOptions {
             metastore: metastore.clone(),
-            buckets,
+            buckets: buckets.clone(),
             routing: Arc::new(ArcSwap::from_pointee(routing)),
             clock: Arc::new(SystemClock),
             gate: gate.clone(),
         });
-        Self { folder, metastore, admitter, gate }
+        Self { folder, metastore, buckets, admitter, gate }
     }
 
     fn write(&self, key: &str, text: &str) {
@@ -190,6 +194,61 @@ async fn what_an_event_leaves_out_is_asked_of_the_store() {
     assert_eq!(world.admitter.admit(&first, Authority::Operator).await.expect("admitted").admitted, 1);
 }
 
+/// As Cloud Storage sends: a generation and no ETag. Both events may come when only the second content is left.
+#[tokio::test]
+async fn two_events_of_one_content_are_one_input() {
+    let world = World::new().await;
+    world.write("logs-raw/a.json", "12345");
+    let events = ["1", "2"].map(|version| event("logs-raw/a.json", Some(version), None, Some(5)));
+    for (event, expected) in events.iter().zip([(1, 0), (0, 1)]) {
+        let admitted = world.admitter.admit(std::slice::from_ref(event), Authority::Operator).await.expect("admitted");
+        assert_eq!((admitted.admitted, admitted.known), expected, "{event:?}");
+    }
+    // A store that tells its versions: the announced one is gone, the other one is known by its own event.
+    let store = Arc::new(Versioned { inner: FolderStore::open(&world.folder.path().join("lake")).expect("a folder") });
+    world.buckets.set("lake", store);
+    for (version, expected) in [("6", (0, 1)), ("7", (1, 0))] {
+        let event = event("logs-raw/a.json", Some(version), None, Some(5));
+        let admitted = world.admitter.admit(&[event], Authority::Operator).await.expect("admitted");
+        assert_eq!((admitted.admitted, admitted.refused.len()), expected, "{admitted:?}");
+    }
+    let refused = world.inbox("refused").await;
+    assert!(refused[0].reason.as_deref().is_some_and(|reason| reason.contains("6 was replaced by 7")), "{refused:?}");
+}
+
+/// A folder whose objects all have version 7.
+#[derive(Debug)]
+struct Versioned {
+    inner: FolderStore,
+}
+
+#[async_trait]
+impl ObjectStore for Versioned {
+    async fn put(&self, key: &str, body: PutBody, mode: PutMode) -> tidemill_store::Result<ObjectInfo> {
+        self.inner.put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &str, if_match: Option<&str>) -> tidemill_store::Result<ObjectRead> {
+        self.inner.get(key, if_match).await
+    }
+
+    async fn get_ranges(&self, key: &str, ranges: &[std::ops::Range<u64>]) -> tidemill_store::Result<Vec<Bytes>> {
+        self.inner.get_ranges(key, ranges).await
+    }
+
+    async fn head(&self, key: &str) -> tidemill_store::Result<ObjectInfo> {
+        Ok(ObjectInfo { version: Some("7".to_owned()), ..self.inner.head(key).await? })
+    }
+
+    async fn delete(&self, key: &str) -> tidemill_store::Result<()> {
+        self.inner.delete(key).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, tidemill_store::Result<ObjectInfo>> {
+        self.inner.list(prefix)
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_admitted_is_in_the_inbox_with_its_reason() {
     let world = World::new().await;
@@ -223,6 +282,27 @@ async fn what_cannot_be_admitted_is_in_the_inbox_with_its_reason() {
         let entry = refused.iter().find(|entry| entry.object_key == key).unwrap_or_else(|| panic!("{key} is shown"));
         let reason = entry.reason.as_deref().unwrap_or_default();
         assert!(reason.contains(words), "{key}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_nobody_could_ever_ask_for_are_refused() {
+    let world = World::new().await;
+    let long = raw(ORG, &format!("logs_{}", "x".repeat(2048)));
+    let events = [
+        event(&raw(ORG, "logs_\0"), None, Some("e"), Some(5)),
+        event(&long, None, Some("e"), Some(5)),
+        event(&raw(ORG, "logs_1"), None, Some("a\r\nhost: b"), Some(5)),
+        event(&raw(ORG, "logs_2"), Some("\0"), Some("e"), Some(5)),
+        event(&raw(ORG, "logs_ü %25"), Some("v"), Some("\"e-2\""), Some(5)),
+    ];
+    let admitted = world.admitter.admit(&events, Authority::Operator).await.expect("admitted");
+    let reasons: Vec<&str> = admitted.refused.iter().map(|refusal| refusal.reason.as_str()).collect();
+    assert_eq!(admitted.admitted, 1, "{reasons:?}");
+    for (reason, words) in
+        reasons.iter().zip(["key has a zero byte", "key has 21", "ETag \"a\\r\\nhost: b\" is none", "version"])
+    {
+        assert!(reason.contains(words), "{reason}");
     }
 }
 

@@ -49,7 +49,8 @@ impl ObjectStore for Shaky {
         if self.asked.fetch_add(1, Ordering::SeqCst) < 2 {
             return Err(Error::new("head", key, ErrorKind::Unavailable, "the store is away"));
         }
-        Ok(ObjectInfo { key: key.to_owned(), size: 5, etag: Some("\"e\"".to_owned()), modified: TimestampNs(0) })
+        let (key, etag) = (key.to_owned(), Some("\"e\"".to_owned()));
+        Ok(ObjectInfo { key, size: 5, etag, version: None, modified: TimestampNs(0) })
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

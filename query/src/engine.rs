@@ -12,12 +12,15 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::plan::{Parts, Plan, Started, Work};
-use crate::run::{AbortOnDrop, End, channel, forward};
+use crate::run::{AbortOnDrop, End, channel, forward, guarded};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
 use crate::statement::{Statement, parse_statement};
 use crate::stats::StatsHandle;
 use crate::{Error, QueryLimits, QueryOptions, QueryStream, Result, describe};
+
+/// Planning recurses into what a statement nests, in an unoptimized build up to some 20 KiB a level. Only what is used costs memory.
+const STACK_BYTES: usize = 64 << 20;
 
 /// Runs queries. Clones share everything.
 #[derive(Debug, Clone)]
@@ -57,6 +60,7 @@ impl QueryEngine {
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()
             .map_err(io)?;
@@ -81,7 +85,10 @@ impl QueryEngine {
     pub async fn sql(&self, organization: OrganizationId, text: &str, limits: QueryLimits) -> Result<QueryStream> {
         limits.check()?;
         let stats = StatsHandle::new();
-        match parse_statement(text)? {
+        // Where there is stack for whatever the text nests.
+        let text = text.to_owned();
+        let parsed = self.runtime().spawn(async move { parse_statement(&text) }).await;
+        match parsed.unwrap_or(Err(Error::Cancelled))? {
             Statement::ShowTables => Ok(self.ready(describe::show_tables(), stats)),
             Statement::Describe(signal) => Ok(self.ready(describe::describe_table(signal), stats)),
             Statement::Query(statement) => self.start(organization, Work::Statement(statement), limits, stats).await,
@@ -130,8 +137,8 @@ impl QueryEngine {
         let told_end = end.clone();
         let task = self.runtime().spawn(async move {
             let _slot = slot;
-            let started = tokio::time::timeout_at(deadline, plan.start(deadline)).await;
-            match started.unwrap_or(Err(Error::TimeLimit { limit: limits.time })) {
+            let started = guarded(tokio::time::timeout_at(deadline, plan.start(deadline))).await;
+            match started.and_then(|it| it.unwrap_or(Err(Error::TimeLimit { limit: limits.time }))) {
                 Err(error) => drop(tell.send(Err(error))),
                 Ok(Started { schema, first, rest }) => {
                     if tell.send(Ok((schema, first))).is_ok() {

@@ -145,11 +145,15 @@ fn engine_kind(error: &DataFusionError) -> ErrorKind {
 }
 
 fn root_message(error: &DataFusionError) -> String {
-    let mut text = error.find_root().strip_backtrace();
-    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-        text.push_str("; narrow the query or raise its memory limit");
+    match error.find_root() {
+        // Below the first line are the largest consumers by names that mean nothing outside of the engine.
+        DataFusionError::ResourcesExhausted(text) => {
+            let text = text.lines().next().unwrap_or_default();
+            let text = text.split(" with top memory consumers").next().unwrap_or_default();
+            format!("the query needs more than its limits allow: {text}; narrow it, or raise query.memory")
+        }
+        root => root.strip_backtrace(),
     }
-    text
 }
 
 fn describe_types(types: &[(AttributeKey, AttributeType)]) -> String {

@@ -14,6 +14,7 @@ mod describe;
 mod engine;
 mod error;
 mod functions;
+mod guards;
 mod limits;
 mod listing;
 mod plan;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
+use crate::guards::guard;
 use crate::run::next_batch;
 use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
 use crate::session::new_session;
@@ -148,7 +149,7 @@ impl Plan {
         let logical = state.statement_to_plan(statement.parsed.clone()).await?;
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_reads.verify_plan(&logical)?;
-        Ok(state.create_physical_plan(&logical).await?)
+        Ok(guard(state.create_physical_plan(&logical).await?)?)
     }
 
     async fn plan_rows(

@@ -1,5 +1,6 @@
 //! A query under way: its first batch decides that the plan holds, then batches flow until the end, the limit, or the drop.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -148,9 +150,18 @@ pub(crate) async fn forward(
 ) {
     let outcome = match rows {
         None => Ok(()),
-        Some(rows) => send_all(rows, &sender, deadline, limit).await,
+        Some(rows) => guarded(send_all(rows, &sender, deadline, limit)).await.and_then(|sent| sent),
     };
     end.tell(outcome);
+}
+
+/// Runs a part of a query, of which a panic is a failure like others, and not a query that somebody cancelled.
+pub(crate) async fn guarded<T>(part: impl Future<Output = T>) -> Result<T> {
+    AssertUnwindSafe(part).catch_unwind().await.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Error::Engine(Arc::new(DataFusionError::Internal(format!("the query engine failed: {text}"))))
+    })
 }
 
 async fn send_all(
@@ -172,7 +183,6 @@ async fn send_all(
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, Int64Array};
-    use datafusion::error::DataFusionError;
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
     use super::*;
@@ -209,6 +219,13 @@ mod tests {
         let (sender, rest) = channel();
         drop(sender);
         assert!(matches!(query(rest, End::default()).collect().await, Err(Error::Cancelled)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_no_cancellation() {
+        let error = guarded(async { panic!("a partition was {}", "used") }).await.map(|(): ()| ()).expect_err("panics");
+        assert_eq!(error.kind(), tidemill_types::ErrorKind::Internal);
+        assert!(error.to_string().contains("a partition was used"), "{error}");
     }
 
     #[tokio::test]

@@ -18,11 +18,28 @@ use crate::{Error, QueryLimits, QueryOptions, Result};
 /// How many of the largest users of memory an error names.
 const NAMED_CONSUMERS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(3).expect("3 is not zero");
 
+/// Functions that make a value as large as a number says, in one piece that no memory limit sees: `repeat('x', 1000000000)` takes
+/// gigabytes, and more ends the process. The table functions `range` and `generate_series` give their rows one batch after the other.
+pub(crate) const UNBOUNDED_FUNCTIONS: [&str; 9] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "array_repeat",
+    "list_repeat",
+    "array_resize",
+    "list_resize",
+    "range",
+    "generate_series",
+];
+
 /// What every session starts from: functions and rules, built once.
 pub(crate) fn base_state() -> Result<SessionState> {
     let mut state = SessionStateBuilder::new_with_default_features().build();
     for function in functions() {
         state.register_udf(function)?;
+    }
+    for name in UNBOUNDED_FUNCTIONS {
+        state.deregister_udf(name)?;
     }
     Ok(state)
 }

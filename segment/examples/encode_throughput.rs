@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let mut records = 0;
         for _ in 0..repeats {
-            let mut reader = bytes.as_slice();
+            let mut reader = std::io::Cursor::new(&bytes[..]);
             records += encoder.read_input(&input, &mut reader)?.accepted;
         }
         let drafts = encoder.finish()?;

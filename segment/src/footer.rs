@@ -11,6 +11,7 @@ use tidemill_types::{ByteRange, Day, Hour, Level, SegmentId, ServiceSet, Signal,
 
 use crate::error::{Error, Result};
 use crate::schema::{AttributeScope, AttributeType, PromotedColumn};
+use crate::severity::SeverityRows;
 
 /// The key whose value is the format version.
 pub const VERSION_KEY: &str = "tidemill.segment";
@@ -50,6 +51,10 @@ pub struct SegmentFooter {
     /// Metrics: rows whose series and time an earlier row of this segment has; `None` when they were not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate_rows: Option<u64>,
+    /// Compacted logs: of each row group, how many of its first rows are errors and how many of those that follow are warnings. Empty where
+    /// rows are in another order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub severity_rows: Vec<SeverityRows>,
     /// The whole index section; `len` 0 when there is none.
     pub index: ByteRange,
     /// Named parts of the index section, as absolute byte ranges of the object.

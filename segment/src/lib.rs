@@ -13,6 +13,7 @@ pub mod push;
 pub mod read;
 pub mod rollup;
 pub mod schema;
+pub mod severity;
 pub mod write;
 
 mod coverage;

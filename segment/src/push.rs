@@ -35,6 +35,8 @@ pub struct PushCheck {
     pub rejected: u64,
     /// Why, for the first of them.
     pub issues: Vec<Issue>,
+    /// How many of the refused records `protobuf` does not hold any more, so that nobody will meet them again.
+    pub left_out: u64,
     /// For JSON, the same request as protobuf.
     pub protobuf: Option<Bytes>,
 }
@@ -76,13 +78,15 @@ fn check_protobuf(signal: Signal, body: &[u8]) -> std::result::Result<PushCheck,
         }
         index += 1;
     }
-    Ok(PushCheck { records: counter.records, rejected: counter.rejected, issues: counter.issues, protobuf: None })
+    let Counter { records, rejected, issues } = counter;
+    Ok(PushCheck { records, rejected, issues, left_out: 0, protobuf: None })
 }
 
 fn check_json(signal: Signal, body: &[u8]) -> std::result::Result<PushCheck, Issue> {
     let converted = convert(signal, body)?;
     let mut check = check_protobuf(signal, &converted.protobuf)?;
     check.rejected += converted.rejected;
+    check.left_out = converted.rejected;
     check.issues.splice(0..0, converted.issues);
     check.issues.truncate(REPORTED_ISSUES);
     check.protobuf = Some(Bytes::from(converted.protobuf));

@@ -21,7 +21,7 @@ Exit codes: 0 success, 2 wrong usage, 3 invalid, 4 not found, 5 conflict, 6 busy
 
 /// Telemetry in, a queryable lake out.
 #[derive(Debug, Parser)]
-#[command(name = "tidemill", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "tidemill", version, about, after_help = EXAMPLES)]
 pub struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]
@@ -78,12 +78,15 @@ pub enum Command {
     /// Run the receiver alone: OTLP over gRPC and HTTP
     Receive(commands::role::ReceiveOptions),
     /// Run notifications alone: webhooks, watched folders, SQS
+    #[command(after_help = commands::role::NOTIFY_HELP)]
     Notify(commands::role::RoleOptions),
     /// Run a worker alone: ingest, compaction, rollups
     Worker(commands::role::WorkerOptions),
     /// Run queries alone: SQL over HTTP
+    #[command(after_help = commands::role::QUERY_HELP)]
     Query(commands::role::RoleOptions),
     /// Run the sweeper alone: retention, replaced objects, orphans
+    #[command(after_help = commands::role::SWEEPER_HELP)]
     Sweeper(commands::role::RoleOptions),
     /// Load files: OTLP, JSON lines, CSV, Parquet; plain, gzip or zstd
     Load(commands::load::LoadOptions),
@@ -117,6 +120,13 @@ pub enum Command {
     Queue(commands::queue::QueueOptions),
     /// Live segments
     Segments(commands::segments::SegmentsOptions),
+    /// Decisions about size: run case files through them alone
+    #[command(subcommand)]
+    Scale(commands::scale::ScaleCommand),
+    /// Find what is a bad idea in manifests of autoscalers
+    Lint(commands::lint::LintOptions),
+    /// What policies would have done with a load
+    Simulate(commands::simulate::SimulateOptions),
     /// Check database, bucket, clock, disk and ports, and say how to fix each
     Doctor,
 }
@@ -139,5 +149,76 @@ impl GlobalOptions {
         }
         flags.extend(more);
         Config::load(&Sources { file: self.config.clone(), flags })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The words of a line of shell: quotes taken off, nothing else that a shell does.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote, mut is_word) = (Vec::new(), String::new(), None, false);
+        for character in line.chars() {
+            match (quote, character) {
+                (Some(open), close) if open == close => quote = None,
+                (None, '\'' | '"') => (quote, is_word) = (Some(character), true),
+                (None, ' ') if is_word => {
+                    words.push(std::mem::take(&mut word));
+                    is_word = false;
+                }
+                (None, ' ') => {}
+                _ => {
+                    word.push(character);
+                    is_word = true;
+                }
+            }
+        }
+        if is_word {
+            words.push(word);
+        }
+        words
+    }
+
+    /// The commands of ours that the examples of `help` type.
+    fn examples(help: &str) -> Vec<Vec<String>> {
+        let lines = help.lines().filter(|line| line.starts_with("  "));
+        // What stands far to the right says what the command does.
+        let typed = lines.map(|line| line.trim_start().split("   ").next().unwrap_or_default());
+        let ours = typed.filter_map(|line| line.find("tidemill ").map(|at| &line[at..]));
+        // What is behind a `>` is the shell's.
+        let ours = ours.map(|line| line.split(" > ").next().unwrap_or_default());
+        ours.map(words).collect()
+    }
+
+    fn walk(command: &clap::Command, is_taught: bool, wrong: &mut Vec<String>) {
+        let name = command.get_name().to_owned();
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let typed = examples(&help);
+        for example in &typed {
+            if let Err(error) = Cli::try_parse_from(example) {
+                wrong.push(format!("{name}: {}: {error}", example.join(" ")));
+            }
+        }
+        // One page of examples serves the commands below it.
+        let is_taught = is_taught || !typed.is_empty() || ["status", "doctor"].contains(&name.as_str());
+        if !is_taught && !command.has_subcommands() {
+            wrong.push(format!("{name}: its help shows no example"));
+        }
+        if command.get_about().is_none() {
+            wrong.push(format!("{name}: its help does not say what it does"));
+        }
+        // `help` is clap's own.
+        let below = command.get_subcommands().filter(|below| below.get_name() != "help");
+        below.for_each(|below| walk(below, is_taught && name != "tidemill", wrong));
+    }
+
+    #[test]
+    fn help_teaches_by_examples_that_can_be_typed() {
+        let mut wrong = Vec::new();
+        walk(&Cli::command(), false, &mut wrong);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

@@ -18,7 +18,9 @@ use crate::cli::GlobalOptions;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
-use crate::http::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, ProblemBody, RedriveRequest, Redriven};
+use crate::http::{
+    KeysRequest, NewDocument, NewKeyRequest, NewOrganization, Problem, ProblemBody, RedriveRequest, Redriven,
+};
 use crate::stack;
 use crate::tls_pinned::trust_only;
 
@@ -53,6 +55,14 @@ pub fn find_server(global: &GlobalOptions, config: &Config) -> Result<Option<Rem
     }
     let folder = DataFolder::new(config.data_dir());
     match folder.running_server() {
+        // Whoever names another metastore means that one, not what happens to run here.
+        Some(ports)
+            if config.optional("metastore.url").is_some() && config.masked("metastore.url") != ports.metastore =>
+        {
+            Ok(None)
+        }
+        // A single role is nobody's to command; the metastore that it stands on is at hand.
+        Some(_) if global.api_key.is_none() && !folder.has_operator_key() => Ok(None),
         Some(ports) => {
             let key = global.api_key.clone().or_else(|| folder.operator_key());
             let certificate = ports.certificate.as_deref();
@@ -317,7 +327,10 @@ impl Call {
             } else {
                 "is the server running there?"
             };
-            Error::caused(ErrorKind::Unavailable, format!("calling {base}"), error).with_hint(hint)
+            // The layers between repeat each other; the last says what happened.
+            let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source()).last();
+            let cause = cause.map(ToString::to_string).unwrap_or_default();
+            Error::new(ErrorKind::Unavailable, format!("calling {base}: {cause}")).with_hint(hint)
         })?;
         if response.status().is_success() { Ok(response) } else { Err(read_problem(response).await) }
     }
@@ -337,7 +350,12 @@ async fn read_problem(response: reqwest::Response) -> Error {
     let Ok(body) = serde_json::from_str::<ProblemBody>(&text) else {
         return Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim()));
     };
-    let kind = match body.error.kind.as_str() {
+    error_of(body.error)
+}
+
+/// The error that the server told.
+pub fn error_of(problem: Problem) -> Error {
+    let kind = match problem.kind.as_str() {
         "invalid" | "unauthenticated" | "forbidden" => ErrorKind::Invalid,
         "not_found" => ErrorKind::NotFound,
         "conflict" => ErrorKind::Conflict,
@@ -347,9 +365,9 @@ async fn read_problem(response: reqwest::Response) -> Error {
         "cancelled" => ErrorKind::Cancelled,
         _ => ErrorKind::Internal,
     };
-    let is_about_the_key = body.error.kind == "unauthenticated";
-    let error = Error::new(kind, body.error.message);
-    match body.error.hint {
+    let is_about_the_key = problem.kind == "unauthenticated";
+    let error = Error::new(kind, problem.message);
+    match problem.hint {
         Some(hint) => error.with_hint(hint),
         None if is_about_the_key => error.with_hint("give a key with --api-key or TIDEMILL_API_KEY"),
         None => error,

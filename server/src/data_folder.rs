@@ -1,11 +1,12 @@
 //! The data folder: what lies where, one `up` at a time, and how a command finds the server that runs on it.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub struct Ports {
     /// The file of the certificate that commands on this machine expect of this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// The server's `metastore.url`, its password masked; absent for the embedded one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metastore: Option<String>,
 }
 
 impl Ports {
@@ -51,6 +55,27 @@ impl Ports {
             address => address,
         };
         format!("{}://{}", self.scheme, SocketAddr::new(address, port))
+    }
+}
+
+/// `ports.json` of a server that runs; forgotten when it is dropped.
+#[derive(Debug)]
+pub struct TellingPorts {
+    _locked: File,
+    path: PathBuf,
+    process: u32,
+}
+
+impl Drop for TellingPorts {
+    fn drop(&mut self) {
+        // A server that started after this one has written its own.
+        let written =
+            std::fs::read_to_string(&self.path).ok().and_then(|text| serde_json::from_str::<Ports>(&text).ok());
+        if written.is_some_and(|ports| ports.pid == self.process)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::debug!(%error, "ports.json");
+        }
     }
 }
 
@@ -66,8 +91,10 @@ impl DataFolder {
     /// The folder that could not be made.
     pub fn create(&self) -> Result<()> {
         for folder in [self.root.clone(), self.objects()] {
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| Error::io(format!("creating {}", folder.display()), error))?;
+            std::fs::create_dir_all(&folder).map_err(|error| {
+                Error::io(format!("creating {}", folder.display()), error)
+                    .with_hint("this user must be able to write there; or choose another folder with --data-dir")
+            })?;
         }
         Ok(())
     }
@@ -110,8 +137,13 @@ impl DataFolder {
     /// # Errors
     /// `Conflict` while another runs on it.
     pub fn lock(&self) -> Result<DataFolderLock> {
-        DataFolderLock::acquire(&self.root)
-            .map_err(|error| Error::from(error).with_hint("stop it, or choose another folder with --data-dir"))
+        DataFolderLock::acquire(&self.root).map_err(|error| {
+            let hint = match error.kind() {
+                ErrorKind::Conflict => "stop it, or choose another folder with --data-dir",
+                _ => "this user must be able to write there; or choose another folder with --data-dir",
+            };
+            Error::from(error).with_hint(hint)
+        })
     }
 
     /// Empties the server's spool folder, and deletes those of processes that are gone: what a killed process left there belongs
@@ -134,35 +166,39 @@ impl DataFolder {
         std::fs::create_dir_all(self.spool()).map_err(fail)
     }
 
-    /// Tells commands where the server listens. Written at once, so that no reader sees a part.
+    /// Tells commands where the server listens, for as long as what it returns lives. Written at once, so that no reader sees a part.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write_ports(&self, ports: &Ports) -> Result<()> {
+    pub fn write_ports(&self, ports: &Ports) -> Result<TellingPorts> {
+        let path = self.ports_file();
+        let fail = |error| Error::io(format!("writing {}", path.display()), error);
         let text = serde_json::to_string_pretty(ports)
             .map_err(|error| Error::caused(ErrorKind::Internal, "ports.json", error))?;
         let part = self.root.join(format!("ports.json.{}", std::process::id()));
-        std::fs::write(&part, text + "\n")
-            .and_then(|()| std::fs::rename(&part, self.ports_file()))
-            .map_err(|error| Error::io(format!("writing {}", self.ports_file().display()), error))
-    }
-
-    /// Forgets where this process listened.
-    pub fn remove_ports(&self) {
-        if self.running_server().is_none_or(|ports| ports.pid != std::process::id()) {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(self.ports_file()) {
-            tracing::debug!(%error, "ports.json");
-        }
+        let mut file = File::create(&part).map_err(fail)?;
+        file.write_all((text + "\n").as_bytes()).map_err(fail)?;
+        // The kernel lets go of it with the process, in whatever way that ends, and in whatever container it had its number.
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| fail(errno.into()))?;
+        std::fs::rename(&part, &path).map_err(fail)?;
+        Ok(TellingPorts { _locked: file, path, process: ports.pid })
     }
 
     /// Where the server that runs on this folder listens, if one does.
     pub fn running_server(&self) -> Option<Ports> {
-        let text = std::fs::read_to_string(self.ports_file()).ok()?;
-        let ports: Ports = serde_json::from_str(&text).ok()?;
-        // A killed process leaves its file behind.
-        Some(ports).filter(|ports| is_process_alive(ports.pid))
+        let mut file = File::open(self.ports_file()).ok()?;
+        // A killed process leaves its file behind, but not its lock.
+        if flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
+            return None;
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Whether a whole server ever ran here, whose commands have a key, be it that another user may not read it.
+    pub fn has_operator_key(&self) -> bool {
+        self.operator_key_file().exists()
     }
 
     /// The key by which commands on this machine call the server as an operator.
@@ -202,7 +238,7 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a folder");
         let folder = DataFolder::new(temporary.path().join("data"));
         folder.create().expect("is created");
-        let mut ports = Ports {
+        let ports = Ports {
             pid: std::process::id(),
             scheme: "http".to_owned(),
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -210,14 +246,22 @@ mod tests {
             grpc: Some(2),
             http: None,
             certificate: None,
+            metastore: None,
         };
         assert_eq!(ports.url(2), "http://127.0.0.1:2");
-        folder.write_ports(&ports).expect("is written");
+        let telling = folder.write_ports(&ports).expect("is written");
         assert_eq!(folder.running_server(), Some(ports.clone()));
-        // Beyond the largest process id that Linux gives.
-        ports.pid = (1 << 22) + 1;
-        folder.write_ports(&ports).expect("is written");
+        // As a killed process leaves it; its number may be another's by now.
+        std::fs::copy(folder.ports_file(), temporary.path().join("left")).expect("is copied");
+        drop(telling);
         assert_eq!(folder.running_server(), None);
+        std::fs::rename(temporary.path().join("left"), folder.ports_file()).expect("is put back");
+        assert_eq!(folder.running_server(), None);
+        // The next server's is not taken away with the former's.
+        let former = folder.write_ports(&Ports { pid: 1, ..ports.clone() }).expect("is written");
+        let _telling = folder.write_ports(&ports).expect("is written");
+        drop(former);
+        assert_eq!(folder.running_server(), Some(ports));
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl Error {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::AddrInUse => ErrorKind::Busy,
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::InvalidInput => ErrorKind::Invalid,
+            std::io::ErrorKind::PermissionDenied
+            | std::io::ErrorKind::InvalidInput
+            | std::io::ErrorKind::AddrNotAvailable => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,
         };
         Self::caused(kind, what, source)

@@ -1,28 +1,27 @@
 //! Files that a person loads: each becomes one raw object of ours and one inbox row.
 //!
-//! Owns: the name and identity of such an object. Never: reading what is in it (a worker does). Start with [`Intake::admit_file`].
+//! Owns: the identity of such an object. Never: reading what is in it (a worker does). Start with [`Intake::admit_file`].
 
+use std::io::Seek as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tidemill_lake::loaded::{LOADED_COLLECTOR, LOADED_PRIORITY, loaded_object_key};
 use tidemill_lake::place::Placement;
 use tidemill_lake::receive::Gate;
-use tidemill_segment::ingest::InputFormat;
+use tidemill_segment::ingest::{InputFormat, recognize_input};
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
 use tidemill_store::metastore::{Admission, InputIdentity, NewInput};
 use tidemill_store::object::{PutBody, PutMode};
+use tidemill_store::step::{Step, reach};
 use tidemill_types::{ErrorKind, OrganizationId, Signal, WorkId};
 
 use crate::error::{Error, Result};
 
 /// The largest file.
 pub const MAX_FILE_BYTES: u64 = 4 << 30;
-/// Backfill comes after what is pushed and notified.
-const PRIORITY: i16 = 20;
-/// The collector's name in paths and listings.
-const COLLECTOR: &str = "load";
 
 /// Admits files.
 #[derive(Debug, Clone)]
@@ -74,27 +73,26 @@ impl Intake {
         path: &Path,
     ) -> Result<Loaded> {
         self.gate.check_for(organization).map_err(from_lake)?;
-        let format = match file.format.as_deref().map(str::parse::<InputFormat>) {
-            Some(Err(problem)) => return Err(Error::invalid(format!("format: {problem}"))),
-            Some(Ok(format)) => Some(format.as_str().to_owned()),
-            None => None,
+        let format = match file.format.as_deref().map(str::parse::<InputFormat>).transpose() {
+            Err(problem) => return Err(Error::invalid(format!("format: {problem}"))),
+            Ok(format) => format,
         };
-        let (identity, bytes) = identify(organization, file.signal, path).await?;
+        let Identified { identity, format, bytes } = identify(organization, file, format, path).await?;
         let arrived_at = self.metastore.now().await?;
-        let hash = hex::encode(&identity.0[..12]);
-        let day = arrived_at.day();
-        let object_key = format!("raw/{organization}/{}/{day}/load-{hash}-{}", file.signal, plain_name(&file.name));
+        let owner = (organization, file.signal, arrived_at.day());
+        let object_key = loaded_object_key(owner, &identity, format, &file.name);
         if self.metastore.known_identities(&[identity]).await? == [true] {
             return Ok(Loaded { work: None, object_key, bytes });
         }
-        let place = self.placement.for_push(organization, COLLECTOR).map_err(from_lake)?;
+        let place = self.placement.for_push(organization, LOADED_COLLECTOR).map_err(from_lake)?;
         let store = self.buckets.get(&place.bucket)?;
         // Overwriting: a load that was cut off between object and inbox row is repeated under the same key.
         let info = store.put(&object_key, PutBody::File(path.to_owned()), PutMode::Overwrite).await?;
+        reach(Step::RawStored);
         let input = NewInput {
             organization,
             instance_num: place.instance_num,
-            collector: COLLECTOR.to_owned(),
+            collector: LOADED_COLLECTOR.to_owned(),
             signal: file.signal,
             bucket: place.bucket,
             object_key: object_key.clone(),
@@ -104,10 +102,12 @@ impl Intake {
             identities: vec![identity],
             arrived_at,
             owned: true,
-            priority: PRIORITY,
-            format,
+            priority: LOADED_PRIORITY,
+            format: Some(format.as_str().to_owned()),
         };
-        match self.metastore.admit(&[input]).await?.first() {
+        let admitted = self.metastore.admit(&[input]).await?;
+        reach(Step::Admitted);
+        match admitted.first() {
             Some(Admission::Admitted(work)) => {
                 self.gate.charge(organization, bytes);
                 Ok(Loaded { work: Some(*work), object_key, bytes })
@@ -118,33 +118,45 @@ impl Intake {
     }
 }
 
-async fn identify(organization: OrganizationId, signal: Signal, path: &Path) -> Result<(InputIdentity, u64)> {
-    let path = path.to_owned();
-    let hashed = tokio::task::spawn_blocking(move || {
-        let fail = |error| Error::io(format!("reading {}", path.display()), error);
-        let file = std::fs::File::open(&path).map_err(fail)?;
-        let bytes = file.metadata().map_err(fail)?.len();
-        match bytes {
-            0 => return Err(Error::invalid(format!("{} is empty", path.display()))),
-            1..=MAX_FILE_BYTES => {}
-            _ => return Err(Error::invalid(format!("{} has {bytes} bytes; at most {MAX_FILE_BYTES}", path.display()))),
-        }
-        let mut hasher = blake3::Hasher::new_derive_key("tidemill loaded file identity v1");
-        hasher.update(organization.0.as_bytes());
-        hasher.update(signal.as_str().as_bytes());
-        hasher.update_reader(file).map_err(fail)?;
-        Ok((InputIdentity(*hasher.finalize().as_bytes()), bytes))
-    });
-    hashed.await.map_err(|error| Error::caused(ErrorKind::Internal, "hashing a file", error))?
+/// What a file is known by.
+struct Identified {
+    identity: InputIdentity,
+    format: InputFormat,
+    bytes: u64,
 }
 
-/// The last component of a name, without what paths and URLs give a meaning to, its ending kept.
-fn plain_name(name: &str) -> String {
-    let last = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    let plain: String =
-        last.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' }).collect();
-    let from = plain.len().saturating_sub(100);
-    plain[from..].trim_start_matches('.').to_owned()
+/// Hashes a file, and recognizes its format where none is said. The format belongs to the identity: what was refused as one thing may be
+/// loaded as another.
+async fn identify(
+    organization: OrganizationId,
+    file: &FileDescription,
+    format: Option<InputFormat>,
+    path: &Path,
+) -> Result<Identified> {
+    let (path, name, signal) = (path.to_owned(), file.name.clone(), file.signal);
+    let hashed = tokio::task::spawn_blocking(move || {
+        let fail = |error| Error::io(format!("reading {}", path.display()), error);
+        let mut file = std::fs::File::open(&path).map_err(fail)?;
+        let bytes = file.metadata().map_err(fail)?.len();
+        match bytes {
+            0 => return Err(Error::invalid("the file is empty")),
+            1..=MAX_FILE_BYTES => {}
+            _ => return Err(Error::invalid(format!("the file has {bytes} bytes; at most {MAX_FILE_BYTES}"))),
+        }
+        let format = match format {
+            Some(format) => format,
+            None => recognize_input(&name, &mut file).map_err(fail)?,
+        };
+        file.rewind().map_err(fail)?;
+        let mut hasher = blake3::Hasher::new_derive_key("tidemill loaded file identity v2");
+        for part in [&organization.0.as_bytes()[..], signal.as_str().as_bytes(), format.as_str().as_bytes()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.update_reader(file).map_err(fail)?;
+        Ok(Identified { identity: InputIdentity(*hasher.finalize().as_bytes()), format, bytes })
+    });
+    hashed.await.map_err(|error| Error::caused(ErrorKind::Internal, "hashing a file", error))?
 }
 
 /// A lake's error as the binary reports it.
@@ -166,13 +178,6 @@ pub fn signal_of_name(name: &str) -> Option<Signal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_keep_their_ending_and_lose_their_path() {
-        assert_eq!(plain_name("../a b/logs 1.json.gz"), "logs_1.json.gz");
-        assert!(plain_name(&format!("{}.csv", "x".repeat(300))).ends_with("x.csv"));
-        assert_eq!(plain_name(".."), "");
-    }
 
     #[test]
     fn a_signal_is_read_from_the_beginning_of_a_name() {

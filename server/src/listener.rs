@@ -51,8 +51,8 @@ impl Listener {
         tls: Option<ServerTls>,
     ) -> Result<Self> {
         let socket = TcpListener::bind(address).await.map_err(|error| {
-            Error::io(format!("listening on {address}"), error)
-                .with_hint(format!("choose another port with --set {port_key}=<port> (0 takes any free one)"))
+            let hint = bind_hint(&error, port_key);
+            Error::io(format!("listening on {address}"), error).with_hint(hint)
         })?;
         let address = socket.local_addr().map_err(|error| Error::io("asking for the bound address", error))?;
         Ok(Self { socket, address, max_connections, tls })
@@ -96,6 +96,19 @@ impl Listener {
         }
         drop(self.socket);
         graceful.shutdown().await;
+    }
+}
+
+/// What to do about an address that cannot be listened on.
+pub fn bind_hint(error: &std::io::Error, port_key: &str) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrNotAvailable => "set listen.address to an address of this machine".to_owned(),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are the system's: choose another with --set {port_key}=<port>")
+        }
+        _ => format!(
+            "stop what listens there, or choose another port with --set {port_key}=<port> (0 takes any free one)"
+        ),
     }
 }
 
@@ -171,6 +184,10 @@ mod tests {
         let error = Listener::bind(first.address(), "listen.api_port", 8, None).await.expect_err("is taken");
         assert_eq!(error.kind(), tidemill_types::ErrorKind::Busy);
         assert!(error.hint().is_some_and(|hint| hint.contains("listen.api_port")));
+        // Of a network that is for documents only.
+        let elsewhere = Listener::bind((Ipv4Addr::new(192, 0, 2, 1), 0).into(), "listen.api_port", 8, None).await;
+        let error = elsewhere.expect_err("is not this machine");
+        assert!(error.hint().is_some_and(|hint| hint.contains("listen.address")), "{error}");
     }
 
     #[tokio::test]

@@ -39,6 +39,7 @@ use clap::Parser as _;
 
 use cli::Cli;
 use error::Error;
+use output::say;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,8 +56,8 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &Error) {
-    eprintln!("error: {}", error.full_message());
+    say!("error: {}", error.full_message());
     if let Some(hint) = error.hint() {
-        eprintln!("  how to go on: {hint}");
+        say!("  how to go on: {hint}");
     }
 }

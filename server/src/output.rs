@@ -8,6 +8,9 @@ use serde::Serialize;
 use crate::admin::MAX_ROWS;
 use crate::error::{Error, Result};
 
+/// What may stand behind a number in a table.
+const UNITS: &[&str] = &["", "B", "KiB", "MiB", "GiB", "TiB", "s", "min", "h", "d"];
+
 /// Rows of a list unless told otherwise.
 const LISTED_ROWS: usize = 100;
 
@@ -21,6 +24,8 @@ pub enum Output {
     Json,
     /// Comma-separated values with a head line.
     Csv,
+    /// One page with charts; for simulations only.
+    Html,
 }
 
 /// A table being printed.
@@ -52,16 +57,35 @@ impl Table {
         }
         let mut text = String::new();
         let head: Vec<String> = self.head.iter().map(|name| (*name).to_owned()).collect();
+        let numeric: Vec<bool> = (0..head.len()).map(|column| self.is_numeric(column)).collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+            for ((cell, width), is_numeric) in row.iter().zip(&widths).zip(&numeric) {
+                let pad = std::iter::repeat_n(' ', width - cell.chars().count());
+                if *is_numeric {
+                    line.extend(pad);
+                    line.push_str(cell);
+                } else {
+                    line.push_str(cell);
+                    line.extend(pad);
+                }
+                line.push_str("  ");
             }
             text.push_str(line.trim_end());
             text.push('\n');
         }
         text
+    }
+
+    /// Whether a column holds numbers, with or without a unit: they are compared by their ends.
+    fn is_numeric(&self, column: usize) -> bool {
+        let is_number = |cell: &str| {
+            let (number, unit) = cell.split_once(' ').unwrap_or((cell, ""));
+            let is_digits = number.chars().all(|c| c.is_ascii_digit() || c == '.') && !number.is_empty();
+            is_digits && UNITS.contains(&unit)
+        };
+        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| *cell != "-").peekable();
+        cells.peek().is_some() && cells.all(is_number)
     }
 
     fn render_csv(&self) -> String {
@@ -78,6 +102,17 @@ impl Table {
 
 fn csv_cell(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
+
+/// Writes a line to stderr: talk for people. Nobody may be listening any more, which is no reason to stop working.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::output::write_line(format_args!($($words)*)) };
+}
+pub(crate) use say;
+
+/// What `say!` does.
+pub fn write_line(words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{words}");
 }
 
 /// What a list asks for: one row more than it shows, to know whether there are more.
@@ -105,9 +140,9 @@ pub fn print_list<T: Serialize>(
     rows.truncate(shown);
     print(output, &rows, |rows| table(rows))?;
     if found > shown {
-        eprintln!("{shown} shown, there are more: --limit N shows up to {MAX_ROWS}");
+        say!("{shown} shown, there are more: --limit N shows up to {MAX_ROWS}");
     } else if found == MAX_ROWS {
-        eprintln!("{MAX_ROWS} shown, there may be more");
+        say!("{MAX_ROWS} shown, there may be more");
     }
     Ok(())
 }
@@ -124,6 +159,7 @@ pub fn print<T: Serialize>(output: Output, data: &T, table: impl FnOnce(&T) -> T
         }
         Output::Table => print_text(&table(data).render()),
         Output::Csv => print_text(&table(data).render_csv()),
+        Output::Html => Err(Error::invalid("--output html: only `tidemill simulate` prints a page")),
     }
 }
 
@@ -132,24 +168,42 @@ pub fn print<T: Serialize>(output: Output, data: &T, table: impl FnOnce(&T) -> T
 /// # Errors
 /// As [`print`].
 pub fn print_text(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+    print_bytes(text.as_bytes()).map(drop)
+}
+
+/// Whether anybody reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Go on.
+    Listening,
+    /// Closed by its reader, as `head` does: nothing more is wanted.
+    Gone,
 }
 
 /// Writes data to stdout as it is.
 ///
 /// # Errors
 /// As [`print`].
-pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+pub fn print_bytes(bytes: &[u8]) -> Result<Reader> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("writing to stdout", error)),
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::Listening),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Error::io("writing to stdout", error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_aligned_by_their_ends() {
+        let mut table = Table::new(&["ROWS", "SIZE", "ID"]);
+        table.row(vec!["5".to_owned(), "-".to_owned(), "7a".to_owned()]);
+        table.row(vec!["12000".to_owned(), "1.5 KiB".to_owned(), "10".to_owned()]);
+        assert_eq!(table.render(), " ROWS     SIZE  ID\n    5        -  7a\n12000  1.5 KiB  10\n");
+    }
 
     #[test]
     fn columns_are_aligned_and_csv_is_quoted() {

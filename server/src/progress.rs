@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::format_bytes;
+use crate::output::say;
 
 /// The progress of one long thing.
 #[derive(Debug, Clone)]
@@ -87,7 +88,7 @@ impl Progress {
                 Unit::Bytes => format_bytes(amount),
                 Unit::Items => amount.to_string(),
             };
-            eprintln!("{}: {} of {}", self.0.what, show(done), show(self.0.total));
+            say!("{}: {} of {}", self.0.what, show(done), show(self.0.total));
         }
     }
 }

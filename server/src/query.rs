@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::http::Problem;
 use crate::present::first_line;
 use crate::stack::Stack;
 
@@ -46,6 +47,19 @@ struct Recent {
     id: Uuid,
     organization: OrganizationId,
     stats: StatsHandle,
+    /// Why it ended early, after its first rows were sent.
+    failure: Option<Problem>,
+}
+
+/// What a recent query did.
+#[derive(Debug, Serialize)]
+pub struct QueryReport {
+    /// Its counts.
+    #[serde(flatten)]
+    pub stats: QueryStats,
+    /// Why its answer is not complete; absent when it is, or not yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Problem>,
 }
 
 /// What a caller may ask of one query, below what the configuration allows.
@@ -131,7 +145,7 @@ impl Queries {
         if recent.len() == REMEMBERED_QUERIES {
             recent.pop_front();
         }
-        recent.push_back(Recent { id, organization, stats: rows.stats() });
+        recent.push_back(Recent { id, organization, stats: rows.stats(), failure: None });
         drop(recent);
         Ok(RunningQuery { id, rows, _trace })
     }
@@ -140,10 +154,19 @@ impl Queries {
     ///
     /// # Errors
     /// `NotFound` for one that is not remembered, or another organization's.
-    pub fn stats(&self, scope: Option<OrganizationId>, id: Uuid) -> Result<QueryStats> {
+    pub fn report(&self, scope: Option<OrganizationId>, id: Uuid) -> Result<QueryReport> {
         let recent = self.shared.recent.lock();
         let found = recent.iter().find(|it| it.id == id && scope.is_none_or(|scope| scope == it.organization));
-        found.map(|it| it.stats.read()).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no recent query {id}")))
+        let report = |it: &Recent| QueryReport { stats: it.stats.read(), error: it.failure.clone() };
+        found.map(report).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no recent query {id}")))
+    }
+
+    /// Remembers why a query ended early.
+    pub fn note_failure(&self, id: Uuid, error: &Error) {
+        let mut recent = self.shared.recent.lock();
+        if let Some(found) = recent.iter_mut().find(|it| it.id == id) {
+            found.failure = Some(Problem::of(error));
+        }
     }
 
     /// What is known of the attributes of a signal.
@@ -191,6 +214,9 @@ impl Queries {
         if asked.start_ns.is_some() || asked.end_ns.is_some() {
             let start = asked.start_ns.map_or(TimeRange::ALL.start, TimestampNs);
             let end = asked.end_ns.map_or(TimeRange::ALL.end, TimestampNs);
+            if start >= end {
+                return Err(Error::invalid(format!("limits: start_ns {} is not before end_ns {}", start.0, end.0)));
+            }
             limits.within = Some(TimeRange { start, end });
         }
         Ok(limits)

@@ -10,14 +10,14 @@ use tidemill_lake::sweep::{SweeperDeps, SweeperHandle, SweeperOptions};
 use tidemill_lake::worker::{WorkerDeps, WorkerHandle, WorkerOptions};
 use tidemill_lake::{otlp_grpc, otlp_http, receive, sweep, worker};
 use tidemill_store::metastore::queues_for;
-use tidemill_types::OrganizationId;
+use tidemill_types::{ErrorKind, OrganizationId};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::auth::{KeyRing, Openness};
 use crate::config::Config;
 use crate::data_folder::Ports;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{ApiState, LoadState, Readiness, router, trace_requests};
 use crate::intake::{Intake, from_lake};
 use crate::listener::Listener;
@@ -131,6 +131,7 @@ impl Assembly {
             grpc: push.as_ref().map(|(grpc, _)| grpc.address().port()),
             http: push.as_ref().map(|(_, http)| http.address().port()),
             certificate: config.path("tls.cert").and_then(|it| it.canonicalize().ok()),
+            metastore: config.masked("metastore.url"),
         };
         if let Some(tls) = tls {
             tasks.spawn("TLS reload", tls.run_reload(tasks.stop.clone()));
@@ -139,9 +140,12 @@ impl Assembly {
         let receiver = match push {
             Some((grpc, http)) => {
                 let receiver = self.start_receiver(tasks);
-                let routes = self.traced(otlp_grpc::router(receiver.clone(), authenticator.clone()));
-                tasks.spawn("OTLP over gRPC", grpc.serve(routes, tasks.stop.clone()));
-                let routes = self.traced(otlp_http::router(receiver.clone(), authenticator.clone()));
+                // An SDK that takes the one port for the other is understood all the same.
+                let routes = otlp_grpc::router(receiver.clone(), authenticator.clone())
+                    .merge(otlp_http::router(receiver.clone(), authenticator.clone()))
+                    .fallback(nothing_but_otlp);
+                let routes = self.traced(routes);
+                tasks.spawn("OTLP over gRPC", grpc.serve(routes.clone(), tasks.stop.clone()));
                 tasks.spawn("OTLP over HTTP", http.serve(routes, tasks.stop.clone()));
                 Some(receiver)
             }
@@ -282,6 +286,12 @@ impl Assembly {
         });
         Ok(handle)
     }
+}
+
+async fn nothing_but_otlp(uri: http::Uri) -> Error {
+    let path = uri.path();
+    Error::new(ErrorKind::NotFound, format!("there is nothing at {path}: this port takes OTLP, over gRPC and HTTP"))
+        .with_hint("POST to /v1/logs, /v1/metrics or /v1/traces; SQL and administration are at listen.api_port")
 }
 
 fn load_tls(config: &Config) -> Result<Option<ServerTls>> {

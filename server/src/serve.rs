@@ -16,6 +16,11 @@ use crate::http::Readiness;
 use crate::roles::{Assembly, OwnTelemetry, Roles, Running};
 use crate::stack::Stack;
 
+/// Of the grace period, what the end of the process itself takes.
+const EXIT: Duration = Duration::from_millis(100);
+/// Of the grace period, what is kept for ending the runtime, whose threads may still be in the middle of something.
+pub const RUNTIME_END: Duration = Duration::from_millis(200);
+
 /// The tasks of this process and how they are told to stop.
 #[derive(Debug)]
 pub struct Tasks {
@@ -74,21 +79,17 @@ where
         Assembly { stack, roles, readiness: readiness.clone(), own, gate: Gate::default() }.start(&mut tasks).await?;
     // Beside a whole server, a single role is not the one that commands look for.
     let is_the_server = roles == Roles::ALL || folder.running_server().is_none();
-    if is_the_server {
-        folder.write_ports(&running.ports)?;
-    }
+    let telling = if is_the_server { Some(folder.write_ports(&running.ports)?) } else { None };
     readiness.set(true);
     let api = running.ports.url(running.ports.api);
     tracing::info!(role = roles.name(), version = env!("CARGO_PKG_VERSION"), api, "serving");
     let until = ready(running);
     let outcome = run_until_told(&mut tasks, &mut interrupts, until).await;
     readiness.set(false);
-    if is_the_server {
-        folder.remove_ports();
-    }
+    drop(telling);
     tasks.stop.cancel();
     tokio::select! {
-        ended = tokio::time::timeout(grace, tasks.finish()) => {
+        ended = tokio::time::timeout(grace.saturating_sub(RUNTIME_END + EXIT), tasks.finish()) => {
             if ended.is_err() {
                 tracing::warn!(grace_s = grace.as_secs(), "work in flight did not end within the grace period; its leases will expire");
             }

@@ -75,7 +75,11 @@ pub async fn open_metastore(config: &Config) -> Result<Arc<dyn Metastore>> {
             options.root_certificates = config.path("metastore.root_certificates");
             options.connections = config.count("metastore.connections");
             options.metastore = metastore_options(config);
-            Ok(Arc::new(PostgresMetastore::connect(&options).await?))
+            let connected = PostgresMetastore::connect(&options).await;
+            Ok(Arc::new(connected.map_err(|error| match error.kind() {
+                ErrorKind::Unavailable => Error::from(error).with_hint("does PostgreSQL run where metastore.url says?"),
+                _ => Error::from(error),
+            })?))
         }
     }
 }
@@ -95,24 +99,23 @@ fn metastore_options(config: &Config) -> MetastoreOptions {
 pub async fn open_existing_metastore(config: &Config) -> Result<Arc<dyn Metastore>> {
     let path = DataFolder::new(config.data_dir()).metastore();
     if config.optional("metastore.url").is_none() && !path.exists() {
-        let message = format!("there is no data folder at {}", config.data_dir().display());
-        return Err(Error::new(ErrorKind::NotFound, message)
-            .with_hint("start one with `tidemill up`, or say where it is with --data-dir or --url"));
+        return Err(no_data_folder(config));
     }
     open_metastore(config).await
 }
 
-/// Opens every bucket that the configuration names.
-///
-/// # Errors
-/// Those of the stores, with what to check.
-pub async fn open_buckets(config: &Config) -> Result<Buckets> {
-    let buckets = Buckets::new();
-    open_default_bucket(config, &buckets).await?;
-    Ok(buckets)
+/// What a question says where there is nothing to ask.
+pub fn no_data_folder(config: &Config) -> Error {
+    let message = format!("there is no data folder at {}", config.data_dir().display());
+    Error::new(ErrorKind::NotFound, message)
+        .with_hint("start one with `tidemill up`, or say where it is with --data-dir or --url")
 }
 
-async fn open_default_bucket(config: &Config, buckets: &Buckets) -> Result<String> {
+/// Opens the bucket that serves organizations without a storage profile; returns its name.
+///
+/// # Errors
+/// Those of the store, with what to check.
+pub async fn open_default_bucket(config: &Config, buckets: &Buckets) -> Result<String> {
     match config.optional("storage.url") {
         None => {
             let store = FolderStore::open(&DataFolder::new(config.data_dir()).objects())?;

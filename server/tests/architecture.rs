@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidemill-plan", &["tidemill-types", "tidemill-text", "tidemill-scaling"]),
     ("tidemill-lang", &["tidemill-types"]),
     ("tidemill-eval", &["tidemill-types", "tidemill-text", "tidemill-lang"]),
+    ("tidemill-sim", &["tidemill-scaling"]),
     ("tidemill-segment", &["tidemill-types", "tidemill-text", "tidemill-plan"]),
     ("tidemill-store", &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"]),
     (
@@ -40,6 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "tidemill-text",
             "tidemill-plan",
             "tidemill-scaling",
+            "tidemill-sim",
             "tidemill-segment",
             "tidemill-store",
             "tidemill-lake",
@@ -60,7 +62,7 @@ const FEATURES: &str = "tidemill-features";
 /// Crates that decide and compute: no clock, no I/O, no randomness, so they may use only these from outside.
 const PURE: &[&str] = &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling", "tidemill-lang"];
 const PURE_MAY_USE: &[&str] =
-    &["serde", "serde_json", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex", "regex"];
+    &["serde", "serde_json", "saphyr", "thiserror", "uuid", "blake3", "memchr", "jiff", "smallvec", "hex", "regex"];
 
 /// What a pure crate's sources must not name.
 const IMPURE: &[&str] = &[

@@ -30,6 +30,7 @@ pub(crate) const SQLITE: &[Migration] = &[
 pub(crate) const POSTGRES: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("../migrations/postgres/0001_initial.sql") },
     Migration { version: 2, name: "trace_days", sql: include_str!("../migrations/postgres/0002_trace_days.sql") },
+    Migration { version: 3, name: "queue_room", sql: include_str!("../migrations/postgres/0003_queue_room.sql") },
 ];
 
 /// Which of `known` are still to be run on a database that has `applied` (version and checksum).

@@ -35,8 +35,10 @@ pub struct ObjectInfo {
     pub key: String,
     /// Size in bytes.
     pub size: u64,
-    /// The store's version of its content.
+    /// The store's mark of its content.
     pub etag: Option<String>,
+    /// Its version or generation, where the store keeps versions and tells.
+    pub version: Option<String>,
     /// When it was last written.
     pub modified: TimestampNs,
 }

@@ -1,6 +1,6 @@
 //! A database that an earlier version wrote is opened by this one, with all that is in it.
 //!
-//! `TIDEMILL_REWRITE=1` writes the sample of the newest schema again; older samples are never touched.
+//! `TIDEMILL_REWRITE=1` writes the samples of the newest schemas again; older samples are never touched.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use tidemill_types::{
     TimestampNs, WorkQueue,
 };
 use uuid::Uuid;
+
+#[path = "metastore_sample/on_postgres.rs"]
+mod on_postgres;
 
 /// The schema that this build writes.
 const NEWEST: u32 = 2;
@@ -96,8 +99,7 @@ fn claim(lease: Duration) -> ClaimRequest {
     }
 }
 
-async fn write_sample(path: &Path) {
-    let store = SqliteMetastore::open(path).await.expect("opens");
+async fn write_sample(store: &dyn Metastore) {
     store.create_organization(organization(), "sample").await.expect("is new");
     let key = ApiKey {
         id: "tm_abc".to_owned(),
@@ -148,8 +150,6 @@ async fn write_sample(path: &Path) {
     // A lease that is over when the sample is opened, and whose holder is gone.
     let over = ClaimRequest { lease: Duration::ZERO, ..ingest };
     store.claim(&over).await.expect("claims").expect("has work");
-    let compact = rusqlite::Connection::open(path).expect("opens");
-    compact.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("is written into the file");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +165,9 @@ async fn a_database_of_schema_2_opens() {
     let folder = tempfile::tempdir().expect("a folder");
     if std::env::var_os("TIDEMILL_REWRITE").is_some() {
         let written = folder.path().join("new.sqlite");
-        write_sample(&written).await;
+        write_sample(&SqliteMetastore::open(&written).await.expect("opens")).await;
+        let compact = rusqlite::Connection::open(&written).expect("opens");
+        compact.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("is written into the file");
         std::fs::copy(&written, sample(NEWEST)).expect("is copied");
     }
     let store = open_sample(folder.path(), 2).await;
@@ -176,11 +178,15 @@ async fn a_database_of_schema_2_opens() {
 async fn open_sample(folder: &Path, schema: u32) -> SqliteMetastore {
     let path = folder.join("metastore.sqlite");
     std::fs::copy(sample(schema), &path).expect("the sample is committed");
+    // The sample may be older than the memory of identities.
+    let aged = rusqlite::Connection::open(&path).expect("opens");
+    aged.execute("UPDATE identities SET forget_at = ?1", [i64::MAX / 2]).expect("is remembered");
+    drop(aged);
     SqliteMetastore::open(&path).await.expect("opens")
 }
 
 /// What every sample holds.
-async fn check_sample(store: &SqliteMetastore) {
+async fn check_sample(store: &dyn Metastore) {
     assert_eq!(store.organizations().await.expect("lists")[0].name, "sample");
     assert_eq!(store.keys(None).await.expect("lists")[0].hash, [3; 32]);
     assert_eq!(store.document("storage-profiles").await.expect("reads").as_deref(), Some("- a: 1\n"));

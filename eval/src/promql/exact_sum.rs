@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// By how much large numbers are scaled, a power of two.
 const SCALE: f64 = 1.0 / 18_446_744_073_709_551_616.0;
 /// From here on numbers are large: 2^960.
-const LARGE: f64 = 9.745_314_011_399_999e288;
+const LARGE: f64 = f64::from_bits((1023 + 960) << 52);
 
 /// A running sum.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

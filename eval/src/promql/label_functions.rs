@@ -14,6 +14,9 @@ use super::row::{Cell, Row};
 use crate::error::{Error, Result};
 use crate::labels::METRIC_NAME;
 
+/// The value of the target label of a row; `None` leaves it as it is.
+type NewValue = Box<dyn Fn(&Row) -> Option<String>>;
+
 impl Evaluator<'_> {
     pub(super) fn change_labels(&mut self, call: &Call, grid: Grid) -> Result<Vec<Row>> {
         let texts = call.args[1..].iter().map(text).collect::<Result<Vec<&str>>>()?;
@@ -26,7 +29,7 @@ impl Evaluator<'_> {
             }
         };
         let target = texts.first().copied().unwrap_or_default();
-        let value: Box<dyn Fn(&Row) -> Option<String>> = match (name, texts.as_slice()) {
+        let value: NewValue = match (name, texts.as_slice()) {
             ("label_replace", [_, replacement, source, pattern]) => {
                 let regex = Regex::new(&format!("^(?s:{pattern})$"))
                     .map_err(|_| Error::Data(format!("invalid regular expression in label_replace(): {pattern}")))?;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::decide::Found;
 use super::{ADOPTED_AT_ONCE, CatalogDeps};
+use crate::loaded::{LOADED_COLLECTOR, LOADED_PRIORITY};
 use crate::own_key::{self, OwnKey};
 use crate::raw_object::{Part, encode_trailer, read_parts};
 use crate::{Error, Result};
@@ -104,6 +105,10 @@ async fn with_parts<'a>(
     bucket: &str,
     info: &'a ObjectInfo,
 ) -> Result<(&'a ObjectInfo, Option<Vec<Part>>)> {
+    // Its name says what it is known by, and its bytes are not ours.
+    if let Some(OwnKey::Loaded { .. }) = own_key::parse(&info.key) {
+        return Ok((info, None));
+    }
     let store = deps.buckets.get(bucket)?;
     match read_parts(store.as_ref(), &info.key, info.size).await {
         // Deleted since it was listed; nothing is left to admit.
@@ -115,7 +120,11 @@ async fn with_parts<'a>(
 /// Whether any of it was admitted.
 async fn readmit_one(deps: &CatalogDeps, bucket: &str, info: &ObjectInfo, parts: Option<Vec<Part>>) -> Result<bool> {
     let Some(parts) = parts else {
-        let Some(input) = raw_input(deps, bucket, info, vec![identity_of_key(bucket, &info.key)]) else {
+        let identity = match own_key::parse(&info.key) {
+            Some(OwnKey::Loaded { identity, .. }) => identity,
+            _ => identity_of_key(bucket, &info.key),
+        };
+        let Some(input) = raw_input(deps, bucket, info, vec![identity]) else {
             return Ok(false);
         };
         return Ok(matches!(deps.metastore.admit(&[input]).await?.as_slice(), [Admission::Admitted(_)]));
@@ -186,11 +195,17 @@ fn identity_of_key(bucket: &str, key: &str) -> InputIdentity {
 
 /// A raw object as an input.
 fn raw_input(deps: &CatalogDeps, bucket: &str, info: &ObjectInfo, identities: Vec<InputIdentity>) -> Option<NewInput> {
-    let OwnKey::Raw { organization, signal } = own_key::parse(&info.key)? else { return None };
+    let (organization, signal, collector, priority, format) = match own_key::parse(&info.key)? {
+        OwnKey::Raw { organization, signal } => (organization, signal, "default", 10, InputFormat::OtlpProtobuf),
+        OwnKey::Loaded { organization, signal, format, .. } => {
+            (organization, signal, LOADED_COLLECTOR, LOADED_PRIORITY, format)
+        }
+        OwnKey::Segment { .. } | OwnKey::TraceDay { .. } => return None,
+    };
     Some(NewInput {
         organization,
         instance_num: deps.placement.instance_of(organization, bucket),
-        collector: "default".to_owned(),
+        collector: collector.to_owned(),
         signal,
         bucket: bucket.to_owned(),
         object_key: info.key.clone(),
@@ -200,7 +215,7 @@ fn raw_input(deps: &CatalogDeps, bucket: &str, info: &ObjectInfo, identities: Ve
         identities,
         arrived_at: info.modified,
         owned: true,
-        priority: 10,
-        format: Some(InputFormat::OtlpProtobuf.as_str().to_owned()),
+        priority,
+        format: Some(format.as_str().to_owned()),
     })
 }

@@ -26,7 +26,7 @@ pub(super) struct Scan {
 
 /// Lists our raw objects.
 pub(super) async fn list_raw(deps: &CatalogDeps, bucket: &str) -> Result<Vec<ObjectInfo>> {
-    list(deps, bucket, "raw/", |key| matches!(key, OwnKey::Raw { .. })).await
+    list(deps, bucket, "raw/", |key| matches!(key, OwnKey::Raw { .. } | OwnKey::Loaded { .. })).await
 }
 
 /// Lists our segment objects.
@@ -112,9 +112,10 @@ async fn read_footer(deps: &CatalogDeps, store: &dyn ObjectStore, bucket: &str, 
 /// Whose an object of ours is.
 pub(super) fn organization_of(key: &str) -> Option<OrganizationId> {
     match own_key::parse(key)? {
-        OwnKey::Raw { organization, .. } | OwnKey::Segment { organization } | OwnKey::TraceDay { organization } => {
-            Some(organization)
-        }
+        OwnKey::Raw { organization, .. }
+        | OwnKey::Loaded { organization, .. }
+        | OwnKey::Segment { organization }
+        | OwnKey::TraceDay { organization } => Some(organization),
     }
 }
 

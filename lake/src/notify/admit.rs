@@ -18,6 +18,7 @@ use tidemill_store::{Metastore, object::ObjectInfo};
 use tidemill_types::{OrganizationId, Route, Routing, Signal, TimestampNs};
 use tokio::time::Instant;
 
+use super::cursor::excerpt;
 use super::event::ObjectEvent;
 use crate::clock::Clock;
 use crate::receive::Gate;
@@ -27,6 +28,9 @@ pub const MAX_OBJECT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Notified objects go after live push and before backfill.
 pub const NOTIFICATION_PRIORITY: i16 = 10;
+
+/// A name has at most this many bytes; S3 and Cloud Storage allow 1024, Azure 1024 characters.
+const MAX_NAME_BYTES: usize = 2048;
 
 /// Objects described at the same time.
 const PARALLEL_HEADS: usize = 16;
@@ -195,7 +199,15 @@ impl Admitter {
         let routing = self.options.routing.load_full();
         let mut owned = Vec::with_capacity(events.len());
         let mut seen = HashSet::with_capacity(events.len());
+        let speaker = match authority {
+            Authority::Operator => None,
+            Authority::Organization(of) => Some(of),
+        };
         for event in events {
+            if let Err(reason) = check_names(event) {
+                result.refused.push(self.refusal(event, speaker, None, reason));
+                continue;
+            }
             let found = routing.route(&event.bucket, &event.key);
             let organization = match &found {
                 Ok(Route::Input { organization, .. }) => Some(*organization),
@@ -220,10 +232,6 @@ impl Admitter {
                     }
                 }
                 Err(error) => {
-                    let speaker = match authority {
-                        Authority::Operator => None,
-                        Authority::Organization(of) => Some(of),
-                    };
                     let organization = error.organization.or(speaker);
                     result.refused.push(self.refusal(event, organization, error.signal, error.problem));
                 }
@@ -275,8 +283,8 @@ impl Admitter {
         Refusal {
             organization,
             signal,
-            bucket: event.bucket.clone(),
-            object_key: event.key.clone(),
+            bucket: bounded(&event.bucket),
+            object_key: bounded(&event.key),
             records_refused: 0,
             records_kept: 0,
             reason,
@@ -296,7 +304,20 @@ fn new_input(owned: &Owned<'_>, info: Option<&ObjectInfo>, now: TimestampNs) -> 
     if size_bytes > MAX_OBJECT_BYTES {
         return Err(format!("the object has {size_bytes} bytes; at most {MAX_OBJECT_BYTES} (4 GiB) are read"));
     }
-    let content = match (&event.version, &etag, info) {
+    // What is read is what the ETag names. Where the store was asked for it, it may be newer than what was announced, and would then be
+    // taken in once more with the event of its own.
+    let found = info.filter(|_| event.etag.is_none());
+    let version = match (&event.version, found.map(|found| &found.version)) {
+        (Some(announced), Some(Some(found))) if announced != found => {
+            return Err(format!(
+                "version {announced} was replaced by {found} after it was announced; the new one has an event of its own"
+            ));
+        }
+        // A store that does not tell its versions: what was found is known by its ETag.
+        (_, Some(None)) if etag.is_some() => None,
+        (announced, _) => announced.as_ref(),
+    };
+    let content = match (version, &etag, info) {
         (Some(version), _, _) => format!("version {version}"),
         (None, Some(etag), _) => format!("etag {}", bare_etag(etag)),
         (None, None, info) => format!("written {} {size_bytes}", info.map_or(0, |info| info.modified.0)),
@@ -317,6 +338,32 @@ fn new_input(owned: &Owned<'_>, info: Option<&ObjectInfo>, now: TimestampNs) -> 
         priority: NOTIFICATION_PRIORITY,
         format: None,
     })
+}
+
+/// A name as a refusal shows it.
+fn bounded(name: &str) -> String {
+    if name.len() > MAX_NAME_BYTES { excerpt(name) } else { name.to_owned() }
+}
+
+/// Refuses what no store names so, and what a database or a request could not take at all: it would be offered again for ever.
+fn check_names(event: &ObjectEvent) -> Result<(), String> {
+    for (what, text) in
+        [("bucket", Some(&event.bucket)), ("key", Some(&event.key)), ("version", event.version.as_ref())]
+    {
+        let Some(text) = text else { continue };
+        if text.len() > MAX_NAME_BYTES {
+            return Err(format!("the {what} has {} bytes, at most {MAX_NAME_BYTES}", text.len()));
+        }
+        if text.contains('\0') {
+            return Err(format!("the {what} has a zero byte"));
+        }
+    }
+    // RFC 9110, section 8.8.3, without the bytes beyond ASCII.
+    let is_etag = |etag: &str| etag.len() <= MAX_NAME_BYTES && etag.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    match event.etag.as_deref() {
+        Some(etag) if !is_etag(etag) => Err(format!("the ETag {:?} is none", excerpt(etag))),
+        _ => Ok(()),
+    }
 }
 
 /// An ETag without its quotes: S3's events leave them out, its answers do not.

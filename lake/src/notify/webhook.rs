@@ -4,6 +4,7 @@
 //! token. Success is answered only after the inbox rows are committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -25,6 +26,8 @@ use super::push_token::{PushTokenVerifier, TokenError};
 use super::sns::{ConfirmError, Confirmer};
 use crate::auth::{AuthError, Authenticator};
 
+/// A body comes within this time, or not at all.
+const BODY_TIME: Duration = Duration::from_secs(30);
 /// Refusals listed in an answer; all are in the inbox.
 const REFUSALS_ANSWERED: usize = 20;
 
@@ -62,7 +65,12 @@ async fn receive(State(deps): State<Arc<WebhookDeps>>, request: Request<Body>) -
         Ok(proof) => proof,
         Err(answer) => return answer,
     };
-    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
+    let reading = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY_BYTES).collect());
+    let Ok(read) = reading.await else {
+        let reason = format!("the body did not come within {} s", BODY_TIME.as_secs());
+        return problem(StatusCode::REQUEST_TIMEOUT, reason);
+    };
+    let body = match read {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             return problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BODY_BYTES} bytes"));

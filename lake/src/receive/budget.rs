@@ -63,6 +63,12 @@ impl Reservation {
         Ok(())
     }
 
+    /// Gives back what was taken so far.
+    pub(crate) fn release(&mut self) {
+        self.held = None;
+        self.needed_bytes = 0;
+    }
+
     /// Gives `other` back together with this one.
     pub(super) fn join(&mut self, other: Self) {
         self.joined = Some(Box::new(other));

@@ -22,6 +22,8 @@ pub(super) struct Checked {
     pub rejected: u64,
     /// The first reasons.
     pub issues: Vec<Issue>,
+    /// How many of the refused ones the body does not hold any more.
+    pub left_out: u64,
     /// When it arrived.
     pub arrival: TimestampNs,
     /// Its share of the memory budget.
@@ -61,6 +63,7 @@ pub(super) fn check(request: PushRequest, max_bytes: usize) -> Result<std::resul
         records: checked.records,
         rejected: checked.rejected,
         issues: checked.issues,
+        left_out: checked.left_out,
         arrival: request.arrival,
         reservation,
     }))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt;
+use tidemill_segment::ingest::Rereadable;
 use tidemill_store::ObjectStore;
 use tidemill_store::object::ObjectRead;
 use tidemill_types::ErrorKind;
@@ -28,7 +29,7 @@ pub(crate) enum Downloaded {
 
 impl Downloaded {
     /// Opens the bytes for reading.
-    pub(crate) fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
+    pub(crate) fn open(&self) -> Result<Box<dyn Rereadable + '_>> {
         match self {
             Self::Memory(bytes) => Ok(Box::new(Cursor::new(bytes.as_slice()))),
             Self::File(file) => {

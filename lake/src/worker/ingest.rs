@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::download::{Downloaded, Wanted, download};
 use super::upload::Uploads;
 use super::{Ending, Shared};
+use crate::own_key::{self, OwnKey};
 use crate::raw_object::{END_BYTES, Part, decode_trailer, trailer_bytes};
 use crate::{Error, Result};
 
@@ -153,6 +154,8 @@ async fn fetch_input(
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Ok(Err("the object is gone; it was deleted after it was announced".to_owned()))
         }
+        // A name that this store cannot be asked for, as one with an empty path component.
+        Err(error) if error.kind() == ErrorKind::Invalid => Ok(Err(format!("the object cannot be read: {error}"))),
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(Err(format!(
             "the object was replaced after it was announced; its new version has an event of its own ({error})"
         ))),
@@ -171,12 +174,15 @@ fn missing_is_corrupt(input: &NewInput, error: Error) -> Error {
     }
 }
 
-/// What an input is known by: a raw object lists its requests, an announced object has one identity.
+/// What an input is known by: a raw object lists its requests, an announced object and a loaded file have one identity.
 fn identities_of(input: &NewInput, downloaded: &Downloaded) -> Result<Vec<ListedIdentity>> {
     let arrival = input.arrived_at;
     if !input.owned {
         let listed = |one: &InputIdentity| ListedIdentity { kind: InputKind::Object, arrival, identity: one.0 };
         return Ok(input.identities.iter().map(listed).collect());
+    }
+    if let Some(OwnKey::Loaded { identity, .. }) = own_key::parse(&input.object_key) {
+        return Ok(vec![ListedIdentity { kind: InputKind::Request, arrival, identity: identity.0 }]);
     }
     let end = downloaded.tail(END_BYTES)?;
     let Some(needed) = trailer_bytes(&end, input.size_bytes) else { return Ok(Vec::new()) };

@@ -86,6 +86,51 @@ async fn json_is_accepted_and_answered_in_json() {
     assert_eq!(lake.rows().await, 1);
 }
 
+/// The answer names each refused record by its place in what was sent, and the inbox shows it, whatever the encoding.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_success_names_records_and_the_inbox_shows_them() {
+    let lake = Lake::new().await;
+    let router = http_router(&lake);
+    let good = r#"{"body":{"stringValue":"tide"}}"#;
+    let body = format!(
+        r#"{{"resourceLogs":[{{}},{{"scopeLogs":[{{"logRecords":[{good},{{"timeUnixNano":"soon"}},{good},{{"traceId":"ab"}}]}}]}}]}}"#
+    );
+    let (status, _, answer) =
+        send(&router, post("/v1/logs", "application/json").body(body.into()).expect("valid")).await;
+    assert_eq!(status, StatusCode::OK);
+    let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+    let expected = "2 of 4 records refused; resourceLogs[1].scopeLogs[0].logRecords[1].timeUnixNano: \"soon\" is no integer; \
+                    resourceLogs[1].scopeLogs[0].logRecords[3].traceId: 1 bytes, expected 16";
+    assert_eq!(answer["partialSuccess"], serde_json::json!({"rejectedLogRecords": "2", "errorMessage": expected}));
+
+    let mut request =
+        opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest::decode(&logs(0..3)[..])
+            .expect("ours");
+    request.resource_logs[0].scope_logs[0].log_records[1].span_id = vec![1; 7];
+    let (status, _, answer) =
+        send(&router, post("/v1/logs", "application/x-protobuf").body(request.encode_to_vec().into()).expect("valid"))
+            .await;
+    assert_eq!(status, StatusCode::OK);
+    let partial = ExportLogsServiceResponse::decode(&answer[..]).expect("valid").partial_success.expect("is partial");
+    assert_eq!(partial.rejected_log_records, 1);
+    let place = "resourceLogs[0].scopeLogs[0].logRecords[1].spanId: 7 bytes, expected 8";
+    assert!(partial.error_message.contains(place), "{}", partial.error_message);
+
+    lake.drain().await;
+    assert_eq!(lake.rows().await, 4);
+    let inbox = lake.metastore.inbox(None, 10).await.expect("is read");
+    let reasons: Vec<&str> = inbox.iter().filter_map(|entry| entry.reason.as_deref()).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(
+        reasons.iter().any(|reason| reason.contains(expected) && reason.contains("2 records refused, 2 kept")),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons.iter().any(|reason| reason.contains(place) && reason.contains("1 records refused, 2 kept")),
+        "{reasons:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_and_bodies_are_checked() {
     let lake = Lake::new().await;

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use crate::support::{BUCKET, Lake, gauge, log_bodies, now};
 use tidemill_lake::catalog::{self, CatalogDeps};
+use tidemill_lake::loaded::loaded_object_key;
 use tidemill_lake::place::OnePlace;
 use tidemill_lake::receive::ReceiverOptions;
 use tidemill_lake::sweep::{self, SweeperDeps, SweeperHandle, SweeperOptions};
+use tidemill_segment::ingest::InputFormat;
+use tidemill_store::metastore::InputIdentity;
 use tidemill_store::object::{PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_store::{MetastoreOptions, ObjectStore};
@@ -176,8 +179,8 @@ async fn rollups(lake: &Lake, hour: Hour) -> Vec<SegmentMeta> {
 }
 
 /// A second database over the same bucket, as after the first one was lost.
-async fn lose_the_database(lake: &mut Lake) {
-    let fresh = SqliteMetastore::open(&lake.folder.path().join("second.db")).await.expect("opens");
+async fn lose_the_database(lake: &mut Lake, times: u32) {
+    let fresh = SqliteMetastore::open(&lake.folder.path().join(format!("lost-{times}.db"))).await.expect("opens");
     lake.metastore = std::sync::Arc::new(fresh);
 }
 
@@ -201,7 +204,7 @@ async fn a_request_that_is_stored_twice_is_rebuilt_once() {
     lake.drain().await;
     sweeper(&lake).sweep_doomed().await.expect("sweeps the one that was ingested");
     assert_eq!(lake.keys("raw/").await.len(), 1, "the orphan is left");
-    lose_the_database(&mut lake).await;
+    lose_the_database(&mut lake, 1).await;
     let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
     assert_eq!((report.adopted, report.readmitted, report.repeated), (1, 0, 1), "{report:?}");
     lake.drain().await;
@@ -213,6 +216,25 @@ async fn a_request_that_is_stored_twice_is_rebuilt_once() {
     assert_eq!(lake.rows().await, 10, "the ledger was filled again");
 }
 
+/// A file was loaded and acknowledged, and the database is lost before it is ingested, and once more after it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loaded_file_is_not_lost_with_the_database() {
+    let mut lake = Lake::new().await;
+    let identity = InputIdentity([7; 32]);
+    let owner = (lake.organization, Signal::Logs, now().day());
+    let key = loaded_object_key(owner, &identity, InputFormat::Csv, "app.txt");
+    let body = PutBody::Chunks(vec![bytes::Bytes::from_static(b"data\n1\n2\n3\n")]);
+    lake.store.put(&key, body, PutMode::IfAbsent).await.expect("is stored");
+    for (round, expected) in [(1, (0, 1)), (2, (1, 0))] {
+        lose_the_database(&mut lake, round).await;
+        let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
+        assert_eq!((report.adopted, report.readmitted), expected, "{report:?}");
+        assert_eq!(lake.metastore.known_identities(&[identity]).await.expect("answers"), [true], "round {round}");
+        lake.drain().await;
+        assert_eq!(log_bodies(&lake, &lake.segments().await).len(), 3);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_of_two_raw_objects_of_one_request_is_ingested_yet() {
     let mut lake = Lake::new().await;
@@ -220,7 +242,7 @@ async fn neither_of_two_raw_objects_of_one_request_is_ingested_yet() {
     lake.push_logs(&receiver, 0..10).await.expect("is acknowledged");
     let raw = lake.keys("raw/").await.remove(0);
     copy_object(&lake, &lake, &raw).await;
-    lose_the_database(&mut lake).await;
+    lose_the_database(&mut lake, 1).await;
     let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
     assert_eq!((report.readmitted, report.repeated), (1, 1), "{report:?}");
     lake.drain().await;
@@ -251,7 +273,7 @@ async fn of_a_raw_object_that_is_partly_known_the_rest_is_ingested() {
     sweeper(&lake).sweep_doomed().await.expect("sweeps");
     let other = two_in_one(known, crate::support::logs(10..25)).await;
     let orphan = copy_object(&other, &lake, &other.keys("raw/").await[0]).await;
-    lose_the_database(&mut lake).await;
+    lose_the_database(&mut lake, 1).await;
     let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
     assert_eq!((report.adopted, report.readmitted, report.repeated), (1, 1, 0), "{report:?}");
     lake.drain().await;
@@ -282,7 +304,7 @@ async fn what_was_merged_is_still_known() {
     sweeper(&lake).sweep_doomed().await.expect("sweeps");
     assert!(lake.segments().await.iter().any(|meta| meta.level == Level(1)));
     assert_eq!(lake.keys("raw/").await.len(), 1, "the orphan is left");
-    lose_the_database(&mut lake).await;
+    lose_the_database(&mut lake, 1).await;
     let report = catalog::rebuild(&catalog_deps(&lake)).await.expect("is rebuilt");
     assert_eq!((report.readmitted, report.repeated), (0, 1), "{report:?}");
     assert_eq!(lake.rows().await, 400);

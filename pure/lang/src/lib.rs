@@ -6,8 +6,10 @@
 
 mod error;
 pub mod lexer;
+pub mod logql;
 pub mod promql;
 mod span;
+pub mod traceql;
 
 pub use error::{Error, Reason, Result};
 pub use lexer::{Dialect, Kind, Lexer, Nesting, Token};

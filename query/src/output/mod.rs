@@ -50,21 +50,30 @@ impl OutputFormat {
     /// What can be had, when the header names nothing of it.
     pub fn from_accept(accept: Option<&str>) -> Result<Self, String> {
         let Some(accept) = accept else { return Ok(Self::JsonLines) };
+        let mut best: Option<(f64, Self)> = None;
         for part in accept.split(',') {
-            let media_type = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            match media_type.as_str() {
-                "application/vnd.apache.arrow.stream" => return Ok(Self::ArrowStream),
+            let mut parameters = part.split(';').map(str::trim);
+            let media_type = parameters.next().unwrap_or_default().to_ascii_lowercase();
+            let format = match media_type.as_str() {
+                "application/vnd.apache.arrow.stream" => Self::ArrowStream,
                 "application/x-ndjson" | "application/jsonl" | "application/json" | "application/*" | "*/*" | "" => {
-                    return Ok(Self::JsonLines);
+                    Self::JsonLines
                 }
-                "text/csv" | "text/*" => return Ok(Self::Csv),
-                "text/plain" => return Ok(Self::Table),
-                _ => {}
+                "text/csv" | "text/*" => Self::Csv,
+                "text/plain" => Self::Table,
+                _ => continue,
+            };
+            let weight = parameters.find_map(|it| it.strip_prefix("q=")).map_or(Ok(1.0), str::parse);
+            let weight = weight.map_err(|_| format!("Accept {accept:?} has a weight that is no number"))?;
+            if weight > best.map_or(0.0, |(weight, _)| weight) {
+                best = Some((weight, format));
             }
         }
-        Err(format!(
-            "Accept {accept:?} names none of application/vnd.apache.arrow.stream, application/x-ndjson, text/csv, text/plain"
-        ))
+        best.map(|(_, format)| format).ok_or_else(|| {
+            format!(
+                "Accept {accept:?} names none of application/vnd.apache.arrow.stream, application/x-ndjson, text/csv, text/plain"
+            )
+        })
     }
 }
 

@@ -73,5 +73,9 @@ fn a_table_shows_its_columns_even_without_rows() {
 fn accept_headers_choose() {
     assert_eq!(OutputFormat::from_accept(None), Ok(OutputFormat::JsonLines));
     assert_eq!(OutputFormat::from_accept(Some("image/png, text/csv;q=0.5")), Ok(OutputFormat::Csv));
-    assert!(OutputFormat::from_accept(Some("image/png")).is_err());
+    let weighed = "text/csv;q=0.1, application/x-ndjson;q=0.2, */*;q=0";
+    assert_eq!(OutputFormat::from_accept(Some(weighed)), Ok(OutputFormat::JsonLines));
+    for accept in ["image/png", "text/csv;q=0", "text/csv;q=much"] {
+        assert!(OutputFormat::from_accept(Some(accept)).is_err(), "{accept}");
+    }
 }

@@ -28,6 +28,11 @@ impl RowSet {
         Self { ranges: if rows == 0 { Vec::new() } else { std::iter::once(0..rows).collect() }, rows }
     }
 
+    /// These ranges, which are sorted and disjoint.
+    pub(super) fn of_ranges(ranges: impl IntoIterator<Item = Range<usize>>, rows: usize) -> Self {
+        Self { ranges: ranges.into_iter().filter(|range| !range.is_empty()).collect(), rows }
+    }
+
     /// The part of a segment's rows that lies in the row group whose first row is `first`.
     pub(super) fn of_segment(ranges: &[Range<u64>], first: u64, rows: usize) -> Self {
         let end = first.saturating_add(rows as u64);

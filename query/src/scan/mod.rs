@@ -16,6 +16,7 @@ mod prune;
 mod repeats;
 mod request;
 mod rows;
+mod severity;
 mod trace_days;
 mod work;
 

@@ -29,6 +29,7 @@ use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
 use super::pages::{PageRequest, row_group_pages};
 use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, statistics_column};
 use super::repeats::Repeats;
+use super::severity::SeverityClasses;
 use super::work::{Next, RowGroupUnit, Unit, WorkHeap};
 use crate::stats::{Counter, StatsHandle};
 use crate::tables::LogicalColumn;
@@ -47,6 +48,8 @@ pub(super) struct ScanRun {
     work: Arc<WorkHeap>,
     /// Metrics only: which samples do not count.
     repeats: Option<Repeats>,
+    /// Logs only: the severities that the predicate leaves.
+    severities: Option<SeverityClasses>,
     /// Rows still wanted.
     remaining: AtomicUsize,
     batch_rows: usize,
@@ -64,7 +67,10 @@ impl ScanRun {
         let has_repeats = request.table.signal == Signal::Metrics;
         let repeats = has_repeats.then(|| Repeats::new(&request, context.memory_pool()));
         let batch_rows = context.session_config().batch_size();
-        Arc::new(Self { request, loader, stats, work, repeats, remaining, batch_rows })
+        let compared = request.predicate.as_ref().filter(|_| request.uses_indexes);
+        let compared = compared.filter(|_| request.table.signal == Signal::Logs);
+        let severities = compared.and_then(|predicate| SeverityClasses::of(predicate, &request.table.schema));
+        Arc::new(Self { request, loader, stats, work, repeats, severities, remaining, batch_rows })
     }
 
     /// One partition's share of the rows: whoever is free takes the next row group.
@@ -162,17 +168,24 @@ impl ScanRun {
             groups = kept(groups, pruning.prune(&statistics));
             groups = self.check_blooms(&open, groups).await?;
         }
-        let indexed = match groups.is_empty() {
+        let of_severity: Vec<(usize, RowSet)> = groups
+            .into_iter()
+            .map(|group| (group, self.severity_rows(&open, group)))
+            .filter(|(_, rows)| !rows.is_empty())
+            .collect();
+        let indexed = match of_severity.is_empty() {
             true => None,
             false => self.index_rows(&open).await?,
         };
-        let units: Vec<RowGroupUnit> = groups
+        let units: Vec<RowGroupUnit> = of_severity
             .into_iter()
-            .map(|group| {
-                let rows = open.row_group_rows(group);
+            .map(|(group, rows)| {
+                let first = open.rows_before(group);
                 let rows = match &indexed {
-                    Some(blocks) => RowSet::of_segment(&blocks.ranges, open.rows_before(group), rows),
-                    None => RowSet::all(rows),
+                    Some(blocks) => {
+                        rows.intersect(&RowSet::of_segment(&blocks.ranges, first, open.row_group_rows(group)))
+                    }
+                    None => rows,
                 };
                 RowGroupUnit { open: Arc::clone(&open), group, rows }
             })
@@ -180,6 +193,13 @@ impl ScanRun {
             .collect();
         self.stats.add(Counter::RowGroupsPruned, (considered - units.len()) as u64);
         Ok(units)
+    }
+
+    fn severity_rows(&self, open: &OpenSegment, group: usize) -> RowSet {
+        match &self.severities {
+            Some(classes) => classes.rows(open, group),
+            None => RowSet::all(open.row_group_rows(group)),
+        }
     }
 
     /// The rows that the segment's own index leaves; `None` for all.

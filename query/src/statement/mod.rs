@@ -3,13 +3,16 @@
 //! Owns: what may be said at all (T-1, [`check`]) and how attribute calls become columns ([`rewrite`]). Never plans or runs.
 //! Start with [`parse_statement`].
 
+mod bounds;
 mod check;
 mod rewrite;
 
 use std::collections::BTreeSet;
 
+use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as ParsedStatement};
 use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::parser::ParserError;
 use tidemill_types::Signal;
 
 use crate::attributes::AttributeKey;
@@ -52,7 +55,8 @@ pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
             text.len()
         )));
     }
-    let invalid = |error: datafusion::error::DataFusionError| Error::statement(error.strip_backtrace());
+    bounds::check_text(text)?;
+    let invalid = |error: DataFusionError| Error::statement(syntax_problem(&error));
     let mut parser = DFParserBuilder::new(text).build().map_err(invalid)?;
     let mut statements = parser.parse_statements().map_err(invalid)?;
     let parsed = match (statements.pop_front(), statements.len()) {
@@ -67,10 +71,22 @@ pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
     }
 }
 
+/// What a parser says, without the names of the types that it says it with.
+fn syntax_problem(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::SQL(problem, _) => match problem.as_ref() {
+            ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "the statement is nested too deeply".to_owned(),
+        },
+        other => other.strip_backtrace(),
+    }
+}
+
 fn read_sql(statement: ast::Statement) -> Result<Statement> {
     match statement {
         ast::Statement::Query(query) => {
             let mut query = *query;
+            bounds::check_relations(&query)?;
             let (tables, attributes) = rewrite::check_and_rewrite(&mut query)?;
             let parsed = ParsedStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
             Ok(Statement::Query(QueryStatement { parsed, tables, attributes }))

@@ -34,6 +34,39 @@ fn reading_statements_are_allowed() {
 }
 
 #[test]
+fn what_is_no_sql_is_told_with_its_place() {
+    assert_eq!(problem("SELEC 1"), "Expected: an SQL statement, found: SELEC at Line: 1, Column: 1");
+    assert!(
+        problem("SELECT 'a").starts_with("Unterminated string literal at Line: 1, Column: 8"),
+        "{}",
+        problem("SELECT 'a")
+    );
+}
+
+#[test]
+fn what_nests_or_multiplies_without_bound_is_refused() {
+    let ors = |count: usize| {
+        let all: Vec<String> = (0..count).map(|number| format!("body = '{number}'")).collect();
+        format!("SELECT count(*) FROM logs WHERE {}", all.join(" OR "))
+    };
+    query(&ors(900));
+    assert!(problem(&ors(1_100)).contains("IN (…)"));
+    let values: Vec<String> = (0..20_000).map(|number| format!("'{number}'")).collect();
+    query(&format!("SELECT count(*) FROM logs WHERE body IN ({})", values.join(", ")));
+    let doubled = |count: usize| {
+        let all = (1..count).map(|at| format!(", a{at} AS (SELECT l.x FROM a{0} l, a{0} r)", at - 1));
+        format!("WITH a0 AS (SELECT 1 AS x){} SELECT x FROM a{}", all.collect::<String>(), count - 1)
+    };
+    query(&doubled(9));
+    assert!(problem(&doubled(40)).contains("at most 500"), "{}", problem(&doubled(40)));
+    // A name of an inner WITH hides that of an outer one, and a use in a condition counts as any other.
+    let hidden = "WITH a AS (SELECT 1 AS x) SELECT * FROM (WITH a AS (SELECT 2 AS x) SELECT x FROM a) b WHERE x IN (SELECT x FROM a)";
+    query(hidden);
+    let inside = doubled(40).replace("SELECT x FROM a39", "SELECT 1 WHERE 1 IN (SELECT x FROM a39)");
+    assert!(problem(&inside).contains("at most 500"));
+}
+
+#[test]
 fn everything_else_is_refused() {
     for text in [
         "INSERT INTO logs VALUES (1)",

@@ -20,6 +20,7 @@ const WORDS: [&str; 12] = [
     "7f3a9c",
     "back\\slash",
 ];
+const SEVERITIES: [i32; 8] = [0, 1, 9, 12, 13, 16, 17, 24];
 const SERVICES: [&str; 3] = ["api", "cart", "größe"];
 
 fn pick<'a>(random: &mut StdRng, from: &[&'a str]) -> &'a str {
@@ -57,6 +58,9 @@ fn request(random: &mut StdRng, first_second: i64) -> Value {
         }
         let at = START_NS + (first_second + random.random_range(0..100)) * SECOND_NS;
         let mut record = log(at, &body(random), attributes);
+        // Some have a number and no text, some a text and no number, some neither.
+        record["severityNumber"] = json!(SEVERITIES[random.random_range(0..SEVERITIES.len())]);
+        record["severityText"] = json!(pick(random, &["", "ERROR", "warning", "INFO"]));
         record["traceId"] = json!(format!("{:032x}", random.random_range(1..40_u32)));
         record
     });
@@ -78,7 +82,7 @@ fn condition(random: &mut StdRng, depth: u32) -> String {
         };
     }
     let word = pick(random, &WORDS);
-    match random.random_range(0..13) {
+    match random.random_range(0..16) {
         0 => format!("body LIKE {}", quoted(&format!("%{word}%"))),
         1 => format!("body LIKE {}", quoted(&format!("%{}%{}%", word, pick(random, &WORDS)))),
         2 => format!("body LIKE {}", quoted(&format!("{}%", &word[..1]))),
@@ -98,6 +102,9 @@ fn condition(random: &mut StdRng, depth: u32) -> String {
             let at = format!("2024-05-01T00:{:02}:{:02}Z", second / 60, second % 60);
             format!("time {} '{at}'", pick(random, &["<", ">=", ">", "<="]))
         }
+        12 => format!("severity_number {} {}", pick(random, &["<", ">=", ">", "=", "<>"]), random.random_range(-1..26)),
+        13 => format!("severity_number BETWEEN {} AND 18", random.random_range(0..18)),
+        14 => format!("severity_number IS {}NULL", pick(random, &["", "NOT "])),
         _ => format!("contains(body, {})", quoted(&word[..1])),
     }
 }
@@ -112,11 +119,11 @@ async fn indexes_change_no_answer() {
         metas.extend(world.ingest(Signal::Logs, &request(&mut random, part * 80)).await);
     }
     let plain = world.without_indexes();
-    let conditions: Vec<String> = (0..60).map(|_| condition(&mut random, 2)).collect();
+    let conditions: Vec<String> = (0..90).map(|_| condition(&mut random, 2)).collect();
     let statement = |condition: &str| {
         format!(
-            "SELECT time, service_name, body, trace_id, attr('mixed'), attr('word'), attr('number') FROM logs WHERE {condition} \
-             ORDER BY 1, 2, 3, 4, 5, 6, 7"
+            "SELECT time, service_name, body, severity_number, trace_id, attr('mixed'), attr('word'), attr('number') FROM logs WHERE {condition} \
+             ORDER BY 1, 2, 3, 4, 5, 6, 7, 8"
         )
     };
     let mut expected = Vec::new();

@@ -179,6 +179,32 @@ async fn limits_hold() {
         Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
     };
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    // A join without equality whose one side does not fit: neither a panic nor rows that are there twice.
+    let limits = QueryLimits { memory_bytes: 4 << 20, ..QueryLimits::default() };
+    for kind in ["JOIN", "LEFT JOIN", "FULL JOIN"] {
+        let joined = format!(
+            "SELECT count(*) FROM (SELECT a.body AS x, b.body AS y FROM logs a JOIN logs b ON a.body <> b.body) c {kind} logs d ON d.body <> c.x"
+        );
+        let error = match world.engine.sql(world.organization, &joined, limits).await {
+            Err(error) => error,
+            Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
+        };
+        assert_eq!(error.kind(), ErrorKind::Busy, "{kind}: {error}");
+        assert!(error.to_string().contains("query.memory"), "{kind}: {error}");
+    }
+    // So is a window over more rows than there is memory for; over fewer, it answers.
+    for window in ["OVER ()", "OVER (PARTITION BY a.body)"] {
+        let over =
+            |other: &str| format!("SELECT max(n) FROM (SELECT count(a.body) {window} AS n FROM logs a, {other} b)");
+        let limits = QueryLimits { memory_bytes: 16 << 20, spill_bytes: 0, ..QueryLimits::default() };
+        let error = match world.engine.sql(world.organization, &over("logs"), limits).await {
+            Err(error) => error,
+            Ok(stream) => stream.collect().await.expect_err("it needs more memory"),
+        };
+        assert_eq!(error.kind(), ErrorKind::Busy, "{window}: {error}");
+        let (rows, _) = world.sql(&over("range(1, 4)")).await;
+        assert_eq!(rows, [[if window == "OVER ()" { "6000" } else { "3" }]], "{window}");
+    }
     let limits = QueryLimits { time: std::time::Duration::from_secs(1_800), ..QueryLimits::default() };
     assert_eq!(
         world.engine.sql(world.organization, "SELECT 1", limits).await.expect_err("too long").kind(),
@@ -236,4 +262,49 @@ async fn what_retention_removed_is_said() {
     assert!(stats.warnings[0].contains("past their retention"), "{:?}", stats.warnings);
     let (_, stats) = world.sql("SELECT count(*) FROM logs").await;
     assert!(stats.warnings.is_empty(), "{:?}", stats.warnings);
+}
+
+/// As deep as a statement may nest, in each way that it can.
+#[tokio::test]
+async fn the_deepest_statements_do_not_end_the_process() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let joined = |part: &str, separator: &str, count: usize| vec![part; count].join(separator);
+    for (what, statement) in [
+        ("sum", format!("SELECT {}", joined("1", "+", 2_000))),
+        ("column", format!("SELECT count(*) FROM logs WHERE flags{} > 1", "+1".repeat(1_990))),
+        ("or", format!("SELECT count(*) FROM logs WHERE {}", joined("body='x'", " OR ", 990))),
+        ("and", format!("SELECT count(*) FROM logs WHERE {}", joined("body<>'x'", " AND ", 990))),
+        ("text", format!("SELECT {} FROM logs", joined("body", "||", 1_990))),
+        ("cast", format!("SELECT count(flags{}) FROM logs", "::bigint::int".repeat(490))),
+        ("union", joined("SELECT 1", " UNION ALL ", 490)),
+        ("in", format!("SELECT count(*) FROM logs WHERE body IN ({})", joined("'x'", ",", 20_000))),
+    ] {
+        let limits = QueryLimits::default();
+        let outcome = match world.engine.sql(world.organization, &statement, limits).await {
+            Ok(stream) => stream.collect().await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert!(outcome.is_ok(), "{what}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_function_makes_a_value_as_large_as_a_number_says() {
+    let world = World::new().await;
+    for call in [
+        "repeat('x', 1000000000)",
+        "lpad('x', 2000000000)",
+        "rpad('x', 2000000000)",
+        "array_repeat(1, 2000000000)",
+        "list_repeat(1, 2000000000)",
+        "array_resize([1], 2000000000)",
+        "list_resize([1], 2000000000)",
+        "range(1, 3000000000)",
+        "generate_series(1, 3000000000)",
+    ] {
+        let error = world.problem(&format!("SELECT length({call})")).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{call}: {error}");
+        assert!(error.to_string().contains("Invalid function"), "{call}: {error}");
+    }
 }

@@ -1,9 +1,10 @@
 //! The encoder of one bundle: the sink behind the walker, and its open partitions.
 
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use tidemill_types::{Day, Signal, TimestampNs};
 
+use super::days::Days;
 use super::identity::SeriesIds;
 use super::partition::{ClosedPartition, CoreColumns, Partition, ScopeKeys};
 use super::tables::{push_attributes, push_count};
@@ -21,7 +22,8 @@ use crate::otlp::stream::End;
 use crate::otlp::{Frame, ResourceRow, Sink};
 use crate::write::ROW_GROUP_ROWS;
 
-/// A bundle has at most this many partitions open; the one that was used longest ago is closed for another.
+/// A bundle has at most this many partitions open; the one that was used longest ago is closed for another, unless the input jumps
+/// between more days than that: then it is read again for the days that are left.
 const OPEN_PARTITIONS: usize = 64;
 /// No setting makes a bundle buffer more: text is addressed by 31 bits, and JSON escapes may make six bytes of one.
 const MEMORY_LIMIT_BYTES: usize = 192 << 20;
@@ -44,8 +46,14 @@ pub struct BundleEncoder {
     rows: u64,
     place: Place,
     arrival: TimestampNs,
+    days: Days,
     report: InputReport,
 }
+
+/// An input that can be read once more from its start.
+pub trait Rereadable: Read + Seek {}
+
+impl<T: Read + Seek> Rereadable for T {}
 
 /// What the walk currently stands in. A stamp changes with its resource, scope or metric, so that a partition knows whether the table
 /// entries it last used still hold.
@@ -96,6 +104,7 @@ impl BundleEncoder {
             rows: 0,
             place: Place::default(),
             arrival: TimestampNs(0),
+            days: Days::default(),
             report: InputReport::default(),
         })
     }
@@ -105,10 +114,30 @@ impl BundleEncoder {
     /// # Errors
     /// Only when the reader or the spool fails; what is wrong with the input is in the report. After an error the encoder holds a part of
     /// the input and must be dropped.
-    pub fn read_input(&mut self, input: &InputDescription, reader: &mut dyn Read) -> Result<InputReport> {
+    pub fn read_input(&mut self, input: &InputDescription, reader: &mut dyn Rereadable) -> Result<InputReport> {
         self.report = InputReport::default();
         self.arrival = input.arrival;
+        self.days = Days::default();
+        self.partitions.iter_mut().for_each(|partition| partition.input_rows = 0);
         self.inputs.push(input_name(&input.label));
+        self.walk(input, reader)?;
+        while self.days.has_left() {
+            while !self.partitions.is_empty() {
+                self.close_oldest()?;
+            }
+            self.days.take_next(OPEN_PARTITIONS);
+            reader.rewind().map_err(|source| Error::ReadInput { label: input.label.clone(), source })?;
+            let first = std::mem::take(&mut self.report);
+            self.walk(input, reader)?;
+            // What is wrong with the input was told the first time.
+            let InputReport { accepted, times_replaced, .. } = std::mem::replace(&mut self.report, first);
+            self.report.accepted += accepted;
+            self.report.times_replaced += times_replaced;
+        }
+        Ok(std::mem::take(&mut self.report))
+    }
+
+    fn walk(&mut self, input: &InputDescription, reader: &mut dyn Read) -> Result<()> {
         let fail = |source| Error::ReadInput { label: input.label.clone(), source };
         let stored = StoredInput::open(reader).map_err(fail)?;
         let meter = stored.meter();
@@ -119,10 +148,10 @@ impl BundleEncoder {
         }
         if let End::Failed(problem) = end {
             self.report.failure = Some(problem);
-        } else if meter.stored_bytes() == 0 {
+        } else if meter.is_empty() {
             self.report.failure = Some("the object is empty".to_owned());
         }
-        Ok(std::mem::take(&mut self.report))
+        Ok(())
     }
 
     /// Notes what the inputs are known by, so that a rebuilt catalog knows them too. One segment of the bundle lists them.
@@ -150,13 +179,15 @@ impl BundleEncoder {
         numbered.map(|(closed, ordinal)| closed.finish(&self.inputs, outputs, ordinal)).collect()
     }
 
-    /// Files a row: finds its partition, makes room, stores what all signals share.
+    /// Files a row: finds its partition, makes room, stores what all signals share. `None` for a row that is left for another time, or
+    /// was filed before.
     #[inline]
-    fn file_row(&mut self, frame: Frame<'_, '_>, time: ChosenTime, size: usize) -> Result<(usize, u32)> {
-        let place = self.partition_of(time.time.day())?;
+    fn file_row(&mut self, frame: Frame<'_, '_>, time: ChosenTime, size: usize) -> Result<Option<(usize, u32)>> {
+        let Some(place) = self.partition_of(time.time.day())? else { return Ok(None) };
         let partition = &mut self.partitions[place];
         self.rows += 1;
         partition.last_used = self.rows;
+        partition.input_rows += 1;
         if partition.current.resource_stamp != self.place.resource_stamp {
             let (entry, service) =
                 partition.resources.entry(frame.resource, &self.place.resource_identity, &mut self.keys[1]);
@@ -176,11 +207,14 @@ impl BundleEncoder {
         self.buffered_bytes += charged;
         self.report.accepted += 1;
         self.report.times_replaced += u64::from(time.original.is_some());
-        Ok((place, row))
+        Ok(Some((place, row)))
     }
 
     #[inline]
-    fn partition_of(&mut self, day: Day) -> Result<usize> {
+    fn partition_of(&mut self, day: Day) -> Result<Option<usize>> {
+        if self.days.is_again() && !self.days.takes_again(day) {
+            return Ok(None);
+        }
         let ingest_day = self.arrival.day();
         if let Some(last) = self.partitions.get(self.last_partition)
             && last.day == day
@@ -189,18 +223,21 @@ impl BundleEncoder {
             if last.buffered_rows() >= ROW_GROUP_ROWS || self.buffered_bytes >= self.options.memory_bytes {
                 self.make_room()?;
             }
-            return Ok(self.last_partition);
+            return Ok(Some(self.last_partition));
         }
         self.find_partition(day, ingest_day)
     }
 
     #[inline(never)]
-    fn find_partition(&mut self, day: Day, ingest_day: Day) -> Result<usize> {
+    fn find_partition(&mut self, day: Day, ingest_day: Day) -> Result<Option<usize>> {
         let found =
             self.partitions.iter().position(|partition| partition.day == day && partition.ingest_day == ingest_day);
         self.last_partition = match found {
             Some(place) => place,
             None => {
+                if !self.days.may_open(day, self.partitions.len() >= OPEN_PARTITIONS) {
+                    return Ok(None);
+                }
                 if self.partitions.len() >= OPEN_PARTITIONS {
                     self.close_oldest()?;
                 }
@@ -213,7 +250,7 @@ impl BundleEncoder {
         {
             self.make_room()?;
         }
-        Ok(self.last_partition)
+        Ok(Some(self.last_partition))
     }
 
     /// Writes the row group of the last partition when that is full, else of the largest until half of the memory is free.
@@ -247,6 +284,9 @@ impl BundleEncoder {
         let oldest = (0..self.partitions.len()).min_by_key(|place| self.partitions[*place].last_used);
         if let Some(place) = oldest {
             let partition = self.partitions.swap_remove(place);
+            if partition.ingest_day == self.arrival.day() {
+                self.days.note_closed(partition.day, partition.input_rows);
+            }
             let closed = partition.close(&self.options.spool, &self.keys, &self.options.promote)?;
             self.closed.extend(closed);
             self.count_buffered();
@@ -281,7 +321,7 @@ impl Sink for BundleEncoder {
 
     fn log(&mut self, frame: Frame<'_, '_>, log: &LogRow<'_>) -> Result<()> {
         let time = choose_time(log.time, log.observed_time, self.arrival);
-        let (place, row) = self.file_row(frame, time, log.size)?;
+        let Some((place, row)) = self.file_row(frame, time, log.size)? else { return Ok(()) };
         let partition = &mut self.partitions[place];
         push_count(&mut partition.dropped, row, log.dropped);
         push_attributes(&mut partition.attributes, &mut self.keys[0], row, &log.attributes);
@@ -293,7 +333,7 @@ impl Sink for BundleEncoder {
 
     fn point(&mut self, frame: Frame<'_, '_>, metric: &MetricRow<'_>, point: &PointRow<'_>) -> Result<()> {
         let time = choose_time(point.time, 0, self.arrival);
-        let (place, row) = self.file_row(frame, time, point.size)?;
+        let Some((place, row)) = self.file_row(frame, time, point.size)? else { return Ok(()) };
         let series = self.place.series.of(frame, metric, point);
         let partition = &mut self.partitions[place];
         push_attributes(&mut partition.attributes, &mut self.keys[0], row, &point.attributes);
@@ -309,7 +349,7 @@ impl Sink for BundleEncoder {
 
     fn span(&mut self, frame: Frame<'_, '_>, span: &SpanRow<'_>) -> Result<()> {
         let time = choose_time(span.start_time, span.end_time, self.arrival);
-        let (place, row) = self.file_row(frame, time, span.size)?;
+        let Some((place, row)) = self.file_row(frame, time, span.size)? else { return Ok(()) };
         let partition = &mut self.partitions[place];
         push_count(&mut partition.dropped, row, span.dropped);
         push_attributes(&mut partition.attributes, &mut self.keys[0], row, &span.attributes);

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod columns;
+mod days;
 mod encoder;
 mod identity;
 mod keys;
@@ -23,7 +24,8 @@ use std::str::FromStr;
 
 use tidemill_types::{Signal, TimestampNs};
 
-pub use encoder::BundleEncoder;
+pub use crate::input::recognize_input;
+pub use encoder::{BundleEncoder, Rereadable};
 
 /// How many issues a report keeps.
 pub const REPORTED_ISSUES: usize = 20;

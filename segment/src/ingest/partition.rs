@@ -55,6 +55,8 @@ pub(crate) struct Partition {
     rows: u64,
     /// When it last got a row, in rows of the bundle.
     pub last_used: u64,
+    /// Rows of the input that is being read.
+    pub input_rows: u64,
 }
 
 /// The columns that only one signal has.
@@ -140,6 +142,7 @@ impl Partition {
             written: None,
             rows: 0,
             last_used: 0,
+            input_rows: 0,
         }
     }
 
@@ -221,6 +224,7 @@ impl Partition {
             attributes,
             attributes_truncated: truncated,
             duplicate_rows: None,
+            severity_rows: Vec::new(),
             index: ByteRange::default(),
             sections: Vec::new(),
             replaces: Vec::new(),

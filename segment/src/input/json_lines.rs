@@ -8,6 +8,7 @@ use tidemill_types::Signal;
 use super::loose::{JSON_BODY_KEYS, loose_log};
 use super::pieces::Pieces;
 use super::read_line;
+use super::recognize::without_mark;
 use crate::error::Result;
 use crate::ingest::Issue;
 use crate::otlp::stream::End;
@@ -28,7 +29,10 @@ pub(crate) fn walk_json_lines<S: Sink>(reader: &mut dyn BufRead, sink: &mut S) -
             Err(error) => break End::Failed(format!("line[{number}]: {error}")),
             Ok(Some(false)) => format!("more than {RECORD_LIMIT_BYTES} bytes"),
             Ok(Some(true)) if line.trim_ascii().is_empty() => continue,
-            Ok(Some(true)) => match serde_json::from_slice::<Map<String, Value>>(&line) {
+            Ok(Some(true)) => match serde_json::from_slice::<Map<String, Value>>(match number {
+                1 => without_mark(&line),
+                _ => &line,
+            }) {
                 Err(error) => error.to_string(),
                 Ok(members) => match loose_log(members, JSON_BODY_KEYS, None) {
                     Err(reason) => reason,

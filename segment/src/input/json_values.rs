@@ -4,6 +4,8 @@ use std::io::BufRead;
 
 use tidemill_types::Signal;
 
+use super::read_line;
+use super::recognize::{is_request, without_mark};
 use crate::error::Result;
 use crate::ingest::Issue;
 use crate::otlp::from_json::convert;
@@ -16,61 +18,145 @@ use crate::otlp::{Frame, ResourceRow, Sink};
 /// One request may have this many bytes; it is held in memory.
 const REQUEST_LIMIT_BYTES: usize = 64 << 20;
 
-/// Walks all requests of the reader. A request that is no JSON, or wrong outside of its records, is refused as one.
+/// Walks all requests of the reader. A request that is no JSON, or wrong outside of its records, is refused as one, and the walk goes on
+/// with the next line that starts a request.
 ///
 /// # Errors
 /// What the sink answers.
 pub(crate) fn walk_json_requests<S: Sink>(signal: Signal, reader: &mut dyn BufRead, sink: &mut S) -> Result<End> {
-    let mut text = Vec::new();
+    let mut requests = Requests::of(reader);
     let mut index = 0;
     loop {
-        match next_value(reader, &mut text) {
-            Ok(true) => {}
-            Ok(false) => return Ok(End::Complete),
-            Err(problem) => return Ok(End::Failed(format!("request[{index}]: {problem}"))),
-        }
         let mut placed = Placed { index, sink };
-        match convert(signal, &text) {
-            Ok(converted) => {
-                let untold = converted.rejected - converted.issues.len() as u64;
-                for (place, issue) in converted.issues.into_iter().enumerate() {
-                    placed.refuse(if place == 0 { 1 + untold } else { 1 }, issue);
-                }
-                // Converted by us, so that its frames are whole.
-                walk_requests(signal, &mut converted.protobuf.as_slice(), &mut placed)?;
-            }
-            Err(issue) => placed.refuse(1, issue),
+        match requests.next() {
+            Ok(Next::Request) => walk_request(signal, &requests.text, &mut placed)?,
+            Ok(Next::Broken(reason)) => placed.refuse(1, Issue { path: String::new(), reason }),
+            Ok(Next::End) => return Ok(End::Complete),
+            Err(error) => return Ok(End::Failed(format!("request[{index}]: {error}"))),
         }
         index += 1;
     }
 }
 
-/// Reads the next JSON object into `text`, up to the brace that closes it.
-fn next_value(reader: &mut dyn BufRead, text: &mut Vec<u8>) -> std::result::Result<bool, String> {
-    text.clear();
-    let mut scan = Scan::default();
-    loop {
-        let buffered = reader.fill_buf().map_err(|error| error.to_string())?;
-        if buffered.is_empty() {
-            return if text.is_empty() { Ok(false) } else { Err("the input ends inside an object".to_owned()) };
+fn walk_request<S: Sink>(signal: Signal, text: &[u8], placed: &mut Placed<'_, S>) -> Result<()> {
+    match convert(signal, text) {
+        Ok(converted) if converted.is_foreign => {
+            placed.refuse(1, Issue { path: String::new(), reason: format!("no export request of {signal}") });
+            Ok(())
         }
-        let mut used = 0;
-        if text.is_empty() {
-            used = buffered.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            match buffered.get(used) {
-                Some(b'{') | None => {}
-                Some(_) => return Err("expected a JSON object".to_owned()),
+        Ok(converted) => {
+            let untold = converted.rejected - converted.issues.len() as u64;
+            for (place, issue) in converted.issues.into_iter().enumerate() {
+                placed.refuse(if place == 0 { 1 + untold } else { 1 }, issue);
+            }
+            // Converted by us, so that its frames are whole.
+            walk_requests(signal, &mut converted.protobuf.as_slice(), placed).map(drop)
+        }
+        Err(issue) => {
+            placed.refuse(1, issue);
+            Ok(())
+        }
+    }
+}
+
+/// Splits an input into objects.
+struct Requests<'r> {
+    reader: &'r mut dyn BufRead,
+    line: Vec<u8>,
+    /// How much of the line is used.
+    used: usize,
+    /// The line's number, from 1.
+    number: u64,
+    /// What came last is broken: lines are skipped up to one that starts a request.
+    is_lost: bool,
+    text: Vec<u8>,
+}
+
+enum Next {
+    /// An object is in `text`.
+    Request,
+    /// Something is none, for this reason.
+    Broken(String),
+    End,
+}
+
+impl<'r> Requests<'r> {
+    fn of(reader: &'r mut dyn BufRead) -> Self {
+        Self { reader, line: Vec::new(), used: 0, number: 0, is_lost: false, text: Vec::new() }
+    }
+
+    fn next(&mut self) -> std::io::Result<Next> {
+        self.text.clear();
+        let mut scan = Scan::default();
+        let mut from_line = self.number;
+        loop {
+            if self.used >= self.line.len() {
+                match self.read_line()? {
+                    None if self.text.is_empty() => return Ok(Next::End),
+                    None => return Ok(self.broken(from_line, "the input ends inside an object")),
+                    Some(false) => {
+                        let reason = format!("more than {REQUEST_LIMIT_BYTES} bytes");
+                        return Ok(self.broken(if self.text.is_empty() { self.number } else { from_line }, &reason));
+                    }
+                    Some(true) => {}
+                }
+                let starts = is_request(self.line.trim_ascii_start());
+                if self.is_lost && !starts {
+                    self.used = self.line.len();
+                    continue;
+                }
+                if starts && !self.text.is_empty() {
+                    return Ok(self.broken(from_line, "another request begins inside of it"));
+                }
+            }
+            self.is_lost = false;
+            let mut rest = &self.line[self.used..];
+            if self.text.is_empty() {
+                rest = rest.trim_ascii_start();
+                from_line = self.number;
+                match rest.first() {
+                    Some(b'{') => {}
+                    None => {
+                        self.used = self.line.len();
+                        continue;
+                    }
+                    Some(_) => {
+                        self.used = self.line.len();
+                        return Ok(self.broken(from_line, "expected a JSON object"));
+                    }
+                }
+            }
+            let (taken, is_whole) = scan.step(rest);
+            if self.text.len() + taken > REQUEST_LIMIT_BYTES {
+                self.used = self.line.len();
+                return Ok(self.broken(from_line, &format!("more than {REQUEST_LIMIT_BYTES} bytes")));
+            }
+            self.text.extend_from_slice(&rest[..taken]);
+            self.used = self.line.len() - rest.len() + taken;
+            if is_whole {
+                return Ok(Next::Request);
             }
         }
-        let (more, ended) = scan.step(&buffered[used..]);
-        text.extend_from_slice(&buffered[used..used + more]);
-        reader.consume(used + more);
-        if text.len() > REQUEST_LIMIT_BYTES {
-            return Err(format!("more than {REQUEST_LIMIT_BYTES} bytes"));
+    }
+
+    /// Reads a line with its end; see [`read_line`].
+    fn read_line(&mut self) -> std::io::Result<Option<bool>> {
+        self.used = 0;
+        let read = read_line(self.reader, &mut self.line, REQUEST_LIMIT_BYTES)?;
+        self.number += 1;
+        if self.number == 1 {
+            self.used = self.line.len() - without_mark(&self.line).len();
         }
-        if ended {
-            return Ok(true);
+        match read {
+            Some(true) => self.line.push(b'\n'),
+            _ => self.line.clear(),
         }
+        Ok(read)
+    }
+
+    fn broken(&mut self, line: u64, reason: &str) -> Next {
+        self.is_lost = true;
+        Next::Broken(format!("from line {line}: {reason}"))
     }
 }
 
@@ -153,16 +239,48 @@ impl<S: Sink> Sink for Placed<'_, S> {
 mod tests {
     use super::*;
 
+    fn split(text: &str) -> Vec<String> {
+        let mut reader = text.as_bytes();
+        let mut requests = Requests::of(&mut reader);
+        let mut found = Vec::new();
+        loop {
+            match requests.next().expect("memory") {
+                Next::Request => found.push(String::from_utf8(requests.text.clone()).expect("text")),
+                Next::Broken(reason) => found.push(reason),
+                Next::End => return found,
+            }
+        }
+    }
+
     #[test]
     fn objects_are_split_wherever_they_end() {
-        let mut reader = b" {\"a\":\"}\\\"\"}\n{\n\"b\":[{}]\n}{}  ".as_slice();
-        let mut text = Vec::new();
-        let mut found = Vec::new();
-        while next_value(&mut reader, &mut text).expect("three objects") {
-            found.push(String::from_utf8(text.clone()).expect("text"));
-        }
+        let found = split(" {\"a\":\"}\\\"\"}\n{\n\"b\":[{}]\n}{}  ");
         assert_eq!(found, ["{\"a\":\"}\\\"\"}", "{\n\"b\":[{}]\n}", "{}"]);
-        assert!(next_value(&mut b"{\"a\":".as_slice(), &mut text).is_err());
-        assert!(next_value(&mut b"[1]".as_slice(), &mut text).is_err());
+        assert_eq!(split("\u{feff}{}\n\n"), ["{}"]);
+        assert_eq!(split(""), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_broken_ends_where_the_next_request_begins() {
+        let whole = "{\"resourceLogs\":[]}";
+        let found = split(&format!("{{\"resourceLogs\":[\"\n{whole}\nnonsense\n}}]\n{whole}\n[1]\n{whole}{{\"a\":"));
+        let expected = [
+            "from line 1: another request begins inside of it",
+            whole,
+            "from line 3: expected a JSON object",
+            whole,
+            "from line 6: expected a JSON object",
+            whole,
+            "from line 7: the input ends inside an object",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn no_request_fills_the_memory() {
+        let long = format!("{{\"resourceLogs\":\"{}\"}}\n{{}}", "x".repeat(REQUEST_LIMIT_BYTES));
+        assert_eq!(split(&long), ["from line 1: more than 67108864 bytes", "{}"]);
+        let lines = format!("{{\n{}", "[[[[[[[[[[[[[[[\n".repeat(REQUEST_LIMIT_BYTES / 16 + 1));
+        assert_eq!(split(&lines), ["from line 1: more than 67108864 bytes"]);
     }
 }

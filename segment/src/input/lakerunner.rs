@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use super::arrow_values::number_in;
 use super::loose::{put_severity, put_text_attribute};
 use crate::otlp::writer::{
     put_attribute, put_bytes_field, put_fixed64_field, put_json_value, put_message_field, put_varint_field,
@@ -65,13 +66,14 @@ pub(crate) fn metric_row(mut members: Map<String, Value>) -> Result<CollectorRow
     let name = take_text(&mut members, "_cardinalhq.name").ok_or("_cardinalhq.name is missing")?;
     let kind = take_text(&mut members, "_cardinalhq.metric_type").ok_or("_cardinalhq.metric_type is missing")?;
     let frame = take_frame(&mut members);
-    let value = members.get("_cardinalhq.value").and_then(Value::as_f64);
-    let rollup = |column: &str| members.get(column).and_then(Value::as_f64);
+    let rollup = |column: &str| members.get(column).and_then(number_in);
+    let value = rollup("_cardinalhq.value");
     let mut point = Vec::new();
     put_fixed64_field(&mut point, 3, time);
+    let no_number = |column: &str| format!("neither {column} nor _cardinalhq.value holds a number");
     let number = match kind.as_str() {
-        "gauge" => rollup("rollup_avg").or(value),
-        "count" => rollup("rollup_sum").or(value),
+        "gauge" => Some(rollup("rollup_avg").or(value).ok_or_else(|| no_number("rollup_avg"))?),
+        "count" => Some(rollup("rollup_sum").or(value).ok_or_else(|| no_number("rollup_sum"))?),
         "histogram" => None,
         other => return Err(format!("_cardinalhq.metric_type is {other:?}, expected gauge, count or histogram")),
     };

@@ -3,6 +3,7 @@
 //! OTLP protobuf is walked as it is. Every other format becomes OTLP protobuf in pieces first, so that there is one walker, one set of
 //! rules for time, ids and bounds, and one place where rows are made. Start with [`walk_input`].
 
+mod arrow_values;
 mod csv_rows;
 mod json_lines;
 mod json_values;
@@ -10,6 +11,7 @@ mod lakerunner;
 mod loose;
 mod loose_time;
 mod parquet_rows;
+mod parquet_schema;
 mod pieces;
 mod recognize;
 mod stored;
@@ -24,6 +26,19 @@ use crate::otlp::Sink;
 use crate::otlp::stream::{End, walk_requests};
 
 pub(crate) use stored::StoredInput;
+
+/// The format of an input as stored (plain, gzip or zstd), by its name and its first bytes.
+///
+/// # Errors
+/// What the reader answers; bytes that cannot be decompressed are not an error.
+pub fn recognize_input(label: &str, reader: &mut dyn Read) -> std::io::Result<InputFormat> {
+    let mut stored = StoredInput::open(reader)?;
+    let format = recognize::recognize(label, stored.look_ahead());
+    match stored.meter().take_error() {
+        Some(error) => Err(error),
+        None => Ok(format),
+    }
+}
 
 /// Walks all records of an input into `sink`.
 ///

@@ -2,19 +2,23 @@
 
 use std::fs::File;
 use std::io::{BufRead, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
-use arrow::json::LineDelimitedWriter;
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::file::reader::ChunkReader;
 use serde_json::{Map, Value};
 use tidemill_types::Signal;
 
+use super::arrow_values::row_members;
 use super::lakerunner::{CollectorRow, MARKER_COLUMN, SKETCH_COLUMN, log_row, metric_row};
 use super::loose::{JSON_BODY_KEYS, loose_log};
+use super::parquet_schema::check_schema;
 use super::pieces::Pieces;
 use crate::draft::DraftBody;
 use crate::error::{Error, Result};
@@ -58,15 +62,44 @@ pub(crate) fn walk_parquet<S: Sink>(
 }
 
 fn walk_rows<S: Sink>(signal: Signal, file: impl ChunkReader + 'static, sink: &mut S) -> Result<End> {
-    let failed = |error: &dyn std::fmt::Display| Ok(End::Failed(format!("Parquet: {error}")));
-    let builder = match ParquetRecordBatchReaderBuilder::try_new(file) {
-        Ok(builder) => builder,
-        Err(error) => return failed(&error),
-    };
-    let shape = match Shape::of(signal, builder.schema()) {
-        Ok(shape) => shape,
+    let (batches, shape) = match guarded(|| open_rows(signal, file)) {
+        Ok(opened) => opened,
         Err(problem) => return Ok(End::Failed(problem)),
     };
+    let mut batches = batches;
+    let mut pieces = Pieces::new(signal);
+    let mut row: u64 = 0;
+    let end = loop {
+        let batch = match guarded(|| batches.next().transpose().map_err(told)) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => break End::Complete,
+            Err(problem) => break End::Failed(format!("row[{row}]: {problem}")),
+        };
+        for place in 0..batch.num_rows() {
+            match row_members(&batch, place).and_then(|members| shape.convert(members)) {
+                Ok(converted) => pieces.add(converted.frame, &converted.record, sink)?,
+                Err(reason) => sink.refuse(1, Issue { path: format!("row[{row}]"), reason }),
+            }
+            row += 1;
+        }
+    };
+    pieces.walk(sink)?;
+    Ok(end)
+}
+
+fn open_rows(
+    signal: Signal,
+    file: impl ChunkReader + 'static,
+) -> std::result::Result<(ParquetRecordBatchReader, Shape), String> {
+    check_schema(&file).map_err(told)?;
+    // The writer's own Arrow types do not matter here, and texts are read as views, which share what a dictionary repeats.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let metadata = ArrowReaderMetadata::load(&file, options.clone()).map_err(told)?;
+    let fields: Vec<FieldRef> = metadata.schema().fields().iter().map(with_views).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options.with_schema(schema));
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.map_err(told)?);
+    let shape = Shape::of(signal, builder.schema())?;
     let wanted: Vec<usize> = (0..builder.schema().fields().len())
         .filter(|place| builder.schema().field(*place).name() != SKETCH_COLUMN)
         .collect();
@@ -74,41 +107,31 @@ fn walk_rows<S: Sink>(signal: Signal, file: impl ChunkReader + 'static, sink: &m
         Shape::Loose => ProjectionMask::all(),
         Shape::CollectorLogs | Shape::CollectorMetrics => ProjectionMask::roots(builder.parquet_schema(), wanted),
     };
-    let batches = match builder.with_batch_size(BATCH_ROWS).with_projection(mask).build() {
-        Ok(batches) => batches,
-        Err(error) => return failed(&error),
-    };
-    let mut pieces = Pieces::new(signal);
-    let mut row: u64 = 0;
-    let mut end = End::Complete;
-    for batch in batches {
-        let objects = batch.and_then(|batch| objects_of(&batch));
-        let objects = match objects {
-            Ok(objects) => objects,
-            Err(error) => {
-                end = End::Failed(format!("Parquet: row[{row}]: {error}"));
-                break;
-            }
-        };
-        for line in objects.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let converted = serde_json::from_slice(line).map_err(|error| error.to_string());
-            match converted.and_then(|members| shape.convert(members)) {
-                Ok(converted) => pieces.add(converted.frame, &converted.record, sink)?,
-                Err(reason) => sink.refuse(1, Issue { path: format!("row[{row}]"), reason }),
-            }
-            row += 1;
-        }
-    }
-    pieces.walk(sink)?;
-    Ok(end)
+    let batches = builder.with_batch_size(BATCH_ROWS).with_projection(mask).build().map_err(told)?;
+    Ok((batches, shape))
 }
 
-/// The rows as JSON objects, one a line.
-fn objects_of(batch: &RecordBatch) -> std::result::Result<Vec<u8>, arrow::error::ArrowError> {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    writer.write(batch)?;
-    writer.finish()?;
-    Ok(writer.into_inner())
+fn told(error: impl std::fmt::Display) -> String {
+    format!("Parquet: {error}")
+}
+
+/// The reader of Parquet files takes some lies of a file for faults of its own and panics; here they are the file's.
+fn guarded<T>(read: impl FnOnce() -> std::result::Result<T, String>) -> std::result::Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err("Parquet: the file is malformed; its reader panicked".to_owned()))
+}
+
+/// The same field, its texts and bytes as views.
+fn with_views(field: &FieldRef) -> FieldRef {
+    let kind = match field.data_type() {
+        DataType::Utf8 => DataType::Utf8View,
+        DataType::Binary => DataType::BinaryView,
+        DataType::List(item) => DataType::List(with_views(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(with_views).collect()),
+        DataType::Map(entries, is_sorted) => DataType::Map(with_views(entries), *is_sorted),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(kind))
 }
 
 /// How rows are read.

@@ -14,6 +14,7 @@ pub(crate) fn recognize(label: &str, first: &[u8]) -> InputFormat {
     if first.starts_with(b"PAR1") {
         return InputFormat::Parquet;
     }
+    let first = without_mark(first);
     let text = first.trim_ascii_start();
     let name = label.rsplit('/').next().unwrap_or(label).to_ascii_lowercase();
     let name =
@@ -39,8 +40,13 @@ pub(crate) fn recognize(label: &str, first: &[u8]) -> InputFormat {
     InputFormat::OtlpProtobuf
 }
 
+/// The bytes behind the byte order mark that some programs put before UTF-8.
+pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 /// Whether the first member of the object at the start of `text` is one of an OTLP request; an empty object is an empty request.
-fn is_request(text: &[u8]) -> bool {
+pub(super) fn is_request(text: &[u8]) -> bool {
     let Some(inside) = text.strip_prefix(b"{") else { return false };
     let inside = inside.trim_ascii_start();
     if inside.starts_with(b"}") {
@@ -59,7 +65,7 @@ mod tests {
 
     #[test]
     fn content_and_name_decide() {
-        let cases: [(&str, &[u8], InputFormat); 12] = [
+        let cases: [(&str, &[u8], InputFormat); 14] = [
             ("a/logs_1.binpb.gz", b"\x0a\x05", OtlpProtobuf),
             ("logs_1", b"\x0a\x7b\x22", OtlpProtobuf),
             ("logs_1.json", b"{\"resourceLogs\": []}", OtlpJson),
@@ -72,6 +78,8 @@ mod tests {
             ("logs_1", b"PAR1", Parquet),
             ("logs_1.binpb", b"PAR1", Parquet),
             ("logs_1", b"", OtlpProtobuf),
+            ("logs_1.json", b"\xef\xbb\xbf{\"resourceLogs\": []}", OtlpJson),
+            ("logs_1", b"\xef\xbb\xbf{\"message\": \"m\"}", JsonLines),
         ];
         for (label, first, format) in cases {
             assert_eq!(recognize(label, first), format, "{label} {first:?}");

@@ -20,16 +20,17 @@ const HEAD_BYTES: usize = 4 << 10;
 pub(crate) struct StoredInput<'r> {
     decoder: Decoder<'r>,
     meter: Rc<RefCell<Meter>>,
-    produced: u64,
     /// Decompressed bytes that were looked at already, the place of the next one, and how looking ended.
     head: (Vec<u8>, usize),
     head_error: Option<io::Error>,
 }
 
-/// What went through the reader below the decoder.
+/// What went through the reader below the decoder, and through the decoder.
 #[derive(Default)]
 struct Meter {
     stored_bytes: u64,
+    /// What the decoder made of them.
+    produced_bytes: u64,
     error: Option<io::Error>,
 }
 
@@ -67,7 +68,7 @@ impl<'r> StoredInput<'r> {
         } else {
             Decoder::Plain(source)
         };
-        Ok(Self { decoder, meter, produced: 0, head: (Vec::new(), 0), head_error: None })
+        Ok(Self { decoder, meter, head: (Vec::new(), 0), head_error: None })
     }
 
     /// The first decompressed bytes, some thousands if there are so many; they will be read again.
@@ -98,9 +99,9 @@ impl StoredMeter {
         self.0.borrow_mut().error.take()
     }
 
-    /// Bytes read from the reader so far.
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        self.0.borrow().stored_bytes
+    /// Whether nothing came, or nothing was compressed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().produced_bytes == 0
     }
 }
 
@@ -121,9 +122,10 @@ impl Read for StoredInput<'_> {
             Decoder::Gzip(decoder) => decoder.read(buffer)?,
             Decoder::Zstd(decoder) => decoder.read(buffer)?,
         };
-        self.produced += read as u64;
-        let allowed = FREE_BYTES.saturating_add(self.meter.borrow().stored_bytes.saturating_mul(RATIO_LIMIT));
-        if self.produced > allowed {
+        let mut meter = self.meter.borrow_mut();
+        meter.produced_bytes += read as u64;
+        let allowed = FREE_BYTES.saturating_add(meter.stored_bytes.saturating_mul(RATIO_LIMIT));
+        if meter.produced_bytes > allowed {
             let problem = format!("decompresses to more than {RATIO_LIMIT} times its size");
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }

@@ -1,5 +1,5 @@
 //! Merging logs: row groups are slices of time, inside sorted by (severity class, service, stream, pattern, time); see
-//! [`severity_class`] and [`sort_patterns`].
+//! [`SeverityClass`] and [`sort_patterns`].
 //!
 //! A first pass reads only times and cuts them into slices of equal size. The second reads row groups by their first time and hands
 //! each row to its slice; a slice is sorted and written as soon as no unread row group can reach it. What overlaps waits in memory
@@ -18,6 +18,7 @@ use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::index::BLOCK_ROWS;
 use crate::schema::SERVICE_NAME_COLUMN;
+use crate::severity::SeverityClass;
 use crate::write::ROW_GROUP_ROWS;
 
 /// A slice is sorted in memory, so long rows make it shorter.
@@ -95,7 +96,7 @@ struct RowKey {
 /// Streams stand by severity class and service, then together but in no order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct StreamKey {
-    class: u8,
+    class: SeverityClass,
     service: u32,
     hash: u64,
 }
@@ -184,34 +185,8 @@ fn stream_keys(piece: &RecordBatch, ranks: &BTreeMap<String, u32>) -> Vec<Stream
             mix_column(column, &mut hashes);
         }
     }
-    let keys = severity_classes(piece).into_iter().zip(services).zip(hashes);
+    let keys = SeverityClass::of_rows(piece).into_iter().zip(services).zip(hashes);
     keys.map(|((class, service), hash)| StreamKey { class, service, hash }).collect()
-}
-
-/// Rows of the last class are neither errors nor warnings.
-const PLAIN_CLASS: u8 = 2;
-
-/// Errors (OTLP severity numbers from 17) are first in a slice and warnings (from 13) second. They are few and looked for most, and
-/// this way they share a row block or two instead of a little of every block. Without a number the text tells.
-fn severity_class(number: i32, text: Option<&str>) -> u8 {
-    const ERRORS: [&str; 8] = ["err", "fatal", "crit", "emerg", "alert", "panic", "severe", "dpanic"];
-    let begins_with =
-        |word: &str| text.and_then(|text| text.get(..word.len())).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    match number {
-        17.. => 0,
-        13.. => 1,
-        1.. => PLAIN_CLASS,
-        _ if ERRORS.into_iter().any(begins_with) => 0,
-        _ if begins_with("warn") => 1,
-        _ => PLAIN_CLASS,
-    }
-}
-
-fn severity_classes(piece: &RecordBatch) -> Vec<u8> {
-    let column = |name: &str| piece.column_by_name(name).expect("the core columns have it");
-    let (numbers, texts) = (column("severity_number").as_primitive::<Int32Type>(), column("severity_text"));
-    let class = |(row, number): (usize, Option<i32>)| severity_class(number.unwrap_or(0), text_at(texts, row));
-    numbers.iter().enumerate().map(class).collect()
 }
 
 /// The patterns to sort by. Plain rows of traces have none: their neighbours in time share trace ids, which compresses better than bodies of
@@ -223,7 +198,7 @@ fn sort_patterns(piece: &RecordBatch, streams: &[StreamKey]) -> Vec<u64> {
     let traces = column("trace_id").as_fixed_size_binary();
     (0..rows)
         .map(|row| {
-            if bodies.is_null(row) || (streams[row].class == PLAIN_CLASS && traces.is_valid(row)) {
+            if bodies.is_null(row) || (streams[row].class == SeverityClass::Plain && traces.is_valid(row)) {
                 0
             } else if known.is_valid(row) {
                 known.value(row)
@@ -270,28 +245,5 @@ fn mix_column(column: &ArrayRef, hashes: &mut [u64]) {
                 .for_each(|row| mix(row, if flags.is_valid(row) { 1 + u64::from(flags.value(row)) } else { 0 }));
         }
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_follow_the_number_and_else_the_text() {
-        for (number, text, class) in [
-            (17, Some("INFO"), 0),
-            (24, None, 0),
-            (13, Some("ERROR"), 1),
-            (9, Some("ERROR"), 2),
-            (0, Some("error"), 0),
-            (0, Some("Fatal"), 0),
-            (0, Some("WARNING"), 1),
-            (0, Some("info"), 2),
-            (0, Some("é"), 2),
-            (0, None, 2),
-        ] {
-            assert_eq!(severity_class(number, text), class, "{number} {text:?}");
-        }
     }
 }

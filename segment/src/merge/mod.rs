@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::schema::core_fields;
 
 pub(crate) use attributes::MergePlan;
-pub(crate) use output::gather;
+pub(crate) use output::{gather, text_at};
 pub(crate) use properties::compacted_properties;
 pub(crate) use sorted::each_sorted;
 

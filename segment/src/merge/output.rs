@@ -16,6 +16,7 @@ use crate::footer::{IndexPart, SegmentFooter, covered_inputs};
 use crate::identities::IDENTITIES_PART;
 use crate::index::{BLOCK_ROWS, IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder};
 use crate::schema::SERVICE_NAME_COLUMN;
+use crate::severity::{SeverityClass, SeverityRows};
 use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
 
 /// The footer's name for the index directory.
@@ -36,6 +37,8 @@ pub(crate) struct Output<'a> {
     rows: u64,
     group_rows: usize,
     coverage: Coverage,
+    /// Logs: how the rows of each row group are shared between the classes, the current one last.
+    severity_rows: Vec<SeverityRows>,
     pub(crate) duplicate_rows: Option<u64>,
     /// Metrics: the series so far.
     pub(crate) series: Option<SeriesTableBuilder>,
@@ -62,6 +65,7 @@ impl<'a> Output<'a> {
             rows: 0,
             group_rows: 0,
             coverage: Coverage::default(),
+            severity_rows: Vec::new(),
             duplicate_rows: None,
             series: None,
         }
@@ -84,6 +88,7 @@ impl<'a> Output<'a> {
             let rows = (batch.num_rows() - from).min(ROW_GROUP_ROWS - self.group_rows);
             let slice = batch.slice(from, rows);
             self.index_rows(&slice)?;
+            self.count_classes(&slice);
             self.writer.as_mut().expect("was made above").write(&slice)?;
             self.group_rows += rows;
             self.rows += rows as u64;
@@ -141,6 +146,7 @@ impl<'a> Output<'a> {
             attributes,
             attributes_truncated: self.plan.attributes_truncated,
             duplicate_rows: self.duplicate_rows,
+            severity_rows: self.severity_rows,
             index,
             sections: parts,
             replaces: inputs.iter().map(|input| input.input.meta.id).collect(),
@@ -158,6 +164,18 @@ impl<'a> Output<'a> {
         if let Some(column) = batch.column_by_name(SERVICE_NAME_COLUMN) {
             let coverage = &mut self.coverage;
             each_value(column, 0, batch.num_rows(), |name| coverage.note_service(&String::from_utf8_lossy(name)));
+        }
+    }
+
+    fn count_classes(&mut self, batch: &RecordBatch) {
+        if self.plan.signal != Signal::Logs {
+            return;
+        }
+        if self.group_rows == 0 {
+            self.severity_rows.push(SeverityRows::default());
+        }
+        if let Some(current) = self.severity_rows.last_mut() {
+            current.count(&SeverityClass::of_rows(batch));
         }
     }
 

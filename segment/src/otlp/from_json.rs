@@ -1,6 +1,7 @@
 //! OTLP/JSON to OTLP protobuf, member by member, without a tree in between.
 //!
-//! A record that is wrong inside is left out and told as an issue; anything wrong outside of records fails the request.
+//! A record that is wrong inside is left out and told as an issue; anything wrong outside of records fails the request. A record is
+//! decoded as soon as it is written: later, those left out would no longer count in the places of those behind them.
 
 use std::fmt;
 
@@ -11,7 +12,13 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 use tidemill_types::Signal;
 
-use super::json_schema::{Field, Kind, Message, request};
+use super::RECORD_LIMIT_BYTES;
+use super::fault::Fault;
+use super::json_schema::{Field, Kind, Message, Record, request};
+use super::logs::LogRow;
+use super::metrics::PointRow;
+use super::spans::SpanRow;
+use super::walk::too_large;
 use super::writer::{
     close_message, open_message, put_bytes_field, put_fixed32_field, put_fixed64_field, put_message_field,
     put_varint_field,
@@ -30,6 +37,8 @@ pub(crate) struct Converted {
     pub protobuf: Vec<u8>,
     pub rejected: u64,
     pub issues: Vec<Issue>,
+    /// It has members, and none that a request has.
+    pub is_foreign: bool,
 }
 
 /// Converts an export request of `signal`.
@@ -43,7 +52,10 @@ pub(crate) fn convert(signal: Signal, text: &[u8]) -> Result<Converted, Issue> {
     let members = Members { message: request(signal), out: &mut protobuf, state: &mut state };
     let read = members.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match read {
-        Ok(()) => Ok(Converted { protobuf, rejected: state.rejected, issues: state.issues }),
+        Ok(()) => {
+            let State { rejected, issues, members: [known, unknown], .. } = state;
+            Ok(Converted { protobuf, rejected, issues, is_foreign: known == 0 && unknown > 0 })
+        }
         Err(error) => Err(Issue { path: state.path_text(), reason: error.to_string() }),
     }
 }
@@ -54,6 +66,8 @@ struct State {
     path: Vec<Step>,
     rejected: u64,
     issues: Vec<Issue>,
+    /// Of the request itself: how many are known, how many are not.
+    members: [u64; 2],
 }
 
 enum Step {
@@ -77,14 +91,11 @@ impl State {
         text
     }
 
-    fn refuse(&mut self, error: &serde_json::Error) {
+    /// Refuses the record in which the path stands; `fault` counts from there.
+    fn refuse(&mut self, fault: Fault) {
         self.rejected += 1;
         if self.issues.len() < REPORTED_ISSUES {
-            // Line and column would count from the record's start.
-            let text = error.to_string();
-            let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason).to_owned();
-            let path = self.path_text();
-            self.issues.push(Issue { path, reason });
+            self.issues.push(fault.within(&self.path_text()).into_issue());
         }
     }
 }
@@ -117,7 +128,14 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            let Some(field) = find_field(self.message, &name) else {
+            let field = find_field(self.message, &name);
+            if self.state.path.is_empty() {
+                self.state.members[usize::from(field.is_none())] += 1;
+            }
+            let Some(field) = field else {
+                if self.state.path.is_empty() && is_request_member(&name) {
+                    return Err(A::Error::custom(format!("{name} is not of the signal that was named")));
+                }
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -127,6 +145,11 @@ impl<'de> Visitor<'de> for Members<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether an export request of any signal has a member of this name.
+pub(crate) fn is_request_member(name: &str) -> bool {
+    Signal::ALL.into_iter().any(|signal| find_field(request(signal), name).is_some())
 }
 
 fn find_field(message: &Message, name: &str) -> Option<&'static Field> {
@@ -316,11 +339,13 @@ impl<'de> Visitor<'de> for Member<'_, '_> {
         let mut place = 0;
         loop {
             self.state.path.push(Step::Item(place));
-            let more = match self.field.kind {
-                Kind::Message(message) if message.is_record => {
-                    read_record(&mut list, self.field.number, message, self.out, self.state)?
-                }
-                _ => list
+            let record = match self.field.kind {
+                Kind::Message(message) => message.record.map(|record| (self.field.number, message, record)),
+                _ => None,
+            };
+            let more = match record {
+                Some(record) => read_record(&mut list, record, self.out, self.state)?,
+                None => list
                     .next_element_seed(Member { field: self.field, out: self.out, state: self.state, in_list: true })?
                     .is_some(),
             };
@@ -336,8 +361,7 @@ impl<'de> Visitor<'de> for Member<'_, '_> {
 /// Reads one element that may be refused alone; false at the list's end.
 fn read_record<'de, A: SeqAccess<'de>>(
     list: &mut A,
-    number: u32,
-    message: &'static Message,
+    (number, message, record): (u32, &'static Message, Record),
     out: &mut Vec<u8>,
     state: &mut State,
 ) -> Result<bool, A::Error> {
@@ -345,13 +369,34 @@ fn read_record<'de, A: SeqAccess<'de>>(
     let before = (out.len(), state.path.len());
     let start = open_message(out, number);
     let mut deserializer = serde_json::Deserializer::from_str(text.get());
-    match (Members { message, out, state }).deserialize(&mut deserializer) {
-        Ok(()) => close_message(out, start),
+    let read = Members { message, out, state }.deserialize(&mut deserializer);
+    let checked = match read {
+        Ok(()) => decode_record(record, &out[start..]),
+        // Line and column would count from the record's start.
         Err(error) => {
-            state.refuse(&error);
+            let text = error.to_string();
+            Err(Fault::new(text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason)))
+        }
+    };
+    match checked {
+        Ok(()) => close_message(out, start),
+        Err(fault) => {
+            state.refuse(fault);
             out.truncate(before.0);
-            state.path.truncate(before.1);
         }
     }
+    state.path.truncate(before.1);
     Ok(true)
+}
+
+/// Decodes what was written, as it will be when it is stored.
+fn decode_record(record: Record, message: &[u8]) -> Result<(), Fault> {
+    if message.len() > RECORD_LIMIT_BYTES {
+        return Err(too_large(message));
+    }
+    match record {
+        Record::Log => LogRow::empty().decode(message),
+        Record::Span => SpanRow::default().decode(message),
+        Record::Point(kind) => PointRow::default().decode(kind, message),
+    }
 }

@@ -5,11 +5,22 @@
 
 use tidemill_types::Signal;
 
+use super::metrics::MetricKind;
+
 /// A message's members.
 pub(crate) struct Message {
     pub fields: &'static [Field],
-    /// Whether it is a record: refused alone when it is wrong.
-    pub is_record: bool,
+    /// Which record it is, if it is one: refused alone when it is wrong.
+    pub record: Option<Record>,
+}
+
+/// A message that is refused alone.
+#[derive(Clone, Copy)]
+pub(crate) enum Record {
+    Log,
+    Span,
+    /// A data point; those of gauges and sums are alike.
+    Point(MetricKind),
 }
 
 /// A member of a message.
@@ -60,11 +71,11 @@ const fn list(number: u32, name: &'static str, kind: Kind) -> Field {
 }
 
 const fn message(fields: &'static [Field]) -> Message {
-    Message { fields, is_record: false }
+    Message { fields, record: None }
 }
 
-const fn record(fields: &'static [Field]) -> Message {
-    Message { fields, is_record: true }
+const fn record(record: Record, fields: &'static [Field]) -> Message {
+    Message { fields, record: Some(record) }
 }
 
 static LOGS_REQUEST: Message = message(&[list(1, "resourceLogs", Kind::Message(&RESOURCE_LOGS))]);
@@ -124,38 +135,44 @@ static ANY_VALUE: Message = message(&[
 static ARRAY_VALUE: Message = message(&[list(1, "values", Kind::Message(&ANY_VALUE))]);
 static KEY_VALUE_LIST: Message = message(&[list(1, "values", Kind::Message(&KEY_VALUE))]);
 
-static LOG_RECORD: Message = record(&[
-    one(1, "timeUnixNano", Kind::Fixed64),
-    one(11, "observedTimeUnixNano", Kind::Fixed64),
-    one(2, "severityNumber", Kind::Enum(SEVERITIES)),
-    one(3, "severityText", Kind::String),
-    one(5, "body", Kind::Message(&ANY_VALUE)),
-    list(6, "attributes", Kind::Message(&KEY_VALUE)),
-    one(7, "droppedAttributesCount", Kind::Uint32),
-    one(8, "flags", Kind::Fixed32),
-    one(9, "traceId", Kind::Id(16)),
-    one(10, "spanId", Kind::Id(8)),
-    one(12, "eventName", Kind::String),
-]);
+static LOG_RECORD: Message = record(
+    Record::Log,
+    &[
+        one(1, "timeUnixNano", Kind::Fixed64),
+        one(11, "observedTimeUnixNano", Kind::Fixed64),
+        one(2, "severityNumber", Kind::Enum(SEVERITIES)),
+        one(3, "severityText", Kind::String),
+        one(5, "body", Kind::Message(&ANY_VALUE)),
+        list(6, "attributes", Kind::Message(&KEY_VALUE)),
+        one(7, "droppedAttributesCount", Kind::Uint32),
+        one(8, "flags", Kind::Fixed32),
+        one(9, "traceId", Kind::Id(16)),
+        one(10, "spanId", Kind::Id(8)),
+        one(12, "eventName", Kind::String),
+    ],
+);
 
-static SPAN: Message = record(&[
-    one(1, "traceId", Kind::Id(16)),
-    one(2, "spanId", Kind::Id(8)),
-    one(3, "traceState", Kind::String),
-    one(4, "parentSpanId", Kind::Id(8)),
-    one(16, "flags", Kind::Fixed32),
-    one(5, "name", Kind::String),
-    one(6, "kind", Kind::Enum(SPAN_KINDS)),
-    one(7, "startTimeUnixNano", Kind::Fixed64),
-    one(8, "endTimeUnixNano", Kind::Fixed64),
-    list(9, "attributes", Kind::Message(&KEY_VALUE)),
-    one(10, "droppedAttributesCount", Kind::Uint32),
-    list(11, "events", Kind::Message(&EVENT)),
-    one(12, "droppedEventsCount", Kind::Uint32),
-    list(13, "links", Kind::Message(&LINK)),
-    one(14, "droppedLinksCount", Kind::Uint32),
-    one(15, "status", Kind::Message(&STATUS)),
-]);
+static SPAN: Message = record(
+    Record::Span,
+    &[
+        one(1, "traceId", Kind::Id(16)),
+        one(2, "spanId", Kind::Id(8)),
+        one(3, "traceState", Kind::String),
+        one(4, "parentSpanId", Kind::Id(8)),
+        one(16, "flags", Kind::Fixed32),
+        one(5, "name", Kind::String),
+        one(6, "kind", Kind::Enum(SPAN_KINDS)),
+        one(7, "startTimeUnixNano", Kind::Fixed64),
+        one(8, "endTimeUnixNano", Kind::Fixed64),
+        list(9, "attributes", Kind::Message(&KEY_VALUE)),
+        one(10, "droppedAttributesCount", Kind::Uint32),
+        list(11, "events", Kind::Message(&EVENT)),
+        one(12, "droppedEventsCount", Kind::Uint32),
+        list(13, "links", Kind::Message(&LINK)),
+        one(14, "droppedLinksCount", Kind::Uint32),
+        one(15, "status", Kind::Message(&STATUS)),
+    ],
+);
 static EVENT: Message = message(&[
     one(1, "timeUnixNano", Kind::Fixed64),
     one(2, "name", Kind::String),
@@ -199,54 +216,66 @@ static EXPONENTIAL_HISTOGRAM: Message = message(&[
 ]);
 static SUMMARY: Message = message(&[list(1, "dataPoints", Kind::Message(&SUMMARY_POINT))]);
 
-static NUMBER_POINT: Message = record(&[
-    list(7, "attributes", Kind::Message(&KEY_VALUE)),
-    one(2, "startTimeUnixNano", Kind::Fixed64),
-    one(3, "timeUnixNano", Kind::Fixed64),
-    one(4, "asDouble", Kind::Double),
-    one(6, "asInt", Kind::Sfixed64),
-    list(5, "exemplars", Kind::Message(&EXEMPLAR)),
-    one(8, "flags", Kind::Uint32),
-]);
-static HISTOGRAM_POINT: Message = record(&[
-    list(9, "attributes", Kind::Message(&KEY_VALUE)),
-    one(2, "startTimeUnixNano", Kind::Fixed64),
-    one(3, "timeUnixNano", Kind::Fixed64),
-    one(4, "count", Kind::Fixed64),
-    one(5, "sum", Kind::Double),
-    list(6, "bucketCounts", Kind::Fixed64),
-    list(7, "explicitBounds", Kind::Double),
-    list(8, "exemplars", Kind::Message(&EXEMPLAR)),
-    one(10, "flags", Kind::Uint32),
-    one(11, "min", Kind::Double),
-    one(12, "max", Kind::Double),
-]);
-static EXPONENTIAL_POINT: Message = record(&[
-    ATTRIBUTES_1,
-    one(2, "startTimeUnixNano", Kind::Fixed64),
-    one(3, "timeUnixNano", Kind::Fixed64),
-    one(4, "count", Kind::Fixed64),
-    one(5, "sum", Kind::Double),
-    one(6, "scale", Kind::Sint32),
-    one(7, "zeroCount", Kind::Fixed64),
-    one(8, "positive", Kind::Message(&BUCKETS)),
-    one(9, "negative", Kind::Message(&BUCKETS)),
-    one(10, "flags", Kind::Uint32),
-    list(11, "exemplars", Kind::Message(&EXEMPLAR)),
-    one(12, "min", Kind::Double),
-    one(13, "max", Kind::Double),
-    one(14, "zeroThreshold", Kind::Double),
-]);
+static NUMBER_POINT: Message = record(
+    Record::Point(MetricKind::Gauge),
+    &[
+        list(7, "attributes", Kind::Message(&KEY_VALUE)),
+        one(2, "startTimeUnixNano", Kind::Fixed64),
+        one(3, "timeUnixNano", Kind::Fixed64),
+        one(4, "asDouble", Kind::Double),
+        one(6, "asInt", Kind::Sfixed64),
+        list(5, "exemplars", Kind::Message(&EXEMPLAR)),
+        one(8, "flags", Kind::Uint32),
+    ],
+);
+static HISTOGRAM_POINT: Message = record(
+    Record::Point(MetricKind::Histogram),
+    &[
+        list(9, "attributes", Kind::Message(&KEY_VALUE)),
+        one(2, "startTimeUnixNano", Kind::Fixed64),
+        one(3, "timeUnixNano", Kind::Fixed64),
+        one(4, "count", Kind::Fixed64),
+        one(5, "sum", Kind::Double),
+        list(6, "bucketCounts", Kind::Fixed64),
+        list(7, "explicitBounds", Kind::Double),
+        list(8, "exemplars", Kind::Message(&EXEMPLAR)),
+        one(10, "flags", Kind::Uint32),
+        one(11, "min", Kind::Double),
+        one(12, "max", Kind::Double),
+    ],
+);
+static EXPONENTIAL_POINT: Message = record(
+    Record::Point(MetricKind::ExponentialHistogram),
+    &[
+        ATTRIBUTES_1,
+        one(2, "startTimeUnixNano", Kind::Fixed64),
+        one(3, "timeUnixNano", Kind::Fixed64),
+        one(4, "count", Kind::Fixed64),
+        one(5, "sum", Kind::Double),
+        one(6, "scale", Kind::Sint32),
+        one(7, "zeroCount", Kind::Fixed64),
+        one(8, "positive", Kind::Message(&BUCKETS)),
+        one(9, "negative", Kind::Message(&BUCKETS)),
+        one(10, "flags", Kind::Uint32),
+        list(11, "exemplars", Kind::Message(&EXEMPLAR)),
+        one(12, "min", Kind::Double),
+        one(13, "max", Kind::Double),
+        one(14, "zeroThreshold", Kind::Double),
+    ],
+);
 static BUCKETS: Message = message(&[one(1, "offset", Kind::Sint32), list(2, "bucketCounts", Kind::Uint64)]);
-static SUMMARY_POINT: Message = record(&[
-    list(7, "attributes", Kind::Message(&KEY_VALUE)),
-    one(2, "startTimeUnixNano", Kind::Fixed64),
-    one(3, "timeUnixNano", Kind::Fixed64),
-    one(4, "count", Kind::Fixed64),
-    one(5, "sum", Kind::Double),
-    list(6, "quantileValues", Kind::Message(&QUANTILE)),
-    one(8, "flags", Kind::Uint32),
-]);
+static SUMMARY_POINT: Message = record(
+    Record::Point(MetricKind::Summary),
+    &[
+        list(7, "attributes", Kind::Message(&KEY_VALUE)),
+        one(2, "startTimeUnixNano", Kind::Fixed64),
+        one(3, "timeUnixNano", Kind::Fixed64),
+        one(4, "count", Kind::Fixed64),
+        one(5, "sum", Kind::Double),
+        list(6, "quantileValues", Kind::Message(&QUANTILE)),
+        one(8, "flags", Kind::Uint32),
+    ],
+);
 static QUANTILE: Message = message(&[one(1, "quantile", Kind::Double), one(2, "value", Kind::Double)]);
 static EXEMPLAR: Message = message(&[
     list(7, "filteredAttributes", Kind::Message(&KEY_VALUE)),

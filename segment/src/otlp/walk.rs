@@ -242,7 +242,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn too_large(message: &[u8]) -> Fault {
+/// The fault of a record beyond the limit.
+pub(crate) fn too_large(message: &[u8]) -> Fault {
     Fault::new(format!("{} bytes, a record may have {RECORD_LIMIT_BYTES}", message.len()))
 }
 

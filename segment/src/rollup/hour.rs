@@ -243,6 +243,7 @@ impl<'a> Folding<'a> {
             attributes: self.plan.attributes.clone(),
             attributes_truncated: self.plan.attributes_truncated,
             duplicate_rows: None,
+            severity_rows: Vec::new(),
             index: ByteRange::default(),
             sections: Vec::new(),
             replaces: self.options.replaces.clone(),

@@ -2,6 +2,7 @@
 
 mod formats;
 mod frozen;
+mod hostile;
 mod merge;
 mod nezha;
 mod otlp;

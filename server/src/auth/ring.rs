@@ -170,7 +170,9 @@ fn bucket_of(hash: &[u8; 32]) -> [u8; 8] {
 #[async_trait]
 impl Authenticator for KeyRing {
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        let named = headers.get(ORGANIZATION_HEADER).and_then(|value| value.to_str().ok());
+        // A name in other letters than ASCII comes as its UTF-8.
+        let named = headers.get(ORGANIZATION_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let named = named.as_deref();
         let Some(key) = api_key(headers) else {
             return self.caller_without_key(named).await;
         };
@@ -179,12 +181,12 @@ impl Authenticator for KeyRing {
             (KeyRole::Operator, _, Some(named)) => Some(self.organization(named).await?),
             (KeyRole::Operator, _, None) => None,
             (KeyRole::Organization, own, None) => own,
-            (KeyRole::Organization, own, Some(named)) => {
-                if Some(self.organization(named).await?) != own {
-                    return Err(AuthError::Forbidden("the API key belongs to another organization".to_owned()));
-                }
-                own
-            }
+            (KeyRole::Organization, own, Some(named)) => match self.organization(named).await {
+                Ok(found) if Some(found) == own => own,
+                Err(AuthError::Unavailable(reason)) => return Err(AuthError::Unavailable(reason)),
+                // Also where there is none: whose names there are is nobody's business.
+                _ => return Err(AuthError::Forbidden(format!("the API key is not one of organization {named:?}"))),
+            },
         };
         Ok(Caller { organization, role: stored.role })
     }
@@ -235,7 +237,8 @@ mod tests {
             headers.insert("x-api-key", key.parse().expect("a header"));
         }
         if let Some(organization) = organization {
-            headers.insert(ORGANIZATION_HEADER, organization.parse().expect("a header"));
+            let value = http::HeaderValue::from_bytes(organization.as_bytes()).expect("a header");
+            headers.insert(ORGANIZATION_HEADER, value);
         }
         ring.authenticate(&headers).await
     }
@@ -260,9 +263,19 @@ mod tests {
         let (member, _) = world.key(Some(world.shop)).await;
         let (operator, _) = world.key(None).await;
         assert_eq!(ask(&ring, Some(&member), Some("shop")).await.map(|it| it.organization), Ok(Some(world.shop)));
-        assert!(matches!(ask(&ring, Some(&member), Some("other")).await, Err(AuthError::Forbidden(_))));
+        let refusal =
+            |named: &str| Err(AuthError::Forbidden(format!("the API key is not one of organization {named:?}")));
+        assert_eq!(ask(&ring, Some(&member), Some("other")).await, refusal("other"));
+        assert_eq!(
+            ask(&ring, Some(&member), Some("nobody")).await,
+            refusal("nobody"),
+            "it tells whose names there are"
+        );
         assert_eq!(ask(&ring, Some(&operator), Some("other")).await.map(|it| it.organization), Ok(Some(world.other)));
         assert_eq!(ask(&ring, Some(&operator), None).await.map(|it| it.organization), Ok(None));
+        let bakery = OrganizationId(Uuid::new_v4());
+        world.metastore.create_organization(bakery, "Bäckerei").await.expect("is created");
+        assert_eq!(ask(&ring, Some(&operator), Some("Bäckerei")).await.map(|it| it.organization), Ok(Some(bakery)));
         assert!(matches!(ask(&ring, Some(&operator), Some("nobody")).await, Err(AuthError::Forbidden(_))));
     }
 

@@ -6,11 +6,12 @@ use tidemill_types::ErrorKind;
 
 use crate::cli::GlobalOptions;
 use crate::commands::server_runtime;
+use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::intake::from_lake;
 use crate::output::{Table, print};
-use crate::stack::Stack;
+use crate::stack::{Stack, no_data_folder};
 
 /// What to do with the catalog. It is done by this process on the metastore and the buckets themselves.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -37,6 +38,7 @@ pub fn run(global: &GlobalOptions, command: CatalogCommand) -> Result<()> {
     let runtime = server_runtime(&config)?;
     runtime.block_on(async {
         let folder = DataFolder::new(config.data_dir());
+        check_is_there(&config, command)?;
         folder.create()?;
         let stack = Stack::open(config, folder.spool_of_process("catalog")).await?;
         let deps = CatalogDeps {
@@ -64,6 +66,18 @@ pub fn run(global: &GlobalOptions, command: CatalogCommand) -> Result<()> {
             }
         }
     })
+}
+
+/// A mistyped folder is not made: to rebuild takes a bucket, to verify takes a catalog too.
+fn check_is_there(config: &Config, command: CatalogCommand) -> Result<()> {
+    let folder = DataFolder::new(config.data_dir());
+    let is_bucket_there = config.optional("storage.url").is_some() || folder.objects().exists();
+    let is_catalog_there = config.optional("metastore.url").is_some() || folder.metastore().exists();
+    match command {
+        CatalogCommand::Rebuild if is_bucket_there => Ok(()),
+        CatalogCommand::Verify if is_bucket_there && is_catalog_there => Ok(()),
+        _ => Err(no_data_folder(config)),
+    }
 }
 
 fn rebuilt(report: &RebuildReport) -> Table {

@@ -10,9 +10,12 @@ use crate::output::{Table, print, print_text};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  tidemill config show --set listen.api_port=9000 --output json
+  tidemill config show --changed
+  tidemill config document > config.md")]
 pub enum ConfigCommand {
     /// Print every value and where it comes from, secrets masked
-    #[command(after_help = "Example:\n  tidemill config show --set listen.api_port=9000 --output json")]
     Show {
         /// Only what is not a default
         #[arg(long)]

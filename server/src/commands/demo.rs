@@ -1,10 +1,11 @@
 //! `tidemill demo`: everything here, real telemetry flowing in.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 
 use crate::admin::Admin;
+use crate::bootstrap::note_told;
 use crate::cli::GlobalOptions;
 use crate::commands::server_runtime;
 use crate::commands::up::{UpOptions, announce, prepare};
@@ -12,8 +13,9 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::error::Result;
 use crate::invocation::Invocation;
+use crate::output::say;
 use crate::roles::{OwnTelemetry, Roles};
-use crate::serve::{Outcome, serve};
+use crate::serve::{Outcome, RUNTIME_END, serve};
 use crate::telemetry::{Destination, OwnDoor, Telemetry};
 
 /// The share of its own traces that a demo keeps unless told otherwise: there are few, and they are to be seen.
@@ -63,6 +65,9 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
         let is_open = !stack.config.flag("auth.enabled");
         serve(stack, Roles::ALL, doors, async move |running| {
             announce(&running.ports, first.as_ref(), is_open, started.elapsed(), &typed)?;
+            if first.is_some() {
+                note_told(&admin).await?;
+            }
             demo.load_capture(&admin, &host).await?;
             if let Some(queries) = &running.queries {
                 demo.show(queries, &typed).await?;
@@ -70,12 +75,12 @@ pub fn run(global: &GlobalOptions, options: &DemoOptions) -> Result<()> {
             if exit_after_load {
                 return Ok(Outcome::Stop);
             }
-            eprintln!("\nEverything goes on flowing in until ctrl-c. The data stays in {}.", data_dir.display());
+            say!("\nEverything goes on flowing in until ctrl-c. The data stays in {}.", data_dir.display());
             Ok(Outcome::GoOn)
         })
         .await
     });
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 

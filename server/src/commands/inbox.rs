@@ -56,13 +56,13 @@ enum InboxCommand {
 pub async fn run(global: &GlobalOptions, target: &Target, options: InboxOptions) -> Result<()> {
     match options.command {
         None | Some(InboxCommand::List) => {
-            let request = InboxRequest { state: options.state, limit: asked_rows(options.limit) };
+            let request =
+                InboxRequest { state: options.state, limit: asked_rows(options.limit), ..InboxRequest::default() };
             print_list(global.output, target.inbox(&request).await?, options.limit, table)
         }
         Some(InboxCommand::Show { id }) => {
-            let request = InboxRequest { state: None, limit: Some(crate::admin::MAX_ROWS) };
-            let entry = target.inbox(&request).await?.into_iter().find(|entry| entry.work == Some(WorkId(id)));
-            let entry = entry.ok_or_else(|| {
+            let request = InboxRequest { work: Some(WorkId(id)), ..InboxRequest::default() };
+            let entry = target.inbox(&request).await?.into_iter().next().ok_or_else(|| {
                 Error::new(
                     tidemill_types::ErrorKind::NotFound,
                     format!("no input {id} waits, is being read, or is dead"),

@@ -6,7 +6,7 @@ use tidemill_store::metastore::{ApiKey, KeyRole};
 use crate::cli::GlobalOptions;
 use crate::client::Target;
 use crate::error::{Error, Result};
-use crate::output::{Output, Table, print, print_text};
+use crate::output::{Output, Table, print, print_text, say};
 use crate::present::when;
 
 /// What to do with keys.
@@ -31,6 +31,7 @@ pub enum KeyCommand {
     /// List keys (never the keys themselves)
     List,
     /// Make a key stop working
+    #[command(visible_alias = "delete")]
     Revoke {
         /// Its id, as `tidemill key list` shows it
         id: String,
@@ -45,15 +46,20 @@ pub async fn run(global: &GlobalOptions, target: &Target, command: KeyCommand) -
     match command {
         KeyCommand::Create { operator, label } => {
             let organization = match (operator, &global.organization) {
-                (true, _) => None,
+                (true, None) => None,
+                (true, Some(_)) => {
+                    return Err(Error::invalid(
+                        "a key is an organization's or an operator's: --organization or --operator",
+                    ));
+                }
                 (false, Some(named)) => Some(named.clone()),
                 (false, None) => Some(only_organization(target).await?),
             };
             let created = target.create_key(organization, &label).await?;
             match global.output {
-                Output::Json => print(global.output, &created, |_| Table::default()),
+                Output::Json | Output::Html => print(global.output, &created, |_| Table::default()),
                 Output::Table | Output::Csv => {
-                    eprintln!("key {} made; it is shown only now:", created.stored.id);
+                    say!("key {} made; it is shown only now:", created.stored.id);
                     print_text(&format!("{}\n", created.key))
                 }
             }
@@ -61,7 +67,7 @@ pub async fn run(global: &GlobalOptions, target: &Target, command: KeyCommand) -
         KeyCommand::List => print(global.output, &target.keys(global.organization.clone()).await?, |keys| table(keys)),
         KeyCommand::Revoke { id } => {
             target.revoke_key(&id).await?;
-            eprintln!("key {id} is revoked");
+            say!("key {id} is revoked");
             Ok(())
         }
     }

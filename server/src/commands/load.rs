@@ -11,6 +11,7 @@ use serde_json::json;
 use tidemill_lake::clock::SystemClock;
 use tidemill_lake::receive::Gate;
 use tidemill_lake::worker::{self, WorkerDeps, WorkerOptions};
+use tidemill_segment::ingest::InputFormat;
 use tidemill_store::metastore::{InboxEntry, queues_for};
 use tidemill_types::{Action, ErrorKind, OrganizationId, Signal, WorkId};
 use tokio_util::io::ReaderStream;
@@ -23,8 +24,9 @@ use crate::config::{Config, format_bytes};
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::intake::{FileDescription, Intake, Loaded, from_lake, signal_of_name};
-use crate::output::{Table, print};
+use crate::output::{Table, print, say};
 use crate::progress::Progress;
+use crate::serve::RUNTIME_END;
 use crate::stack::Stack;
 
 /// How long a file waits for a server that turns it away for a reason that may pass, and how long between attempts.
@@ -79,18 +81,28 @@ pub fn run(global: &GlobalOptions, options: LoadOptions) -> Result<()> {
     let files = describe(&options)?;
     let runtime = server_runtime(&config)?;
     let outcome = runtime.block_on(load(global, config, files, options.no_wait));
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 
 fn describe(options: &LoadOptions) -> Result<Vec<(PathBuf, FileDescription)>> {
     let mut problems = Vec::new();
     let mut files = Vec::new();
+    if let Some(Err(problem)) = options.format.as_deref().map(str::parse::<InputFormat>) {
+        problems.push(format!("--format: {problem}"));
+    }
     for path in &options.files {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !path.is_file() {
-            problems.push(format!("{}: there is no such file", path.display()));
-            continue;
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => {
+                problems.push(format!("{}: is no file; name the files, as {0}/*", path.display()));
+                continue;
+            }
+            Err(error) => {
+                problems.push(format!("{}: {error}", path.display()));
+                continue;
+            }
         }
         match options.signal.or_else(|| signal_of_name(&name)) {
             Some(signal) => {
@@ -112,16 +124,51 @@ async fn load(
     let total = files.iter().filter_map(|(path, _)| std::fs::metadata(path).ok()).map(|it| it.len()).sum();
     let progress = Progress::bytes("storing", total);
     let mut loaded = Vec::new();
+    let mut failure = None;
     for (path, file) in &files {
-        let stored = store(&door, file, path, &progress).await;
-        loaded.push((
-            path.clone(),
-            stored.map_err(|error| Error::caused(error.kind(), format!("{}", path.display()), error))?,
-        ));
+        let outcome = match store(&door, file, path, &progress).await {
+            Ok(stored) => Outcome::Stored(stored),
+            // The file is the reason, so the next one may do.
+            Err(error) if error.kind() == ErrorKind::Invalid => Outcome::Refused(error.full_message()),
+            Err(error) => {
+                failure = Some(Error::caused(error.kind(), format!("{}", path.display()), error));
+                break;
+            }
+        };
+        loaded.push((path.clone(), outcome));
     }
     progress.finish();
-    let entries = if no_wait { Vec::new() } else { wait(&door, &loaded).await? };
-    report(global, &loaded, &entries)
+    // What is stored is told, whatever came after it.
+    let entries = if no_wait || failure.is_some() { Vec::new() } else { wait(&door, &loaded).await? };
+    let reported = report(global, &loaded, &entries);
+    failure.map_or(reported, Err)
+}
+
+/// What became of one file.
+enum Outcome {
+    /// It is durable, and in the inbox unless it was there before.
+    Stored(Loaded),
+    /// It cannot be taken, for this reason.
+    Refused(String),
+}
+
+impl Outcome {
+    fn stored(&self) -> Option<&Loaded> {
+        match self {
+            Self::Stored(loaded) => Some(loaded),
+            Self::Refused(_) => None,
+        }
+    }
+
+    /// Why it was refused, wholly or in part.
+    fn reason(&self, entries: &[InboxEntry]) -> Option<String> {
+        match self {
+            Self::Stored(loaded) => {
+                entries.iter().find(|entry| entry.object_key == loaded.object_key).and_then(|it| it.reason.clone())
+            }
+            Self::Refused(reason) => Some(reason.clone()),
+        }
+    }
 }
 
 /// Stores one file, waiting while the server turns everything away (a full disk, an organization above its rate).
@@ -138,7 +185,7 @@ async fn store(door: &Door, file: &FileDescription, path: &Path, progress: &Prog
         match stored {
             Err(error) if error.kind() == ErrorKind::Busy && begun.elapsed() < BUSY_AT_MOST => {
                 if !std::mem::replace(&mut is_told, true) {
-                    eprintln!("{}: waiting: {error}", path.display());
+                    say!("{}: waiting: {error}", path.display());
                 }
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
@@ -163,7 +210,7 @@ async fn open_door(global: &GlobalOptions, config: Config) -> Result<Door> {
     let admin = Admin { metastore: stack.metastore.clone() };
     let named = global.organization.as_deref().unwrap_or(crate::bootstrap::FIRST_ORGANIZATION);
     let organization = admin.organization(named).await?.id;
-    eprintln!("no server runs on {}: loading here", stack.folder.root().display());
+    say!("no server runs on {}: loading here", stack.folder.root().display());
     let intake = Intake {
         metastore: stack.metastore.clone(),
         buckets: stack.buckets.clone(),
@@ -204,9 +251,10 @@ async fn send_file(remote: &Remote, file: &FileDescription, path: &Path, progres
 }
 
 /// Waits until none of the files is in the inbox any more, and returns what the inbox says of those that were refused.
-async fn wait(door: &Door, loaded: &[(PathBuf, Loaded)]) -> Result<Vec<InboxEntry>> {
-    let ids: HashSet<WorkId> = loaded.iter().filter_map(|(_, it)| it.work).collect();
-    let keys: HashSet<&str> = loaded.iter().map(|(_, it)| it.object_key.as_str()).collect();
+async fn wait(door: &Door, loaded: &[(PathBuf, Outcome)]) -> Result<Vec<InboxEntry>> {
+    let stored = || loaded.iter().filter_map(|(_, it)| it.stored());
+    let ids: HashSet<WorkId> = stored().filter_map(|it| it.work).collect();
+    let keys: HashSet<&str> = stored().map(|it| it.object_key.as_str()).collect();
     let target = match door {
         Door::Server(remote) => Target::Remote(remote.clone()),
         Door::Here(here) => Target::Local(Admin { metastore: here.stack.metastore.clone() }, Some(here.organization)),
@@ -216,23 +264,56 @@ async fn wait(door: &Door, loaded: &[(PathBuf, Loaded)]) -> Result<Vec<InboxEntr
         Door::Server(_) => None,
     };
     let progress = Progress::items("making queryable", ids.len() as u64);
-    let request = InboxRequest { state: None, limit: Some(MAX_ROWS) };
-    let entries = loop {
-        let entries = target.inbox(&request).await?;
-        let is_open = |entry: &&InboxEntry| entry.state != "dead" && entry.work.is_some_and(|work| ids.contains(&work));
-        let open = entries.iter().filter(is_open).count() as u64;
-        progress.set(ids.len() as u64 - open);
-        if open == 0 {
-            break entries;
+    let mut open = ids.clone();
+    while !open.is_empty() {
+        open = still_open(&target, open).await?;
+        progress.set((ids.len() - open.len()) as u64);
+        if !open.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    }
     progress.finish();
     if let Some((handle, task)) = worker {
         handle.stop();
         task.await.map_err(|error| Error::caused(ErrorKind::Internal, "the worker", error))?;
     }
-    Ok(entries.into_iter().filter(|entry| keys.contains(entry.object_key.as_str())).collect())
+    let entries = target.inbox(&whole_inbox()).await?;
+    if entries.len() < MAX_ROWS {
+        return Ok(entries.into_iter().filter(|entry| keys.contains(entry.object_key.as_str())).collect());
+    }
+    let mut refusals = Vec::new();
+    for key in keys {
+        let request = InboxRequest { object_key: Some(key.to_owned()), ..InboxRequest::default() };
+        refusals.extend(target.inbox(&request).await?);
+    }
+    Ok(refusals)
+}
+
+fn whole_inbox() -> InboxRequest {
+    InboxRequest { limit: Some(MAX_ROWS), ..InboxRequest::default() }
+}
+
+/// Those of `open` that are neither queryable nor dead yet.
+async fn still_open(target: &Target, open: HashSet<WorkId>) -> Result<HashSet<WorkId>> {
+    let is_open = |entry: &InboxEntry| entry.state != "dead" && entry.work.is_some_and(|work| open.contains(&work));
+    let entries = target.inbox(&whole_inbox()).await?;
+    let mut left: HashSet<WorkId> =
+        entries.iter().filter(|entry| is_open(entry)).filter_map(|entry| entry.work).collect();
+    if entries.len() < MAX_ROWS {
+        return Ok(left);
+    }
+    // The list was cut, so an input that it lacks may wait behind it. The oldest is done first: while it is not, none is asked for.
+    let listed: HashSet<WorkId> = entries.iter().filter_map(|entry| entry.work).collect();
+    let mut unlisted: Vec<WorkId> = open.iter().filter(|work| !listed.contains(work)).copied().collect();
+    unlisted.sort_by_key(|work| work.0);
+    for (place, work) in unlisted.iter().enumerate() {
+        let request = InboxRequest { work: Some(*work), ..InboxRequest::default() };
+        if target.inbox(&request).await?.iter().any(is_open) {
+            left.extend(&unlisted[place..]);
+            break;
+        }
+    }
+    Ok(left)
 }
 
 fn start_worker(here: &Here) -> Result<(worker::WorkerHandle, tokio::task::JoinHandle<()>)> {
@@ -256,33 +337,36 @@ fn start_worker(here: &Here) -> Result<(worker::WorkerHandle, tokio::task::JoinH
     Ok((handle, running))
 }
 
-fn report(global: &GlobalOptions, loaded: &[(PathBuf, Loaded)], entries: &[InboxEntry]) -> Result<()> {
-    let reason = |it: &Loaded| {
-        entries.iter().find(|entry| entry.object_key == it.object_key).and_then(|entry| entry.reason.clone())
-    };
+fn report(global: &GlobalOptions, loaded: &[(PathBuf, Outcome)], entries: &[InboxEntry]) -> Result<()> {
     let rows: Vec<serde_json::Value> = loaded
         .iter()
         .map(|(path, it)| {
-            let is_known = it.work.is_none();
-            json!({ "file": path, "bytes": it.bytes, "work": it.work, "loaded_before": is_known, "refused": reason(it) })
+            let stored = it.stored();
+            let work = stored.and_then(|it| it.work);
+            let is_known = stored.is_some_and(|it| it.work.is_none());
+            let bytes = stored.map(|it| it.bytes);
+            json!({ "file": path, "bytes": bytes, "work": work, "loaded_before": is_known, "refused": it.reason(entries) })
         })
         .collect();
     print(global.output, &rows, |_| {
         let mut table = Table::new(&["FILE", "SIZE", "RESULT"]);
         for (path, it) in loaded {
-            let result = match (it.work, reason(it)) {
-                (None, _) => "loaded before".to_owned(),
-                (Some(_), Some(reason)) => format!("refused: {}", reason.replace('\n', "; ")),
-                (Some(work), None) => format!("input {work}"),
-            };
-            table.row(vec![path.display().to_string(), format_bytes(it.bytes), result]);
+            let size = it.stored().map_or("-".to_owned(), |it| format_bytes(it.bytes));
+            let stored =
+                it.stored().map(|it| it.work.map_or("loaded before".to_owned(), |work| format!("input {work}")));
+            let refused = it.reason(entries).map(|reason| format!("refused: {}", reason.replace('\n', "; ")));
+            let result: Vec<String> = stored.into_iter().chain(refused).collect();
+            table.row(vec![path.display().to_string(), size, result.join("; ")]);
         }
         table
     })?;
-    let refused = loaded.iter().filter(|(_, it)| reason(it).is_some()).count();
+    let refused = loaded.iter().filter(|(_, it)| it.reason(entries).is_some()).count();
     if refused == 0 {
         return Ok(());
     }
-    Err(Error::invalid(format!("{refused} of {} files were refused, wholly or in part", loaded.len()))
-        .with_hint("tidemill inbox --state refused"))
+    let files =
+        if loaded.len() == 1 { "the file was".to_owned() } else { format!("{refused} of {} files were", loaded.len()) };
+    let error = Error::invalid(format!("{files} refused, wholly or in part"));
+    let is_in_inbox = loaded.iter().any(|(_, it)| it.stored().is_some() && it.reason(entries).is_some());
+    Err(if is_in_inbox { error.with_hint("tidemill inbox --state refused") } else { error })
 }

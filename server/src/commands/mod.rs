@@ -7,13 +7,16 @@ pub mod demo;
 pub mod doctor;
 pub mod inbox;
 pub mod key;
+pub mod lint;
 pub mod load;
 pub mod org;
 pub mod profiles;
 pub mod promql;
 pub mod queue;
 pub mod role;
+pub mod scale;
 pub mod segments;
+pub mod simulate;
 pub mod sql;
 pub mod status;
 pub mod up;
@@ -26,6 +29,7 @@ use crate::cli::{Cli, Command, GlobalOptions};
 use crate::client::Target;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::output::Output;
 use crate::roles::Roles;
 
 /// Runs what was typed.
@@ -34,6 +38,9 @@ use crate::roles::Roles;
 /// The command's; its kind is the exit code.
 pub fn run(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
+    if global.output == Output::Html && !matches!(command, Command::Simulate(_)) {
+        return Err(Error::invalid("--output html: only `tidemill simulate` prints a page"));
+    }
     match command {
         Command::Up(options) => up::run(&global, &options),
         Command::Demo(options) => demo::run(&global, &options),
@@ -55,6 +62,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inbox(options) => ask(&global, async |target| inbox::run(&global, &target, options).await),
         Command::Queue(options) => ask(&global, async |target| queue::run(&global, &target, options).await),
         Command::Segments(options) => ask(&global, async |target| segments::run(&global, &target, options).await),
+        Command::Scale(command) => scale::run(&global, &command),
+        Command::Lint(options) => lint::run(&global, &options),
+        Command::Simulate(options) => simulate::run(&global, &options),
         Command::Doctor => doctor::run(&global),
     }
 }

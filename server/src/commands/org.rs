@@ -9,7 +9,7 @@ use crate::cli::GlobalOptions;
 use crate::client::Target;
 use crate::config::{format_bytes, parse_bytes};
 use crate::error::{Error, Result};
-use crate::output::{Table, print};
+use crate::output::{Table, print, say};
 use crate::present::when;
 
 /// What to do with organizations.
@@ -33,6 +33,7 @@ pub enum OrgCommand {
     /// Set how many days are kept; 0 keeps for ever
     SetRetention {
         /// Id or name
+        #[arg(id = "named", value_name = "ORGANIZATION")]
         organization: String,
         /// Days of logs
         #[arg(long)]
@@ -47,6 +48,7 @@ pub enum OrgCommand {
     /// Limit what is accepted a second, as 20MiB; 0 for no limit
     SetRate {
         /// Id or name
+        #[arg(id = "named", value_name = "ORGANIZATION")]
         organization: String,
         /// Bytes a second over all inputs
         rate: String,
@@ -54,6 +56,7 @@ pub enum OrgCommand {
     /// Delete an organization with its keys and all its data
     Delete {
         /// Id or name
+        #[arg(id = "named", value_name = "ORGANIZATION")]
         organization: String,
         /// It is meant: nothing of it can be brought back
         #[arg(long)]
@@ -91,7 +94,9 @@ pub async fn run(global: &GlobalOptions, target: &Target, command: OrgCommand) -
                 return Err(Error::invalid(format!("deleting {organization} deletes its keys and all its data"))
                     .with_hint("repeat with --yes"));
             }
-            show(global, target.delete_organization(&organization).await?)
+            show(global, target.delete_organization(&organization).await?)?;
+            say!("its keys stopped working; a sweeper deletes its objects, then it is gone");
+            Ok(())
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use crate::client::Target;
 use crate::error::{Error, Result};
-use crate::output::print_text;
+use crate::output::{print_text, say};
 use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, load_text};
 
 /// What to do with profiles.
@@ -46,13 +46,13 @@ pub async fn run(target: &Target, command: ProfilesCommand) -> Result<()> {
         ProfilesCommand::Import { source, mappings } => {
             let text = load_text(&source.to_string_lossy()).map_err(|error| Error::invalid(error.to_string()))?;
             target.store_document(name(mappings), &source.to_string_lossy(), &text).await?;
-            eprintln!("{} imported", name(mappings));
+            say!("{} imported", name(mappings));
             Ok(())
         }
         ProfilesCommand::Show { mappings } => match target.document(name(mappings)).await? {
             Some(text) => print_text(&text),
             None => {
-                eprintln!("no {} are stored", name(mappings));
+                say!("no {} are stored", name(mappings));
                 Ok(())
             }
         },

@@ -5,11 +5,11 @@ use serde_json::json;
 use tidemill_store::metastore::QueueEntry;
 use tidemill_types::{Action, ErrorKind, Signal, WorkId};
 
-use crate::admin::{MAX_ROWS, QueueRequest};
+use crate::admin::QueueRequest;
 use crate::cli::GlobalOptions;
 use crate::client::Target;
 use crate::error::{Error, Result};
-use crate::output::{Output, Table, asked_rows, print, print_list};
+use crate::output::{Output, Table, asked_rows, print, print_list, say};
 use crate::present::{first_line, when};
 
 /// Which work; without a subcommand it is listed.
@@ -62,12 +62,12 @@ pub async fn run(global: &GlobalOptions, target: &Target, options: QueueOptions)
     let QueueOptions { command, signal, action, dead, limit } = options;
     match command {
         None | Some(QueueCommand::List) => {
-            let request = QueueRequest { signal, action, dead, limit: asked_rows(limit) };
+            let request = QueueRequest { signal, action, dead, limit: asked_rows(limit), ..QueueRequest::default() };
             print_list(global.output, target.queue(&request).await?, limit, table)
         }
         Some(QueueCommand::Show { id }) => {
-            let request = QueueRequest { limit: Some(MAX_ROWS), ..QueueRequest::default() };
-            let entry = target.queue(&request).await?.into_iter().find(|entry| entry.id == WorkId(id));
+            let request = QueueRequest { work: Some(WorkId(id)), ..QueueRequest::default() };
+            let entry = target.queue(&request).await?.into_iter().next();
             let entry = entry.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no work {id} in the queue")))?;
             print(Output::Json, &entry, |_| Table::default())
         }
@@ -83,8 +83,17 @@ pub async fn redrive(global: &GlobalOptions, target: &Target, ids: Vec<i64>, all
     if ids.is_empty() && !all {
         return Err(Error::invalid("say which dead letters: their ids, or --all"));
     }
+    let asked = ids.len() as u64;
     let ids = if all { None } else { Some(ids.into_iter().map(WorkId).collect()) };
     let redriven = target.redrive(ids).await?;
+    if !all && redriven == 0 {
+        return Err(
+            Error::new(ErrorKind::NotFound, "none of these is a dead letter").with_hint("tidemill queue --dead")
+        );
+    }
+    if !all && redriven < asked {
+        say!("{} of these are no dead letters", asked - redriven);
+    }
     print(global.output, &json!({ "redriven": redriven }), |_| {
         let mut table = Table::new(&["REDRIVEN"]);
         table.row(vec![redriven.to_string()]);

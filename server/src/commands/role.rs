@@ -1,7 +1,7 @@
 //! `tidemill receive|notify|worker|query|sweeper`: one role, for a cluster over PostgreSQL, or beside an `up` on one host.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use tidemill_types::{Action, Signal};
@@ -10,10 +10,27 @@ use crate::cli::GlobalOptions;
 use crate::commands::server_runtime;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
+use crate::output::say;
 use crate::roles::{OwnTelemetry, Roles};
-use crate::serve::{Outcome, serve};
+use crate::serve::{Outcome, RUNTIME_END, serve};
 use crate::stack::Stack;
 use crate::telemetry::{Telemetry, destination};
+
+/// What the help of each role teaches below its flags.
+pub const NOTIFY_HELP: &str =
+    "Which sources it has is configuration (docs/notifications.md); the webhook is always there.
+
+Examples:
+  tidemill notify --set notify.watch=/var/spool/telemetry
+  tidemill notify --config production.toml --set notify.sqs_queue_url=https://sqs.eu-west-3.amazonaws.com/1234/events";
+pub const QUERY_HELP: &str = "Examples:
+  tidemill query --config production.toml --listen 0.0.0.0
+  curl -H 'x-api-key: KEY' -H 'accept: text/csv' http://127.0.0.1:8080/api/v1/sql -d 'SELECT count(*) FROM logs'";
+pub const SWEEPER_HELP: &str = "One is enough for an installation; several do no harm.
+
+Examples:
+  tidemill sweeper --config production.toml
+  tidemill sweeper --set sweep.interval=5m --api-port 8081";
 
 /// Flags of a single role.
 #[derive(Debug, Clone, Default, Args)]
@@ -28,6 +45,9 @@ pub struct RoleOptions {
 
 /// Flags of the receiver.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "Examples:
+  tidemill receive --config production.toml --listen 0.0.0.0
+  tidemill receive --set metastore.url=postgres://tidemill@db/tidemill --set storage.url=s3://telemetry")]
 pub struct ReceiveOptions {
     #[command(flatten)]
     role: RoleOptions,
@@ -108,7 +128,7 @@ fn run(global: &GlobalOptions, settings: Vec<Setting>, roles: Roles) -> Result<(
         let spool = Spool::create(folder.spool_of_process(roles.name()))?;
         let stack = Stack::open(config, spool.0.clone()).await?;
         serve(stack, roles, own, async move |running| {
-            eprintln!(
+            say!(
                 "tidemill is ready after {} ms; health and metrics at {}",
                 started.elapsed().as_millis(),
                 running.ports.url(running.ports.api)
@@ -117,7 +137,7 @@ fn run(global: &GlobalOptions, settings: Vec<Setting>, roles: Roles) -> Result<(
         })
         .await
     });
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 

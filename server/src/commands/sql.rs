@@ -11,15 +11,15 @@ use tidemill_types::{ErrorKind, OrganizationId};
 
 use crate::bootstrap::FIRST_ORGANIZATION;
 use crate::cli::GlobalOptions;
-use crate::client::{Remote, Target, find_server};
+use crate::client::{Remote, Target, error_of, find_server};
 use crate::commands::load::acting_for_the_only_one;
 use crate::commands::server_runtime;
 use crate::config::{Config, format_bytes, parse_duration};
 use crate::data_folder::DataFolder;
 use crate::encode::{Answer, OutputFormat};
 use crate::error::{Error, Result};
-use crate::http::{QUERY_ID_HEADER, SqlRequest};
-use crate::output::{Output, print_bytes};
+use crate::http::{Problem, QUERY_ID_HEADER, SqlRequest, WARNING_HEADER};
+use crate::output::{Output, Reader, print_bytes, say};
 use crate::query::{Queries, RequestedLimits};
 use crate::stack::Stack;
 
@@ -61,9 +61,8 @@ pub fn run(global: &GlobalOptions, options: SqlOptions) -> Result<()> {
             Some(remote) => ask(global.output, remote, &request, options.stats).await?,
             None => run_here(global, config, &request).await.map(Some)?,
         };
-        match stats {
-            Some(stats) if options.stats => tell(&stats),
-            _ => {}
+        if let (true, Some(stats)) = (options.stats, stats) {
+            tell(&stats);
         }
         Ok(())
     });
@@ -98,19 +97,41 @@ async fn ask(output: Output, remote: Remote, request: &SqlRequest, wants_stats: 
     call.builder = call.builder.header(header::ACCEPT, format.media_type()).json(request);
     let response = call.send_checked().await?;
     let id = response.headers().get(QUERY_ID_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let warnings = response.headers().get_all(WARNING_HEADER).iter();
+    warnings.for_each(|warning| say!("warning: {}", String::from_utf8_lossy(warning.as_bytes())));
     let mut printer = Printer::new(output);
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| {
-            Error::caused(ErrorKind::Unavailable, "the answer ended early, so it is not complete", error)
-                .with_hint("the server's log says why")
-        })?;
-        printer.print(&chunk)?;
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => return Err(why_cut(&remote, id.as_deref(), error).await),
+        };
+        if printer.print(&chunk)? == Reader::Gone {
+            return Ok(None);
+        }
     }
     printer.finish()?;
     match id {
         Some(id) if wants_stats => remote.get(&format!("queries/{id}"), &()).await.map(Some),
         _ => Ok(None),
+    }
+}
+
+/// What the server remembers of the reason why it cut an answer.
+async fn why_cut(remote: &Remote, id: Option<&str>, error: reqwest::Error) -> Error {
+    const WHAT: &str = "the answer ended early, so it is not complete";
+    let report: Result<Value> = match id {
+        Some(id) => remote.get(&format!("queries/{id}"), &()).await,
+        None => Ok(Value::Null),
+    };
+    match report.map(|mut report| serde_json::from_value::<Problem>(report["error"].take())) {
+        Ok(Ok(problem)) => {
+            let told = error_of(problem);
+            let hint = told.hint().map(str::to_owned);
+            let error = Error::caused(told.kind(), WHAT, told);
+            if let Some(hint) = hint { error.with_hint(hint) } else { error }
+        }
+        _ => Error::caused(ErrorKind::Unavailable, WHAT, error).with_hint("the server's log says why"),
     }
 }
 
@@ -141,10 +162,13 @@ async fn print_here(
 ) -> Result<Value> {
     let query = Queries::new(stack).sql(organization, &request.query, &request.limits).await?;
     let stats = query.rows.stats();
+    stats.read().warnings.iter().for_each(|warning| say!("warning: {warning}"));
     let mut answer = Answer::new(format_of(output), query)?;
     let mut printer = Printer::new(output);
     while let Some(chunk) = answer.next_chunk().await? {
-        printer.print(&chunk)?;
+        if printer.print(&chunk)? == Reader::Gone {
+            break;
+        }
     }
     printer.finish()?;
     serde_json::to_value(stats.read()).map_err(|error| Error::caused(ErrorKind::Internal, "statistics", error))
@@ -152,25 +176,29 @@ async fn print_here(
 
 fn format_of(output: Output) -> OutputFormat {
     match output {
-        Output::Table => OutputFormat::Table,
+        // A page is refused before any command but `simulate` begins.
+        Output::Table | Output::Html => OutputFormat::Table,
         Output::Json => OutputFormat::JsonLines,
         Output::Csv => OutputFormat::Csv,
     }
 }
 
 fn tell(stats: &Value) {
-    for warning in stats["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("warning: {warning}");
-    }
     let count = |name: &str| stats[name].as_u64().unwrap_or(0);
     let ms = |name: &str| stats[name].as_f64().unwrap_or(0.0);
-    eprintln!("segments considered {}, pruned {}", count("segments_considered"), count("segments_pruned"));
+    say!("segments considered {}, pruned {}", count("segments_considered"), count("segments_pruned"));
     let [considered, pruned, read] = ["row_groups_considered", "row_groups_pruned", "row_groups_read"].map(count);
-    eprintln!("row groups considered {considered}, pruned {pruned}, read {read}");
-    let bytes = count("bytes_read");
-    eprintln!("requests {}, bytes read {bytes} ({})", count("requests"), format_bytes(bytes));
-    eprintln!("rows scanned {}, matched {}", count("rows_scanned"), count("rows_matched"));
-    eprintln!("planning {:.1} ms, together {:.1} ms", ms("planning_ms"), ms("wall_ms"));
+    say!("row groups considered {considered}, pruned {pruned}, read {read}");
+    let [bytes, of] = ["bytes_read", "bytes_considered"].map(count);
+    let hits = count("cache_hits");
+    say!(
+        "requests {}, bytes read {bytes} ({} of {}), cache hits {hits}",
+        count("requests"),
+        format_bytes(bytes),
+        format_bytes(of)
+    );
+    say!("rows scanned {}, matched {}", count("rows_scanned"), count("rows_matched"));
+    say!("planning {:.1} ms, together {:.1} ms", ms("planning_ms"), ms("wall_ms"));
 }
 
 /// Prints an answer as it comes; JSON lines become one array.
@@ -185,12 +213,14 @@ impl Printer {
         Self { is_array: output == Output::Json, has_rows: false, rest: Vec::new() }
     }
 
-    fn print(&mut self, chunk: &[u8]) -> Result<()> {
+    fn print(&mut self, chunk: &[u8]) -> Result<Reader> {
         if !self.is_array {
             return print_bytes(chunk);
         }
         self.rest.extend_from_slice(chunk);
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Ok(Reader::Listening);
+        };
         let lines: Vec<u8> = self.rest.drain(..=end).collect();
         let mut text = Vec::with_capacity(lines.len() + 16);
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -208,6 +238,6 @@ impl Printer {
         if !self.rest.is_empty() {
             self.print(b"\n")?;
         }
-        print_bytes(if self.has_rows { b"\n]\n" } else { b"[]\n" })
+        print_bytes(if self.has_rows { b"\n]\n" } else { b"[]\n" }).map(drop)
     }
 }

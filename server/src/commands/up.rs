@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::admin::Admin;
-use crate::bootstrap::{FirstStart, create_first_organization, ensure_operator_key, exporter_lines};
+use crate::bootstrap::{FirstStart, create_first_organization, ensure_operator_key, exporter_lines, note_told};
 use crate::cli::GlobalOptions;
 use crate::commands::server_runtime;
 use crate::config::Config;
 use crate::data_folder::{DataFolder, Ports};
 use crate::error::Result;
 use crate::invocation::Invocation;
-use crate::output::print_text;
+use crate::output::{print_text, say};
 use crate::roles::{OwnTelemetry, Roles};
-use crate::serve::{Outcome, serve};
+use crate::serve::{Outcome, RUNTIME_END, serve};
 use crate::stack::Stack;
 use crate::telemetry::{Telemetry, destination};
 
@@ -86,14 +86,18 @@ pub fn run(global: &GlobalOptions, options: &UpOptions) -> Result<()> {
     let outcome = runtime.block_on(async {
         let (stack, _lock, first) = prepare(config).await?;
         let is_open = !stack.config.flag("auth.enabled");
+        let admin = Admin { metastore: stack.metastore.clone() };
         serve(stack, Roles::ALL, own, async move |running| {
             announce(&running.ports, first.as_ref(), is_open, started.elapsed(), &typed)?;
+            if first.is_some() {
+                note_told(&admin).await?;
+            }
             Ok(Outcome::GoOn)
         })
         .await
     });
     // Whatever still blocks a thread has had its grace.
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
 
@@ -124,18 +128,18 @@ pub fn announce(
     elapsed: Duration,
     typed: &Invocation,
 ) -> Result<()> {
-    eprintln!("tidemill is ready after {} ms", elapsed.as_millis());
+    say!("tidemill is ready after {} ms", elapsed.as_millis());
     if let (Some(grpc), Some(http)) = (ports.grpc, ports.http) {
-        eprintln!("  OTLP    gRPC {}   HTTP {}", ports.url(grpc), ports.url(http));
+        say!("  OTLP    gRPC {}   HTTP {}", ports.url(grpc), ports.url(http));
     }
-    eprintln!("  API     {}", ports.url(ports.api));
+    say!("  API     {}", ports.url(ports.api));
     match first {
         Some(first) => {
-            eprintln!("  made    organization default ({}) and this key, shown only now:", first.organization)
+            say!("  made    organization default ({}) and this key, shown only now:", first.organization)
         }
-        None if is_open => eprintln!("  no key is asked for (--no-auth)"),
-        None => eprintln!("  keys    {}; a new one: {}", typed.command("key list"), typed.command("key create")),
+        None if is_open => say!("  no key is asked for (--no-auth)"),
+        None => say!("  keys    {}; a new one: {}", typed.command("key list"), typed.command("key create")),
     }
-    eprintln!("Point an OpenTelemetry SDK or collector here:");
+    say!("Point an OpenTelemetry SDK or collector here:");
     print_text(&exporter_lines(ports, first.map(|first| first.key.as_str())))
 }

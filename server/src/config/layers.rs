@@ -63,11 +63,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Merges `layers` over the defaults.
-    ///
-    /// # Errors
-    /// Every unknown key and every value that its kind refuses, one line each.
-    pub fn merge(layers: &Layers) -> Result<Self, Vec<String>> {
+    /// Merges `layers` over the defaults. Returns also what is wrong: every unknown key and every value that its kind refuses, one
+    /// line each; such a key keeps the value of the layer below, so that what follows from the others can be told too.
+    pub fn merge(layers: &Layers) -> (Self, Vec<String>) {
         let mut merge = Merge { values: BTreeMap::new(), problems: Vec::new() };
         for key in KEYS {
             merge.values.insert(key.name, Setting { text: key.default.to_owned(), origin: Origin::Default });
@@ -81,7 +79,7 @@ impl Settings {
         for (name, flag, value) in &layers.flags {
             merge.set(name, value.clone(), Origin::Flag(flag.clone()));
         }
-        if merge.problems.is_empty() { Ok(Self { values: merge.values }) } else { Err(merge.problems) }
+        (Self { values: merge.values }, merge.problems)
     }
 
     /// The setting of `name`, which is in the registry.
@@ -118,6 +116,9 @@ impl Merge {
             let origin = Origin::File(path.to_owned(), line_of(text, key.span().start));
             match value.get_ref() {
                 DeValue::Table(inner) if find_key(&name).is_none() => self.add_table(path, text, &name, inner),
+                DeValue::Array(_) if find_key(&name).is_some_and(|key| !key.kind.is_list()) => {
+                    self.problems.push(format!("{origin}: {name}: takes one value, not an array"));
+                }
                 _ => match value_text(value) {
                     Ok(value) => self.set(&name, value, origin),
                     Err(problem) => self.problems.push(format!("{origin}: {name}: {problem}")),
@@ -128,7 +129,7 @@ impl Merge {
 
     fn add_environment(&mut self, name: &str, value: &str) {
         let is_other = OTHER_ENVIRONMENT.contains(&name) || name.starts_with(TEST_ENVIRONMENT_PREFIX);
-        if !name.starts_with("TIDEMILL_") || is_other {
+        if !name.starts_with("TIDEMILL_") || is_other || is_service_link(name, value) {
             return;
         }
         let origin = Origin::Environment(name.to_owned());
@@ -137,8 +138,7 @@ impl Merge {
             None => {
                 let names: Vec<String> = KEYS.iter().map(Key::environment).collect();
                 let near = nearest(name, names.iter().map(String::as_str));
-                self.problems
-                    .push(format!("{origin}: no such setting; nearest is {near}; all are listed in docs/config.md"));
+                self.problems.push(format!("{origin}: no such setting{near}; all are listed in docs/config.md"));
             }
         }
     }
@@ -157,6 +157,21 @@ impl Merge {
     }
 }
 
+/// Whether Kubernetes set it: beside a Service called `tidemill` every container gets `TIDEMILL_SERVICE_HOST`,
+/// `TIDEMILL_PORT=tcp://10.0.0.1:8080`, `TIDEMILL_PORT_8080_TCP_ADDR` and the like ("Service links", as Docker's legacy links).
+fn is_service_link(name: &str, value: &str) -> bool {
+    if name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return true;
+    }
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let of_port = |rest: &str| {
+        let mut parts = rest.split('_');
+        parts.next().is_some_and(|port| port.parse::<u16>().is_ok())
+            && parts.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+    };
+    name.ends_with("_PORT") && is_address || name.split("_PORT_").skip(1).any(of_port)
+}
+
 fn unknown_key(name: &str, origin: &Origin) -> String {
     let section = name.rsplit_once('.').map(|(section, _)| format!("{section}."));
     let siblings: Vec<&str> = KEYS
@@ -168,9 +183,9 @@ fn unknown_key(name: &str, origin: &Origin) -> String {
     if siblings.is_empty() {
         let mut sections: Vec<&str> = KEYS.iter().map(|key| key.name.split('.').next().unwrap_or(key.name)).collect();
         sections.dedup();
-        format!("{origin}: unknown key {name}; nearest is {near}; sections are {}", sections.join(", "))
+        format!("{origin}: unknown key {name}{near}; sections are {}", sections.join(", "))
     } else {
-        format!("{origin}: unknown key {name}; nearest is {near}; allowed here: {}", siblings.join(", "))
+        format!("{origin}: unknown key {name}{near}; allowed here: {}", siblings.join(", "))
     }
 }
 
@@ -229,8 +244,13 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
-fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
-    candidates.min_by_key(|candidate| edit_distance(name, candidate)).unwrap_or("")
+/// `; nearest is x`, where one of `candidates` may well be meant.
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    let distances = candidates.map(|candidate| (edit_distance(name, candidate), candidate));
+    match distances.min() {
+        Some((distance, candidate)) if distance <= 2.max(name.len() / 3) => format!("; nearest is {candidate}"),
+        _ => String::new(),
+    }
 }
 
 /// Levenshtein's distance, one row at a time.
@@ -266,7 +286,8 @@ mod tests {
             ("HOME".to_owned(), "/".to_owned()),
         ];
         layers.flags = vec![("listen.api_port".to_owned(), "--api-port".to_owned(), "7002".to_owned())];
-        let settings = Settings::merge(&layers).expect("is valid");
+        let (settings, problems) = Settings::merge(&layers);
+        assert_eq!(problems, Vec::<String>::new());
         let shown: Vec<String> = ["listen.address", "listen.grpc_port", "listen.http_port", "listen.api_port"]
             .map(|name| format!("{} from {}", settings.text(name), settings.get(name).origin))
             .to_vec();
@@ -288,7 +309,7 @@ mod tests {
         );
         layers.environment = vec![("TIDEMILL_LISTEN_GRPCPORT".to_owned(), "1".to_owned())];
         layers.flags = vec![("receive.group_wait".to_owned(), "--set".to_owned(), "20".to_owned())];
-        let problems = Settings::merge(&layers).expect_err("is refused");
+        let (_, problems) = Settings::merge(&layers);
         assert_eq!(problems.len(), 6, "{problems:#?}");
         for (place, word) in [
             ("tidemill.toml:2", "nearest is listen.grpc_port"),
@@ -306,8 +327,32 @@ mod tests {
     }
 
     #[test]
+    fn what_kubernetes_tells_of_services_is_no_setting() {
+        let link = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = vec![
+            link("TIDEMILL_SERVICE_HOST", "10.0.0.1"),
+            link("TIDEMILL_QUERY_SERVICE_PORT", "8080"),
+            link("TIDEMILL_SERVICE_PORT_OTLP_GRPC", "4317"),
+            link("TIDEMILL_PORT", "tcp://10.0.0.1:8080"),
+            link("TIDEMILL_PORT_4317_TCP", "tcp://10.0.0.1:4317"),
+            link("TIDEMILL_PORT_4317_TCP_ADDR", "10.0.0.1"),
+        ];
+        let (_, problems) = Settings::merge(&Layers { environment, ..Layers::default() });
+        assert_eq!(problems, Vec::<String>::new());
+        let environment = vec![link("TIDEMILL_PORT", "8080"), link("TIDEMILL_PORT_X_TCP", "1")];
+        let (_, problems) = Settings::merge(&Layers { environment, ..Layers::default() });
+        assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+
+    #[test]
+    fn an_array_is_a_list_and_nothing_else() {
+        let (_, problems) = Settings::merge(&file("data_dir = [\"a\", \"b\"]\n[worker]\nsignals = [\"logs\"]\n"));
+        assert_eq!(problems, ["tidemill.toml:1: data_dir: takes one value, not an array"]);
+    }
+
+    #[test]
     fn broken_toml_names_its_line() {
-        let problems = Settings::merge(&file("data_dir = \"x\"\n[listen\n")).expect_err("is refused");
+        let (_, problems) = Settings::merge(&file("data_dir = \"x\"\n[listen\n"));
         assert!(problems[0].starts_with("tidemill.toml:2:"), "{problems:?}");
     }
 

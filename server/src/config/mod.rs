@@ -7,6 +7,7 @@ mod document;
 mod layers;
 mod quantity;
 mod registry;
+mod rules;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub use document::render_document;
 pub use layers::{Layers, Origin, Settings};
 pub use quantity::{format_bytes, parse_bytes, parse_duration};
 pub use registry::{KEYS, Kind};
+use rules::problems_between_keys;
 
 use crate::error::{Error, Result};
 
@@ -55,48 +57,15 @@ impl Config {
     /// # Errors
     /// `Invalid` with every problem on a line of its own.
     pub fn merge(layers: &Layers) -> Result<Self> {
-        let refuse = |problems: Vec<String>| {
-            Error::invalid(format!("the configuration has {} problem(s):\n  {}", problems.len(), problems.join("\n  ")))
+        let (settings, mut problems) = Settings::merge(layers);
+        let config = Self { settings };
+        problems.extend(problems_between_keys(&config));
+        let count = match problems.len() {
+            0 => return Ok(config),
+            1 => "a problem".to_owned(),
+            count => format!("{count} problems"),
         };
-        let config = Self { settings: Settings::merge(layers).map_err(refuse)? };
-        let problems = config.problems_between_keys();
-        if problems.is_empty() { Ok(config) } else { Err(refuse(problems)) }
-    }
-
-    fn problems_between_keys(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut add = |name: &str, problem: String| {
-            problems.push(format!("{}: {name}: {problem}", self.settings.get(name).origin));
-        };
-        match self.settings.text("listen.address").parse::<IpAddr>() {
-            Err(_) => add("listen.address", format!("{:?} is no IP address", self.settings.text("listen.address"))),
-            Ok(address) if !self.flag("auth.enabled") && !address.is_loopback() => {
-                add("auth.enabled", format!("may be false only on a loopback address, and listen.address is {address}"))
-            }
-            Ok(_) => {}
-        }
-        if self.path("tls.cert").is_some() != self.path("tls.key").is_some() {
-            add("tls.cert", "tls.cert and tls.key belong together: set both or none".to_owned());
-        }
-        let ports: Vec<u16> =
-            ["listen.grpc_port", "listen.http_port", "listen.api_port"].map(|name| self.port(name)).to_vec();
-        if ports.iter().enumerate().any(|(place, port)| *port != 0 && ports[..place].contains(port)) {
-            add("listen.api_port", format!("the three ports must differ; they are {ports:?}"));
-        }
-        if self.duration("query.timeout") > Duration::from_secs(25 * 60) {
-            add("query.timeout", "at most 25m: replaced objects are deleted 30m after they were replaced".to_owned());
-        }
-        for name in ["query.timeout", "worker.lease", "sweep.interval"] {
-            if self.duration(name).is_zero() {
-                add(name, "must be more than nothing".to_owned());
-            }
-        }
-        for name in ["worker.count", "query.concurrency", "listen.max_connections", "metastore.connections"] {
-            if self.count(name) == 0 {
-                add(name, "must be at least 1".to_owned());
-            }
-        }
-        problems
+        Err(Error::invalid(format!("the configuration has {count}:\n  {}", problems.join("\n  "))))
     }
 
     /// The data folder.
@@ -107,6 +76,12 @@ impl Config {
     /// A text that is set.
     pub fn optional(&self, name: &str) -> Option<&str> {
         Some(self.settings.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// A value that is set, as it may be shown.
+    pub fn masked(&self, name: &str) -> Option<String> {
+        let kind = registry::find_key(name).map_or(Kind::Secret, |key| key.kind);
+        self.optional(name).map(|text| mask(kind, text))
     }
 
     /// A path that is set.
@@ -194,13 +169,15 @@ fn mask_url(value: &str) -> String {
     let Some((scheme, rest)) = value.split_once("://") else {
         return "********".to_owned();
     };
-    let rest = rest.split_once('?').map_or(rest, |(address, _)| address);
-    match rest.rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split_once(':').map_or(user, |(user, _)| user);
+    // A password may hold what should have been escaped, so the host begins after the last `@`.
+    let (user, host) = rest.rsplit_once('@').map_or((None, rest), |(user, host)| (Some(user), host));
+    let host = host.split_once('?').map_or(host, |(host, _)| host);
+    match user {
+        Some(user) => {
+            let user = user.split([':', '/', '?']).next().unwrap_or_default();
             format!("{scheme}://{user}:********@{host}")
         }
-        None => format!("{scheme}://{rest}"),
+        None => format!("{scheme}://{host}"),
     }
 }
 
@@ -208,36 +185,14 @@ fn mask_url(value: &str) -> String {
 mod tests {
     use super::*;
 
-    fn merged(flags: &[(&str, &str)]) -> Result<Config> {
-        let flags =
-            flags.iter().map(|(key, value)| ((*key).to_owned(), "--set".to_owned(), (*value).to_owned())).collect();
-        Config::merge(&Layers { flags, ..Layers::default() })
-    }
-
-    #[test]
-    fn no_auth_is_refused_beyond_loopback() {
-        assert!(merged(&[("auth.enabled", "false")]).is_ok());
-        assert!(merged(&[("auth.enabled", "false"), ("listen.address", "::1")]).is_ok());
-        let error = merged(&[("auth.enabled", "false"), ("listen.address", "0.0.0.0")]).expect_err("is refused");
-        assert!(error.to_string().contains("loopback"), "{error}");
-    }
-
-    #[test]
-    fn problems_between_keys_are_told_together() {
-        let flags =
-            [("tls.cert", "a.pem"), ("query.timeout", "26m"), ("listen.grpc_port", "8080"), ("worker.count", "0")];
-        let error = merged(&flags).expect_err("is refused").to_string();
-        for word in ["tls.key", "25m", "must differ", "at least 1", "4 problem"] {
-            assert!(error.contains(word), "{word}: {error}");
-        }
-    }
-
     #[test]
     fn secrets_are_masked() {
         assert_eq!(
             mask(Kind::SecretUrl, "postgres://u:p@h:5432/d?sslmode=require&password=x"),
             "postgres://u:********@h:5432/d"
         );
+        assert_eq!(mask(Kind::SecretUrl, "postgres://u:p?q/r@s@h/d"), "postgres://u:********@h/d");
+        assert_eq!(mask(Kind::SecretUrl, "postgres://h/d"), "postgres://h/d");
         assert_eq!(mask(Kind::SecretUrl, "host=h password=p"), "********");
         assert_eq!(mask(Kind::Secret, "s"), "********");
         assert_eq!(mask(Kind::Secret, ""), "");

@@ -50,6 +50,11 @@ impl Kind {
             Self::Choice(choices) => format!("one of {}", choices.join(", ")),
         }
     }
+
+    /// Whether it takes several values.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::List | Self::Choices(_))
+    }
 }
 
 /// One configuration key.
@@ -80,6 +85,7 @@ pub const OTHER_ENVIRONMENT: &[&str] = &[
     "TIDEMILL_CRASH_AT",
     "TIDEMILL_STOP_AT",
     "TIDEMILL_CACHE",
+    "TIDEMILL_PYTHON",
     "TIDEMILL_REWRITE",
 ];
 
@@ -136,6 +142,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("storage.insecure_tls", Kind::Flag, "false", "Accept any certificate from the endpoint."),
     key("storage.role", Kind::Text, "", "An AWS role to assume for the bucket."),
+    key(
+        "storage.timeout",
+        Kind::Duration,
+        "2m",
+        "A request to the bucket that takes longer has failed and is tried again; one moves up to 16 MiB.",
+    ),
     key(
         "storage.access_key_id",
         Kind::Text,
@@ -237,7 +249,12 @@ pub const KEYS: &[Key] = &[
         "",
         "Attribute keys that always get a column of their own, before the frequent ones.",
     ),
-    key("query.memory", Kind::Bytes, "512MiB", "Memory of all queries together."),
+    key(
+        "query.memory",
+        Kind::Bytes,
+        "512MiB",
+        "One query sorts, joins and groups in this much memory, and spills to the data folder beyond it.",
+    ),
     key(
         "query.timeout",
         Kind::Duration,
@@ -268,7 +285,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "telemetry.otlp_export",
-        Kind::Text,
+        Kind::SecretUrl,
         "",
         "Send this process's own traces, logs and metrics to this OTLP/HTTP base URL.",
     ),
@@ -322,6 +339,7 @@ mod tests {
                         "ratio(",
                         "list(",
                         "text(",
+                        "masked(",
                     ] {
                         let call = format!(".{call}\"");
                         let asked = text.split(&call).skip(1).filter_map(|rest| rest.split_once('"'));

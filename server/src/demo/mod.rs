@@ -8,12 +8,13 @@ mod tour;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidemill_types::{OrganizationId, Signal};
+use tidemill_types::{OrganizationId, Signal, TimestampNs};
 
 use crate::admin::{Admin, InboxRequest, MAX_ROWS, OrganizationChange};
 use crate::bootstrap::FIRST_ORGANIZATION;
 use crate::error::Result;
 use crate::invocation::Invocation;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::query::Queries;
 use crate::telemetry::OwnDoor;
@@ -24,6 +25,9 @@ pub const OWN_ORGANIZATION: &str = "tidemill";
 const OWN_RETENTION_DAYS: u32 = 1;
 /// The metastore's note that the capture was loaded, so that a second start does not load it again.
 const LOADED_DOCUMENT: &str = "demo-capture";
+
+/// The metastore's note of the time, in nanoseconds, that the capture's end was moved to when its loading began.
+const BEGUN_DOCUMENT: &str = "demo-capture-begun";
 
 /// The organizations of a demo.
 #[derive(Debug, Clone, Copy)]
@@ -40,16 +44,24 @@ impl Demo {
     /// # Errors
     /// Those of the metastore.
     pub async fn prepare(admin: &Admin) -> Result<Self> {
-        let own = match admin.organization(OWN_ORGANIZATION).await {
-            Ok(found) => found,
-            Err(_) => admin.create_organization(OWN_ORGANIZATION, None).await?,
+        let all = admin.organizations().await?;
+        let find = |name: &str| all.iter().find(|it| it.name == name && !it.deleting).map(|it| it.id);
+        let own = match find(OWN_ORGANIZATION) {
+            Some(found) => found,
+            None => {
+                let made = admin.create_organization(OWN_ORGANIZATION, None).await?;
+                let retention_days: BTreeMap<Signal, u32> =
+                    Signal::ALL.map(|signal| (signal, OWN_RETENTION_DAYS)).into_iter().collect();
+                let change = OrganizationChange { retention_days, ..OrganizationChange::default() };
+                admin.change_organization(OWN_ORGANIZATION, &change).await?;
+                made.id
+            }
         };
-        let retention_days: BTreeMap<Signal, u32> =
-            Signal::ALL.map(|signal| (signal, OWN_RETENTION_DAYS)).into_iter().collect();
-        let change = OrganizationChange { retention_days, ..OrganizationChange::default() };
-        admin.change_organization(OWN_ORGANIZATION, &change).await?;
-        let shown = admin.organization(FIRST_ORGANIZATION).await?;
-        Ok(Self { own: own.id, shown: shown.id })
+        let shown = match find(FIRST_ORGANIZATION) {
+            Some(found) => found,
+            None => admin.create_organization(FIRST_ORGANIZATION, None).await?.id,
+        };
+        Ok(Self { own, shown })
     }
 
     /// Loads the capture, once in the life of a data folder, through the door by which everything pushed comes, and waits until
@@ -58,11 +70,12 @@ impl Demo {
     /// # Errors
     /// Those of pushing; `Invalid` when a part was refused.
     pub async fn load_capture(&self, admin: &Admin, door: &OwnDoor) -> Result<()> {
-        if let Some(when) = admin.metastore.document(LOADED_DOCUMENT).await? {
-            eprintln!("The capture was loaded at the first start ({when}).");
+        let loaded = format!("{LOADED_DOCUMENT}-{}", self.shown);
+        if let Some(when) = admin.metastore.document(&loaded).await? {
+            say!("The capture was loaded at the first start ({when}).");
             return Ok(());
         }
-        let now = admin.metastore.now().await?;
+        let now = self.capture_time(admin).await?;
         let requests = tokio::task::spawn_blocking(move || capture::requests(now)).await;
         let requests = requests.map_err(|error| {
             crate::error::Error::caused(tidemill_types::ErrorKind::Internal, "reading the capture", error)
@@ -76,12 +89,25 @@ impl Demo {
         }
         progress.finish();
         self.wait_until_queryable(admin).await?;
-        admin.metastore.store_document(LOADED_DOCUMENT, &crate::present::when(now)).await?;
+        admin.metastore.store_document(&loaded, &crate::present::when(now)).await?;
         Ok(())
     }
 
+    /// The time that the capture's end is moved to. A start after one that was cut off takes the same, so that what was loaded
+    /// already is known again and not stored twice.
+    async fn capture_time(&self, admin: &Admin) -> Result<TimestampNs> {
+        let note = format!("{BEGUN_DOCUMENT}-{}", self.shown);
+        let begun = admin.metastore.document(&note).await?;
+        if let Some(begun) = begun.and_then(|text| text.parse().ok()) {
+            return Ok(TimestampNs(begun));
+        }
+        let now = admin.metastore.now().await?;
+        admin.metastore.store_document(&note, &now.0.to_string()).await?;
+        Ok(now)
+    }
+
     async fn wait_until_queryable(&self, admin: &Admin) -> Result<()> {
-        let request = InboxRequest { state: None, limit: Some(MAX_ROWS) };
+        let request = InboxRequest { limit: Some(MAX_ROWS), ..InboxRequest::default() };
         let open = async || -> Result<u64> {
             let entries = admin.inbox(Some(self.shown), &request).await?.rows;
             Ok(entries.iter().filter(|entry| matches!(entry.state.as_str(), "waiting" | "leased")).count() as u64)

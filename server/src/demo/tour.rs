@@ -6,7 +6,7 @@ use super::OWN_ORGANIZATION;
 use crate::encode::{Answer, OutputFormat};
 use crate::error::Result;
 use crate::invocation::Invocation;
-use crate::output::{print_bytes, print_text};
+use crate::output::{Reader, print_bytes, print_text};
 use crate::query::{Queries, RequestedLimits};
 
 struct Stop {
@@ -44,7 +44,9 @@ pub async fn show(queries: &Queries, organization: OrganizationId, typed: &Invoc
         let query = queries.sql(organization, stop.query, &RequestedLimits::default()).await?;
         let mut answer = Answer::new(OutputFormat::Table, query)?;
         while let Some(chunk) = answer.next_chunk().await? {
-            print_bytes(&chunk)?;
+            if print_bytes(&chunk)? == Reader::Gone {
+                return Ok(());
+            }
         }
     }
     print_text(&format!(

@@ -39,7 +39,24 @@ impl Readiness {
 
 /// The routes. They need no key: they tell no organization's data.
 pub fn router() -> Router<ApiState> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/", get(greet))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+}
+
+/// For whoever opens the address in a browser.
+async fn greet() -> &'static str {
+    concat!(
+        "tidemill ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\nPOST /api/v1/sql            a statement; rows by Accept: JSON lines, CSV, Arrow\n\
+         GET  /api/v1/attributes     attribute keys\n\
+         GET  /api/v1/status         backlog, segments, lag; with an operator's key, as are inbox, queue, segments\n\
+         GET  /healthz, /readyz      probes\n\
+         GET  /metrics               Prometheus\n"
+    )
 }
 
 async fn healthz() -> &'static str {

@@ -1,6 +1,7 @@
 //! `POST /api/v1/load?name=…&signal=…&format=…`: a file as the body.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -13,7 +14,10 @@ use super::ApiState;
 use super::arguments::Query;
 use super::caller::Member;
 use crate::error::{Error, Result};
-use crate::intake::{FileDescription, Intake, Loaded, MAX_FILE_BYTES};
+use crate::intake::{FileDescription, Intake, Loaded, MAX_FILE_BYTES, from_lake};
+
+/// A sender that stands still this long is gone.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What loading stands on.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ async fn load(
     Query(file): Query<FileDescription>,
     body: Body,
 ) -> Result<Json<Loaded>> {
+    // Before the body is read: it may be large.
+    state.load.intake.gate.check_for(organization).map_err(from_lake)?;
     let spooled = SpooledFile(state.load.spool.join(format!("load-{}", uuid::Uuid::new_v4())));
     spooled.write(body).await?;
     Ok(Json(state.load.intake.admit_file(organization, &file, &spooled.0).await?))
@@ -49,7 +55,8 @@ impl SpooledFile {
         let mut file = tokio::fs::File::create(&self.0).await.map_err(fail)?;
         let mut chunks = body.into_data_stream();
         let mut written = 0;
-        while let Some(chunk) = chunks.next().await {
+        let silent = |_| Error::invalid(format!("nothing of the body came for {} s", SILENCE.as_secs()));
+        while let Some(chunk) = tokio::time::timeout(SILENCE, chunks.next()).await.map_err(silent)? {
             let chunk = chunk.map_err(|error| Error::invalid(format!("the body ended early: {error}")))?;
             written += chunk.len() as u64;
             if written > MAX_FILE_BYTES {

@@ -16,12 +16,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::response::Response;
+use http::StatusCode;
+use problem::answer;
 
 pub use administration::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
 pub use health::Readiness;
 pub use load::LoadState;
-pub use problem::ProblemBody;
-pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest};
+pub use problem::{Problem, ProblemBody};
+pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest, WARNING_HEADER};
 pub use trace::trace_requests;
 
 use crate::admin::Admin;
@@ -57,6 +60,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(health::router())
         .merge(sql::router())
         .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(load::router())
         .with_state(state)
@@ -64,6 +68,11 @@ pub fn router(state: ApiState) -> Router {
 
 async fn not_found(uri: http::Uri) -> Error {
     Error::new(tidemill_types::ErrorKind::NotFound, format!("there is nothing at {}", uri.path()))
+}
+
+async fn not_allowed(method: http::Method, uri: http::Uri) -> Response {
+    let message = format!("{method} means nothing at {}", uri.path());
+    answer(StatusCode::METHOD_NOT_ALLOWED, "invalid", message, None)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub struct ProblemBody {
 }
 
 /// What happened.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Problem {
     /// One of the closed set of kinds.
     pub kind: String,
@@ -27,13 +27,21 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+impl Problem {
+    /// As the API tells `error`.
+    pub fn of(error: &Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self { kind: error.kind().as_str().to_owned(), message: error.full_message(), hint }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
             tracing::warn!(error = %self.full_message(), "a request failed");
         }
-        let mut response = answer(status, self.kind().as_str(), self.full_message(), self.hint().map(str::to_owned));
+        let mut response = (status, Json(ProblemBody { error: Problem::of(&self) })).into_response();
         if self.kind().is_retryable() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -58,6 +66,7 @@ pub fn refuse_caller(error: &AuthError) -> Response {
     response
 }
 
-fn answer(status: StatusCode, kind: &str, message: String, hint: Option<String>) -> Response {
+/// An answer that tells what is wrong.
+pub fn answer(status: StatusCode, kind: &str, message: String, hint: Option<String>) -> Response {
     (status, Json(ProblemBody { error: Problem { kind: kind.to_owned(), message, hint } })).into_response()
 }

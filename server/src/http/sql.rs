@@ -9,18 +9,21 @@ use axum::{Json, Router};
 use futures::stream;
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
-use tidemill_query::{AttributeInfo, QueryStats};
+use tidemill_query::AttributeInfo;
 use tidemill_types::{ErrorKind, Signal, TimeRange, TimestampNs};
 
 use super::ApiState;
-use super::arguments::Query;
+use super::arguments::{Query, RawBody};
 use super::caller::{Member, Reader};
 use crate::encode::{Answer, OutputFormat};
 use crate::error::{Error, Result};
-use crate::query::{Queries, RequestedLimits};
+use crate::query::{Queries, QueryReport, RequestedLimits};
 
 /// The header by which an answer names its query.
 pub const QUERY_ID_HEADER: &str = "x-tidemill-query-id";
+
+/// The header by which an answer tells what its reader has to know; once for each warning.
+pub const WARNING_HEADER: &str = "x-tidemill-warning";
 
 /// The body of `POST /api/v1/sql`; a body that is not JSON is the statement itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,30 +71,41 @@ async fn sql(
     State(state): State<ApiState>,
     Member(organization): Member,
     headers: HeaderMap,
-    body: Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Response> {
     let request = read_request(&headers, &body)?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = OutputFormat::from_accept(accept).map_err(Error::invalid)?;
-    let query = queries(&state)?.sql(organization, &request.query, &request.limits).await?;
-    let id = query.id.to_string();
+    let queries = queries(&state)?.clone();
+    let query = queries.sql(organization, &request.query, &request.limits).await?;
+    let id = query.id;
+    // All warnings are known once the first rows are.
+    let warnings = query.rows.stats().read().warnings;
     let answer = Answer::new(format, query)?;
     // Whoever goes away drops the body, and with it the query.
-    let chunks = stream::try_unfold(answer, |mut answer| async move {
+    let chunks = stream::try_unfold((answer, queries), move |(mut answer, queries)| async move {
         match answer.next_chunk().await {
-            Ok(Some(chunk)) => Ok(Some((chunk, answer))),
+            Ok(Some(chunk)) => Ok(Some((chunk, (answer, queries)))),
             Ok(None) => Ok(None),
             // The head is long sent: the connection is cut, so that no reader takes a part for the whole.
             Err(error) => {
                 tracing::warn!(error = %error.full_message(), "a query failed after its first rows");
+                queries.note_failure(id, &error);
                 Err(error)
             }
         }
     });
     let mut response = Body::from_stream(chunks).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(QUERY_ID_HEADER, id);
+    }
+    for warning in warnings {
+        // A header takes any bytes but control characters.
+        let warning = warning.replace(char::is_control, " ");
+        if let Ok(warning) = HeaderValue::from_bytes(warning.as_bytes()) {
+            response.headers_mut().append(WARNING_HEADER, warning);
+        }
     }
     Ok(response)
 }
@@ -109,9 +123,9 @@ async fn stats(
     State(state): State<ApiState>,
     Reader(scope): Reader,
     Path(id): Path<String>,
-) -> Result<Json<QueryStats>> {
+) -> Result<Json<QueryReport>> {
     let id = id.parse().map_err(|_| Error::invalid(format!("{id:?} is no query id (a UUID)")))?;
-    Ok(Json(queries(&state)?.stats(scope, id)?))
+    Ok(Json(queries(&state)?.report(scope, id)?))
 }
 
 async fn attributes(

@@ -9,9 +9,11 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tidemill_lake::receive::Gate;
+use tidemill_store::metastore::Refusal;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::admin::MAX_ROWS;
 use crate::auth::{KeyRing, Openness};
 use crate::config::{Config, Layers};
 use crate::data_folder::DataFolder;
@@ -20,6 +22,7 @@ use crate::stack::Stack;
 
 struct Api {
     _folder: tempfile::TempDir,
+    admin: Admin,
     routes: Router,
     operator: String,
     shop: String,
@@ -56,13 +59,13 @@ impl Api {
                 Openness::KeyNeeded,
                 Duration::from_secs(60),
             )),
-            admin,
+            admin: admin.clone(),
             readiness,
             numbers: Numbers::default(),
             queries: Some(Queries::new(&stack)),
             load: LoadState { intake, spool: stack.spool },
         });
-        Self { _folder: temporary, routes, operator, shop, other }
+        Self { _folder: temporary, admin, routes, operator, shop, other }
     }
 
     async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: Value) -> (StatusCode, Value) {
@@ -105,6 +108,56 @@ async fn health_needs_no_key_and_everything_else_does() {
     }
     let (status, body) = api.ask(Method::GET, "/api/v2/nothing", None, Value::Null).await;
     assert_eq!((status, &body["error"]["kind"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn an_input_is_found_behind_any_number_of_others() {
+    let api = Api::new().await;
+    let load = "/api/v1/load?name=logs.json&signal=logs&format=json_lines";
+    let (_, loaded) = api.ask(Method::POST, load, Some(&api.shop), json!({ "body": "hello" })).await;
+    let at = api.admin.metastore.now().await.expect("is told");
+    let refusal = |number: usize| Refusal {
+        organization: None,
+        signal: None,
+        bucket: "push".to_owned(),
+        object_key: number.to_string(),
+        records_refused: 0,
+        records_kept: 0,
+        reason: "is broken".to_owned(),
+        at,
+    };
+    let refusals: Vec<Refusal> = (0..=MAX_ROWS).map(refusal).collect();
+    api.admin.metastore.record_refusals(&refusals).await.expect("are recorded");
+    let (work, key) = (&loaded["work"], loaded["object_key"].as_str().unwrap_or_default());
+    for query in [format!("work={work}"), format!("object_key={key}"), "state=waiting".to_owned()] {
+        let (_, found) = api.get(&format!("/api/v1/inbox?{query}"), &api.operator).await;
+        assert_eq!(found.as_array().map(Vec::len), Some(1), "{query}: {found}");
+        assert_eq!(&found[0]["work"], work, "{query}");
+    }
+    let (_, found) = api.get(&format!("/api/v1/queue?work={work}"), &api.operator).await;
+    assert_eq!(&found[0]["id"], work, "{found}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_as_everything_else() {
+    let api = Api::new().await;
+    let (status, body) = api.ask(Method::GET, "/api/v1/sql", Some(&api.shop), Value::Null).await;
+    assert_eq!((status, &body["error"]["kind"]), (StatusCode::METHOD_NOT_ALLOWED, &json!("invalid")), "{body}");
+    assert_eq!(api.ask(Method::GET, "/", None, Value::Null).await.0, StatusCode::OK);
+    let long = json!({ "query": "x".repeat(MAX_BODY_BYTES) });
+    let backwards = json!({ "query": "SELECT 1", "limits": { "start_ns": 2, "end_ns": 1 } });
+    for (path, body, key, word) in [
+        ("/api/v1/sql", long, &api.shop, "more than"),
+        ("/api/v1/sql", backwards, &api.shop, "not before"),
+        ("/api/v1/load?name=logs&signal=logs", Value::Null, &api.shop, "the file is empty"),
+    ] {
+        let (status, body) = api.ask(Method::POST, path, Some(key), body).await;
+        assert_eq!((status, &body["error"]["kind"]), (StatusCode::BAD_REQUEST, &json!("invalid")), "{body}");
+        assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains(word)), "{word}: {body}");
+    }
+    let kept = json!({ "retention_days": { "logs": 40_000 } });
+    let (status, body) = api.ask(Method::PATCH, "/api/v1/organizations/shop", Some(&api.operator), kept).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
 }
 
 #[tokio::test]

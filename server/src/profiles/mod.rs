@@ -17,7 +17,7 @@ mod golden;
 
 pub use mapping::parse_mappings;
 pub use problems::Problems;
-pub use profile::parse_profiles;
+pub use profile::{parse_profiles, storable_profiles};
 pub use source::load_text;
 
 /// The metastore's document of storage profiles.

@@ -43,6 +43,38 @@ pub fn parse_profiles(label: &str, text: &str) -> Result<Vec<StorageProfile>, Pr
     Problems::unless(label, notes.take(), profiles)
 }
 
+/// The profiles in `text` as what is stored of it: itself, unless it is a chart's values, which hold much else, API keys for one.
+///
+/// # Errors
+/// As for [`parse_profiles`].
+pub fn storable_profiles(label: &str, text: &str) -> Result<String, Problems> {
+    let profiles = parse_profiles(label, text)?;
+    let document = parse_document(label, text)?;
+    let is_chart = Place::root(&document, &Notes::default()).is_mapping();
+    Ok(if is_chart { profiles.iter().map(render).collect() } else { text.to_owned() })
+}
+
+/// One item of a YAML list.
+fn render(profile: &StorageProfile) -> String {
+    // What JSON quotes, YAML reads as it is.
+    let quoted = |text: &String| serde_json::Value::from(text.as_str()).to_string();
+    let mut fields = vec![
+        ("organization_id", profile.organization.to_string()),
+        ("instance_num", profile.instance_num.to_string()),
+        ("collector_name", quoted(&profile.collector_name)),
+        ("cloud_provider", profile.cloud_provider.as_str().to_owned()),
+        ("bucket", quoted(&profile.bucket)),
+    ];
+    for (name, text) in [("region", &profile.region), ("role", &profile.role), ("endpoint", &profile.endpoint)] {
+        fields.extend(text.as_ref().map(|text| (name, quoted(text))));
+    }
+    for (name, flag) in [("use_path_style", profile.use_path_style), ("insecure_tls", profile.insecure_tls)] {
+        fields.extend(flag.then(|| (name, flag.to_string())));
+    }
+    let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    format!("- {}", lines.join("  "))
+}
+
 /// Which profile first took an instance of an organization's collector.
 type Instances<'a> = HashMap<(OrganizationId, String, i32), Place<'a>>;
 
@@ -183,5 +215,23 @@ fn note_contradicting_buckets(read: &[(Place<'_>, StorageProfile)]) {
                 earlier_place.line(),
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_chart_s_values_only_the_profiles_are_stored() {
+        let chart = include_str!("golden/profiles/values-local.yaml");
+        let stored = storable_profiles("values.yaml", chart).expect("is valid");
+        assert!(chart.contains("my-api-key-1") && !stored.contains("my-api-key-1"), "{stored}");
+        assert_eq!(parse_profiles("stored", &stored), parse_profiles("values.yaml", chart));
+        let full = include_str!("golden/profiles/full.yaml");
+        assert_eq!(storable_profiles("full.yaml", full).as_deref(), Ok(full));
+        let profiles = parse_profiles("full.yaml", full).expect("is valid");
+        let rendered: String = profiles.iter().map(render).collect();
+        assert_eq!(parse_profiles("rendered", &rendered), Ok(profiles));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -52,15 +53,14 @@ impl Export {
     /// `Invalid` for a URL or headers that are none.
     pub fn elsewhere(config: &Config, runtime: &Handle, numbers: &Numbers) -> Result<Self> {
         let base = config.settings.text("telemetry.otlp_export").trim_end_matches('/').to_owned();
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(Error::invalid(format!("telemetry.otlp_export: {base:?} is no http:// or https:// URL")));
-        }
         let client = reqwest::Client::builder()
             .timeout(Duration::from_secs(10))
             .build()
             .map_err(|error| Error::caused(ErrorKind::Internal, "the HTTP client", error))?;
         let client = Arc::new(NetworkDoor::new(client, runtime.clone()));
-        let way = Way { client, base, headers: headers(config.settings.text("telemetry.otlp_headers"))? };
+        let headers = parse_headers(config.settings.text("telemetry.otlp_headers"))
+            .map_err(|problem| Error::invalid(format!("telemetry.otlp_headers: {problem}")))?;
+        let way = Way { client, base, headers };
         Self::of_this_process(config.ratio("telemetry.sample"), &way, numbers)
     }
 
@@ -161,13 +161,18 @@ fn broken(error: opentelemetry_otlp::ExporterBuildError) -> Error {
 }
 
 /// Reads `name=value,name=value`.
-fn headers(text: &str) -> Result<HashMap<String, String>> {
+///
+/// # Errors
+/// What is allowed; no message holds a value, which may be a secret.
+pub fn parse_headers(text: &str) -> std::result::Result<HashMap<String, String>, String> {
     let mut headers = HashMap::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-        let Some((name, value)) = pair.split_once('=') else {
-            return Err(Error::invalid("telemetry.otlp_headers: expected name=value, separated by commas"));
-        };
-        headers.insert(name.trim().to_owned(), value.trim().to_owned());
+        let (name, value) = pair.split_once('=').ok_or("expected name=value, separated by commas")?;
+        let (name, value) = (name.trim(), value.trim());
+        if HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value).is_err() {
+            return Err("expected name=value, separated by commas; one of them no header can carry".to_owned());
+        }
+        headers.insert(name.to_owned(), value.to_owned());
     }
     Ok(headers)
 }
@@ -178,9 +183,11 @@ mod tests {
 
     #[test]
     fn headers_are_pairs() {
-        let read = headers("authorization=Bearer a=b, x-y=1").expect("is valid");
+        let read = parse_headers("authorization=Bearer a=b, x-y=1").expect("is valid");
         assert_eq!((read["authorization"].as_str(), read["x-y"].as_str()), ("Bearer a=b", "1"));
-        assert!(headers("authorization").is_err());
-        assert!(headers("").expect("is valid").is_empty());
+        for text in ["authorization", "a b=c", "=c"] {
+            assert!(parse_headers(text).is_err(), "{text}");
+        }
+        assert!(parse_headers("").expect("is valid").is_empty());
     }
 }

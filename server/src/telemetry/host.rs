@@ -40,11 +40,13 @@ struct Machine {
 /// `Unavailable` on a system that tells nothing of itself.
 pub fn observe(provider: &SdkMeterProvider) -> Result<()> {
     let fail = |error: sysinfo::Error| Error::caused(ErrorKind::Unavailable, "looking at this machine", error);
-    let machine = Machine {
+    let mut machine = Machine {
         system: System::new().map_err(fail)?,
         networks: Networks::new_with_refreshed_list().map_err(fail)?,
         disks: Disks::new_with_refreshed_list().map_err(fail)?,
     };
+    // A share of time is one since the last look, so there has to be a first.
+    machine.system.refresh_cpu_usage();
     let machine = Arc::new(Mutex::new(machine));
     let meter = provider.meter("tidemill.host");
 

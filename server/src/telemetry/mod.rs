@@ -15,11 +15,13 @@ use std::sync::Arc;
 use tidemill_types::ErrorKind;
 use tracing::Metadata;
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::format::{DefaultFields, Format};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 pub use door::OwnDoor;
+pub use export::parse_headers;
 pub use numbers::{Numbers, resident_bytes};
 
 use crate::config::Config;
@@ -88,20 +90,22 @@ impl Telemetry {
     }
 }
 
+/// Nobody may read stderr any more: a line that cannot be written is no reason to fail.
+fn lines_to_stderr<S>() -> fmt::Layer<S, DefaultFields, Format, fn() -> std::io::Stderr> {
+    fmt::layer().with_writer(std::io::stderr as fn() -> std::io::Stderr).log_internal_errors(false)
+}
+
 fn start_log(config: &Config, export: Option<&export::Export>) -> Result<()> {
     let level = || {
-        EnvFilter::try_new(config.settings.text("log.level")).map_err(|error| {
-            Error::caused(ErrorKind::Invalid, "log.level", error).with_hint("as info, or info,tidemill_lake=debug")
-        })
+        EnvFilter::try_new(config.settings.text("log.level"))
+            .map_err(|error| Error::caused(ErrorKind::Invalid, "log.level", error))
     };
     // Spans are for the export alone: without one they cost nothing, and lines stay short.
     let lines = level()?.and(filter_fn(|it: &Metadata<'_>| it.is_event()));
     let is_json = config.settings.text("log.format") == "json";
     let is_colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let plain = (!is_json).then(|| {
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_colored).with_target(false).boxed()
-    });
-    let json = is_json.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json().boxed());
+    let plain = (!is_json).then(|| lines_to_stderr().with_ansi(is_colored).with_target(false).boxed());
+    let json = is_json.then(|| lines_to_stderr().json().boxed());
     let spans = export
         .and_then(export::Export::trace_layer)
         .map(|layer| layer.with_filter(LevelFilter::INFO.and(filter_fn(|it: &Metadata<'_>| it.is_span()))));

@@ -69,61 +69,38 @@ impl Numbers {
     pub fn read(&self) -> Vec<Number> {
         let sources = self.0.lock().clone();
         let mut numbers = Vec::new();
-        let mut add = |name, unit, help, value: &AtomicU64| {
+        let mut add = |name: &str, value: &AtomicU64| {
+            let described = DESCRIBED.iter().find(|(described, ..)| *described == name);
+            let (name, unit, help) = *described.expect("every counter is described, as a test checks");
             numbers.push(Number { name, unit, help, value: value.load(Ordering::Relaxed) });
         };
         if let Some(receiver) = &sources.receiver {
             let it = receiver.counters();
-            add("tidemill.receive.requests", "{request}", "Pushed requests acknowledged.", &it.requests);
-            add(
-                "tidemill.receive.repeats",
-                "{request}",
-                "Pushed requests acknowledged as repeats of a known one.",
-                &it.repeats,
-            );
-            add(
-                "tidemill.receive.turned_away",
-                "{request}",
-                "Pushed requests turned away because of a bound.",
-                &it.turned_away,
-            );
-            add(
-                "tidemill.receive.malformed",
-                "{request}",
-                "Pushed requests that were malformed as a whole.",
-                &it.malformed,
-            );
-            add("tidemill.receive.records", "{record}", "Pushed records acknowledged.", &it.records);
-            add(
-                "tidemill.receive.records_rejected",
-                "{record}",
-                "Records refused in acknowledged requests.",
-                &it.records_rejected,
-            );
-            add("tidemill.receive.io", "By", "Uncompressed bytes acknowledged.", &it.bytes);
-            add("tidemill.receive.raw_objects", "{object}", "Raw objects written.", &it.raw_objects);
+            add("tidemill.receive.requests", &it.requests);
+            add("tidemill.receive.repeats", &it.repeats);
+            add("tidemill.receive.turned_away", &it.turned_away);
+            add("tidemill.receive.malformed", &it.malformed);
+            add("tidemill.receive.records", &it.records);
+            add("tidemill.receive.records_rejected", &it.records_rejected);
+            add("tidemill.receive.io", &it.bytes);
+            add("tidemill.receive.raw_objects", &it.raw_objects);
         }
         if let Some(worker) = &sources.worker {
             let it = worker.counters();
-            add("tidemill.worker.bundles_published", "{bundle}", "Bundles published.", &it.published);
-            add("tidemill.worker.bundles_failed", "{bundle}", "Bundles that failed.", &it.failed);
-            add("tidemill.worker.leases_lost", "{lease}", "Bundles whose lease was lost.", &it.lost);
-            add("tidemill.worker.segments", "{segment}", "Segments published.", &it.segments);
-            add("tidemill.worker.rows", "{row}", "Rows in segments published by ingest.", &it.rows);
-            add("tidemill.worker.input", "By", "Bytes of inputs ingested, as stored.", &it.input_bytes);
-            add(
-                "tidemill.worker.times_replaced",
-                "{record}",
-                "Records whose time was outside the valid range.",
-                &it.times_replaced,
-            );
-            add("tidemill.worker.records_refused", "{record}", "Records refused while reading.", &it.records_refused);
+            add("tidemill.worker.bundles_published", &it.published);
+            add("tidemill.worker.bundles_failed", &it.failed);
+            add("tidemill.worker.leases_lost", &it.lost);
+            add("tidemill.worker.segments", &it.segments);
+            add("tidemill.worker.rows", &it.rows);
+            add("tidemill.worker.input", &it.input_bytes);
+            add("tidemill.worker.times_replaced", &it.times_replaced);
+            add("tidemill.worker.records_refused", &it.records_refused);
         }
         if let Some(sweeper) = &sources.sweeper {
             let it = sweeper.counters();
-            add("tidemill.sweeper.doomed_deleted", "{object}", "Doomed objects deleted.", &it.doomed_deleted);
-            add("tidemill.sweeper.orphans_deleted", "{object}", "Orphans deleted.", &it.orphans_deleted);
-            add("tidemill.sweeper.segments_retired", "{segment}", "Segments retired by retention.", &it.retired);
+            add("tidemill.sweeper.doomed_deleted", &it.doomed_deleted);
+            add("tidemill.sweeper.orphans_deleted", &it.orphans_deleted);
+            add("tidemill.sweeper.segments_retired", &it.retired);
         }
         numbers
     }
@@ -133,14 +110,15 @@ impl Numbers {
 pub fn observe(provider: &SdkMeterProvider, numbers: &Numbers) {
     let meter = provider.meter("tidemill");
     // The instruments are those of a whole server; a role that is not played gives no point.
-    for name in NAMES {
+    for (name, unit, help) in DESCRIBED {
         let numbers = numbers.clone();
         let found = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<u64>| {
             if let Some(number) = numbers.read().iter().find(|number| number.name == *name) {
                 observer.observe(number.value, &[]);
             }
         };
-        let _instrument = meter.u64_observable_counter(*name).with_callback(found).build();
+        let _instrument =
+            meter.u64_observable_counter(*name).with_unit(*unit).with_description(*help).with_callback(found).build();
     }
     let numbers = numbers.clone();
     let lag = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
@@ -165,18 +143,27 @@ pub fn observe(provider: &SdkMeterProvider, numbers: &Numbers) {
         meter.i64_observable_up_down_counter("process.memory.usage").with_unit("By").with_callback(memory).build();
 }
 
-const NAMES: &[&str] = &[
-    "tidemill.receive.requests",
-    "tidemill.receive.repeats",
-    "tidemill.receive.turned_away",
-    "tidemill.receive.records",
-    "tidemill.receive.io",
-    "tidemill.worker.bundles_published",
-    "tidemill.worker.bundles_failed",
-    "tidemill.worker.segments",
-    "tidemill.worker.rows",
-    "tidemill.worker.input",
-    "tidemill.sweeper.doomed_deleted",
+/// Every counter: its name, unit and meaning.
+const DESCRIBED: &[(&str, &str, &str)] = &[
+    ("tidemill.receive.requests", "{request}", "Pushed requests acknowledged."),
+    ("tidemill.receive.repeats", "{request}", "Pushed requests acknowledged as repeats of a known one."),
+    ("tidemill.receive.turned_away", "{request}", "Pushed requests turned away because of a bound."),
+    ("tidemill.receive.malformed", "{request}", "Pushed requests that were malformed as a whole."),
+    ("tidemill.receive.records", "{record}", "Pushed records acknowledged."),
+    ("tidemill.receive.records_rejected", "{record}", "Records refused in acknowledged requests."),
+    ("tidemill.receive.io", "By", "Uncompressed bytes acknowledged."),
+    ("tidemill.receive.raw_objects", "{object}", "Raw objects written."),
+    ("tidemill.worker.bundles_published", "{bundle}", "Bundles published."),
+    ("tidemill.worker.bundles_failed", "{bundle}", "Bundles that failed."),
+    ("tidemill.worker.leases_lost", "{lease}", "Bundles whose lease was lost."),
+    ("tidemill.worker.segments", "{segment}", "Segments published."),
+    ("tidemill.worker.rows", "{row}", "Rows in segments published by ingest."),
+    ("tidemill.worker.input", "By", "Bytes of inputs ingested, as stored."),
+    ("tidemill.worker.times_replaced", "{record}", "Records whose time was outside the valid range."),
+    ("tidemill.worker.records_refused", "{record}", "Records refused while reading."),
+    ("tidemill.sweeper.doomed_deleted", "{object}", "Doomed objects deleted."),
+    ("tidemill.sweeper.orphans_deleted", "{object}", "Orphans deleted."),
+    ("tidemill.sweeper.segments_retired", "{segment}", "Segments retired by retention."),
 ];
 
 /// This process's resident memory.

@@ -26,9 +26,11 @@ pub use role::{RoleOptions, assume_role};
 use crate::object::{ObjectInfo, ObjectRead, PutBody, PutMode};
 use crate::{Error, ObjectStore, Result};
 
-/// A larger file goes in parts of this size.
+/// A larger file goes in parts of this size, and a much larger object comes so.
 const PART_BYTES: u64 = 16 * 1024 * 1024;
-/// Parts under way at once.
+/// Parts of a read under way at once.
+const PARTS_READ_AHEAD: usize = 2;
+/// Parts of a put under way at once.
 const PARTS_AT_ONCE: usize = 4;
 
 /// One bucket.
@@ -141,9 +143,14 @@ impl ObjectStore for CloudStore {
 
     async fn get(&self, key: &str, if_match: Option<&str>) -> Result<ObjectRead> {
         let options = GetOptions { if_match: if_match.map(quoted), ..GetOptions::default() };
-        let found = self.bucket.get_opts(&path_of("get", key)?, options).await.map_err(failed("get", key))?;
+        let path = path_of("get", key)?;
+        let found = self.bucket.get_opts(&path, options).await.map_err(failed("get", key))?;
         let info = describe(key, &found.meta);
-        Ok(ObjectRead { body: whole(key, found.into_stream(), info.size), info })
+        let body = match found.meta.e_tag.clone() {
+            Some(etag) if info.size > PART_BYTES * 2 => in_parts(Arc::clone(&self.bucket), path, etag, info.size),
+            _ => found.into_stream(),
+        };
+        Ok(ObjectRead { body: whole(key, body, info.size), info })
     }
 
     async fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -215,6 +222,23 @@ impl ObjectStore for CloudStore {
     }
 }
 
+/// Reads a large object part by part: one request has a fixed time, whatever the size, and so has each part.
+fn in_parts(
+    bucket: Arc<dyn Bucket>,
+    path: Path,
+    etag: String,
+    size: u64,
+) -> BoxStream<'static, object_store::Result<Bytes>> {
+    let starts = (0..size).step_by(PART_BYTES as usize);
+    let parts = starts.map(move |start| {
+        let (bucket, path) = (Arc::clone(&bucket), path.clone());
+        let range = start..size.min(start + PART_BYTES);
+        let options = GetOptions { if_match: Some(etag.clone()), range: Some(range.into()), ..GetOptions::default() };
+        async move { bucket.get_opts(&path, options).await?.bytes().await }
+    });
+    stream::iter(parts).buffered(PARTS_READ_AHEAD).boxed()
+}
+
 /// Ends with an error when the bytes are fewer or more than were announced.
 fn whole(
     key: &str,
@@ -259,7 +283,13 @@ fn path_of(operation: &'static str, key: &str) -> Result<Path> {
 fn describe(key: &str, meta: &ObjectMeta) -> ObjectInfo {
     let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or(i64::MAX);
     let etag = meta.e_tag.as_deref().map(|etag| unquoted(etag).to_owned());
-    ObjectInfo { key: key.to_owned(), size: meta.size, etag, modified: TimestampNs(modified) }
+    ObjectInfo {
+        key: key.to_owned(),
+        size: meta.size,
+        etag,
+        version: meta.version.clone(),
+        modified: TimestampNs(modified),
+    }
 }
 
 /// Events carry ETags without their quotes, headers with them; inside there are none.

@@ -12,6 +12,9 @@ use tidemill_types::{CloudProvider, ErrorKind, StorageProfile};
 use super::role::{RoleOptions, assume_role};
 use crate::{Error, Result};
 
+/// A request moves at most one part or one object of a few tens of megabytes.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A pair of credentials that never change. Azure: the account and its key.
 #[derive(Clone)]
 pub struct AccessKey {
@@ -34,6 +37,8 @@ pub struct CloudOptions {
     pub provider: CloudProvider,
     /// The bucket or container.
     pub bucket: String,
+    /// The account it belongs to, in place of the environment's (Azure).
+    pub account: Option<String>,
     /// Its region (AWS).
     pub region: Option<String>,
     /// Another address than the cloud's own.
@@ -48,6 +53,8 @@ pub struct CloudOptions {
     pub access_key: Option<AccessKey>,
     /// The token service's address; by default `AWS_ENDPOINT_URL_STS`, the bucket's own endpoint where it has one, the region's.
     pub sts_endpoint: Option<String>,
+    /// A request that takes longer has failed, and is tried again.
+    pub timeout: Duration,
 }
 
 impl CloudOptions {
@@ -68,6 +75,7 @@ impl CloudOptions {
         Self {
             provider,
             bucket: bucket.to_owned(),
+            account: None,
             region: None,
             endpoint: None,
             use_path_style: false,
@@ -75,6 +83,7 @@ impl CloudOptions {
             role: None,
             access_key: None,
             sts_endpoint: None,
+            timeout: TIMEOUT,
         }
     }
 }
@@ -159,7 +168,7 @@ fn open_gcs(options: &CloudOptions) -> object_store::Result<Arc<dyn ObjectStore>
 fn open_azure(options: &CloudOptions) -> object_store::Result<Arc<dyn ObjectStore>> {
     let credentials = match &options.access_key {
         Some(key) => MicrosoftAzureBuilder::new().with_account(&key.id).with_access_key(&key.secret),
-        None => match variable("AZURE_STORAGE_ACCOUNT") {
+        None => match options.account.clone().or_else(|| variable("AZURE_STORAGE_ACCOUNT")) {
             Some(account) => MicrosoftAzureBuilder::from_env().with_account(account),
             None => MicrosoftAzureBuilder::from_env(),
         },
@@ -180,8 +189,7 @@ fn client_options(options: &CloudOptions) -> ClientOptions {
         .with_allow_http(is_http)
         .with_allow_invalid_certificates(options.insecure_tls)
         .with_connect_timeout(Duration::from_secs(5))
-        // A request moves at most one part or one object of a few tens of megabytes.
-        .with_timeout(Duration::from_secs(120))
+        .with_timeout(options.timeout)
 }
 
 /// A few quick tries: who waits longer is the worker, which can hand its work back.

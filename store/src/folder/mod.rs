@@ -260,6 +260,7 @@ fn describe(key: &str, metadata: &std::fs::Metadata) -> Result<ObjectInfo> {
         key: key.to_owned(),
         size: metadata.len(),
         etag: Some(format!("{:x}-{modified:x}-{:x}", metadata.ino(), metadata.len())),
+        version: None,
         modified: TimestampNs(modified),
     })
 }

@@ -1,124 +1,30 @@
-//! Enqueueing and claiming: the ring over organizations, the bundle, and the accounting of leases that ran out (Q-2).
+//! Claiming: the bundle of a place, and the accounting of leases that ran out (Q-2).
 
 use deadpool_postgres::GenericClient;
 use tidemill_scaling::lease::{AloneCrashes, OtherLeases, decide_crash};
 use tidemill_scaling::retry::Verdict;
-use tidemill_types::{Action, ErrorKind, LeaseToken, OrganizationId, TimestampNs, WorkId, WorkQueue};
+use tidemill_types::{Action, ErrorKind, LeaseToken, TimestampNs, WorkId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connection::{execute, query};
 use super::finish::{kill, note_error, release};
 use super::inbox::without_zero;
-use super::organizations::check_open;
-use super::ring::{Choice, Found, Mark};
-use crate::encoding::{InputPayload, work_payload};
-use crate::metastore::{Bundle, ClaimRequest, NewInput, NewWork, WorkItem};
+use super::ring::{Choice, Reached};
+use crate::encoding::InputPayload;
+use crate::metastore::{Bundle, ClaimRequest, NewInput, WorkItem};
 use crate::{Error, MetastoreOptions, Result};
 
 /// Leases settled by one claim.
 const SETTLED_AT_ONCE: i64 = 64;
-/// Organizations in one ring; more take their turns as those before them have no work left.
-const RING_SIZE: i32 = 1_000;
-/// Rows inserted by one statement.
-pub(super) const ENQUEUED_AT_ONCE: usize = 10_000;
 
-pub(super) async fn enqueue(client: &impl GenericClient, work: &[NewWork]) -> Result<()> {
-    check_open(client, "enqueue", work.iter().map(|item| item.organization)).await?;
-    let (mut keyed, unkeyed): (Vec<&NewWork>, Vec<&NewWork>) = work.iter().partition(|item| item.dedupe_key.is_some());
-    for chunk in unkeyed.chunks(ENQUEUED_AT_ONCE) {
-        insert(client, chunk, "", "").await?;
-    }
-    // One by one, because a statement may not touch a row twice; in one order, so that nobody waits in a ring. The sort is stable:
-    // the last of a key's items is the latest.
-    keyed.sort_by(|one, other| {
-        let key = |item: &NewWork| (item.queue.code(), item.organization, item.dedupe_key.clone());
-        key(one).cmp(&key(other))
-    });
-    for item in keyed {
-        insert(client, &[item], "", ON_KNOWN_KEY).await?;
-    }
-    Ok(())
+/// In how many nanoseconds the next lease runs out: not above zero when one has, `None` when there is none.
+pub(super) async fn next_expiry_ns(client: &impl GenericClient) -> Result<Option<i64>> {
+    Ok(query(client, "claim", "SELECT min(lease_until) - now_ns() FROM leases", &[]).await?[0].get(0))
 }
 
-/// Enqueues items without keys in one statement; `false`, and nothing is enqueued, when not every organization is open.
-pub(super) async fn enqueue_at_once(client: &impl GenericClient, work: &[NewWork]) -> Result<bool> {
-    let work: Vec<&NewWork> = work.iter().collect();
-    Ok(insert(client, &work, IF_OPEN, "").await? == work.len() as u64)
-}
-
-/// As `organizations::check_open`, in the statement itself. `$2` are the items' organizations.
-const IF_OPEN: &str = "WHERE (SELECT count(*) FROM \
-       (SELECT 1 FROM organizations WHERE id = ANY($2) AND NOT deleting ORDER BY id FOR SHARE) AS open) \
-     = (SELECT count(DISTINCT id) FROM unnest($2) AS all_of (id))";
-
-const ON_KNOWN_KEY: &str = "ON CONFLICT (queue, organization, dedupe_key) WHERE dedupe_key IS NOT NULL DO UPDATE SET \
-     payload = excluded.payload, size_bytes = excluded.size_bytes, priority = least(work.priority, excluded.priority), \
-     runnable_at = CASE WHEN work.token IS NULL AND work.failures + work.crashes = 0 \
-       THEN least(work.runnable_at, excluded.runnable_at) ELSE work.runnable_at END, \
-     again_at = CASE WHEN work.token IS NULL THEN work.again_at ELSE least(work.again_at, excluded.runnable_at) END";
-
-async fn insert(client: &impl GenericClient, work: &[&NewWork], condition: &str, on_conflict: &str) -> Result<u64> {
-    let queues: Vec<i16> = work.iter().map(|item| item.queue.code()).collect();
-    let organizations: Vec<Uuid> = work.iter().map(|item| item.organization.0).collect();
-    let instances: Vec<i32> = work.iter().map(|item| item.instance_num).collect();
-    let priorities: Vec<i16> = work.iter().map(|item| item.priority).collect();
-    let delays: Vec<i64> =
-        work.iter().map(|item| i64::try_from(item.delay.as_nanos()).unwrap_or(i64::MAX / 4)).collect();
-    let sizes: Vec<i64> = work.iter().map(|item| i64::try_from(item.size_bytes).unwrap_or(i64::MAX)).collect();
-    let tiers: Vec<i64> = work.iter().map(|item| i64::from(item.tier.0)).collect();
-    let starts: Vec<Option<i64>> = work.iter().map(|item| item.range.map(|range| range.start.0)).collect();
-    let ends: Vec<Option<i64>> = work.iter().map(|item| item.range.map(|range| range.end.0)).collect();
-    let keys: Vec<Option<&str>> = work.iter().map(|item| item.dedupe_key.as_deref()).collect();
-    let payloads: Vec<String> = work.iter().map(|item| work_payload("enqueue", item)).collect::<Result<_>>()?;
-    let sql = format!(
-        "INSERT INTO work (queue, organization, instance_num, priority, runnable_at, created_at, size_bytes, tier, range_start, \
-           range_end, dedupe_key, payload) \
-         SELECT queue, organization, instance_num, priority, now_ns() + delay, now_ns(), size_bytes, tier, range_start, \
-           range_end, dedupe_key, payload \
-         FROM unnest($1::smallint[], $2::uuid[], $3::integer[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], \
-           $8::bigint[], $9::bigint[], $10::text[], $11::text[]) WITH ORDINALITY \
-           AS given (queue, organization, instance_num, priority, delay, size_bytes, tier, range_start, range_end, dedupe_key, \
-             payload, place) \
-         {condition} ORDER BY place {on_conflict}"
-    );
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] =
-        [&queues, &organizations, &instances, &priorities, &delays, &sizes, &tiers, &starts, &ends, &keys, &payloads];
-    execute(client, "enqueue", &sql, &values).await
-}
-
-/// Whether any lease has run out.
-pub(super) async fn has_expired(client: &impl GenericClient) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM leases WHERE lease_until <= now_ns())";
-    Ok(query(client, "claim", sql, &[]).await?[0].get(0))
-}
-
-/// One walk over the index: the first claimable item, then the first of each further organization at its priority. Where dead rows
-/// pile up, walking over them is all that a scan costs, so it tells where it came to.
-const SCAN: &str = "
-    WITH RECURSIVE ring AS (
-      (SELECT priority, organization, runnable_at, id, 1 AS place FROM work
-       WHERE queue = $1 AND runnable_at <= now_ns() AND token IS NULL
-       ORDER BY priority, organization, runnable_at, id LIMIT 1)
-      UNION ALL
-      SELECT next.priority, next.organization, next.runnable_at, next.id, ring.place + 1 FROM ring, LATERAL (
-        SELECT w.priority, w.organization, w.runnable_at, w.id FROM work w
-        WHERE w.queue = $1 AND w.priority = ring.priority AND w.organization > ring.organization
-          AND w.runnable_at <= now_ns() AND w.token IS NULL
-        ORDER BY w.organization, w.runnable_at, w.id LIMIT 1) AS next
-      WHERE ring.place < $2)
-    SELECT priority, organization, runnable_at, id FROM ring";
-
-/// Looks which organizations have claimable work in a queue, at its best priority, and where the first of it stands.
-pub(super) async fn scan(client: &impl GenericClient, queue: WorkQueue) -> Result<Option<Found>> {
-    let rows = query(client, "claim", SCAN, &[&queue.code(), &RING_SIZE]).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let places = rows.iter().map(|row| (OrganizationId(row.get(1)), (row.get(2), row.get(3)))).collect();
-    Ok(Some(Found { priority: first.get(0), places }))
-}
-
-/// Bundle and lease in one statement, whose commit need not be durable. `taken` is `tidemill_scaling::lease::plan_bundle` in SQL: a prefix within the budgets and
-/// within the limit of each of its members.
+/// Bundle and lease in one statement, whose commit need not be durable. `taken` is `tidemill_scaling::lease::plan_bundle` in SQL: a
+/// prefix within the budgets and within the limit of each of its members.
 const LEASE: &str = "
     WITH candidates AS MATERIALIZED (
       SELECT id, size_bytes, bundle_limit, instance_num, runnable_at, dedupe_key IS NOT NULL AS has_key FROM work
@@ -137,19 +43,22 @@ const LEASE: &str = "
     lease AS (
       INSERT INTO leases (token, queue, organization, instance_num, items, has_keys, holder, worker, claimed_at, extended_at,
         lease_until)
-      SELECT $6::uuid, $1::smallint, $3::uuid, min(instance_num), array_agg(id), bool_or(has_key), $7::uuid, $8::text, now_ns(), now_ns(), now_ns() + $9::bigint
+      SELECT $6::uuid, $1::smallint, $3::uuid, min(instance_num), array_agg(id), bool_or(has_key), $7::uuid, $8::text, now_ns(),
+             now_ns(), now_ns() + $9::bigint
       FROM taken HAVING count(*) > 0)
     UPDATE work w SET token = $6 FROM taken t WHERE w.id = t.id
-    RETURNING w.id, w.instance_num, w.size_bytes, w.failures, w.crashes, w.created_at, w.object_key, w.payload, w.runnable_at";
+    RETURNING w.id, w.instance_num, w.size_bytes, w.failures, w.crashes, w.created_at, w.object_key, w.payload, w.runnable_at,
+              (SELECT count(*) FROM candidates)";
 
+/// Claims the next bundle of a place; `None` when nothing is claimable after its mark.
 pub(super) async fn lease(
     client: &impl GenericClient,
     request: &ClaimRequest,
     choice: &Choice,
     holder: Uuid,
-) -> Result<Option<(Bundle, Mark)>> {
+) -> Result<Option<(Bundle, Reached)>> {
     let token = Uuid::new_v4();
-    let (mark_at, mark_id) = choice.mark.unwrap_or((i64::MIN, i64::MIN));
+    let (mark_at, mark_id) = choice.mark;
     let max_items = i64::try_from(request.max_items.max(1)).unwrap_or(i64::MAX);
     let max_bytes = i64::try_from(request.max_bytes).unwrap_or(i64::MAX);
     let lease = i64::try_from(request.lease.as_nanos()).unwrap_or(i64::MAX / 4);
@@ -172,12 +81,18 @@ pub(super) async fn lease(
         ],
     )
     .await?;
-    rows.sort_by_key(|row| (row.get::<_, i64>(8), row.get::<_, i64>(0)));
-    let Some(first) = rows.first() else { return Ok(None) };
-    let (instance_num, mark) = (first.get(1), (first.get(8), first.get(0)));
+    let order = |row: &Row| (row.get::<_, i64>(8), row.get::<_, i64>(0));
+    rows.sort_by_key(order);
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
+    let candidates: i64 = first.get(9);
+    // What was looked at and not taken stands somewhere after the first.
+    let is_all_taken = candidates == rows.len() as i64;
+    let mark = order(if is_all_taken { last } else { first });
+    let reached = Reached { mark, is_end: is_all_taken && candidates < max_items };
+    let instance_num = first.get(1);
     let items = rows.iter().map(|row| read_item(row, choice)).collect::<Result<_>>()?;
     let (queue, organization) = (choice.queue, choice.organization);
-    Ok(Some((Bundle { token: LeaseToken(token), queue, organization, instance_num, items }, mark)))
+    Ok(Some((Bundle { token: LeaseToken(token), queue, organization, instance_num, items }, reached)))
 }
 
 fn read_item(row: &Row, choice: &Choice) -> Result<WorkItem> {

@@ -19,6 +19,9 @@ use crate::{Error, Result, migrations};
 const OLDEST_VERSION: u32 = 160_000;
 /// Any number, the same in every version: taken while migrating.
 const MIGRATION_LOCK: i64 = 0x7469_6465_6d69_6c6c;
+/// The queue is read in the order of its index, a few rows at a time. When the table was analyzed while it was empty, the server
+/// expects so few rows that reading all of them by a bitmap and sorting them looks as cheap.
+const PLANNING: &str = "-c enable_bitmapscan=off";
 const POOL_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -79,6 +82,11 @@ fn kind_of(code: &SqlState) -> ErrorKind {
         code if code.code().starts_with("58") => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
+}
+
+/// Prepares a statement, if it is not; running it sends nothing else then.
+pub(super) async fn prepare(client: &impl GenericClient, operation: &'static str, sql: &str) -> Result<()> {
+    client.prepare_cached(sql).await.map(|_| ()).map_err(failed(operation))
 }
 
 /// Runs a prepared query.
@@ -189,6 +197,11 @@ impl Address {
         }
         if config.get_application_name().is_none() {
             config.application_name("tidemill");
+        }
+        if options.listen_dsn.is_none() {
+            // A pooler would not take it, or hand it on to others.
+            let given = config.get_options().map(|given| format!("{given} "));
+            config.options(given.unwrap_or_default() + PLANNING);
         }
         config.keepalives_idle(std::time::Duration::from_secs(30));
         if config.get_connect_timeout().is_none() {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::connection::{execute, query};
 use super::inbox::{record_refusals, without_zero};
-use super::{catalog, claim, sweep, trace_days};
+use super::{catalog, enqueue, sweep, trace_days};
 use crate::encoding::bounded_reason;
 use crate::metastore::Publication;
 use crate::{Error, MetastoreOptions, Result};
@@ -20,6 +20,14 @@ pub(super) struct Ended {
     organization: Uuid,
     items: Vec<i64>,
     pub(super) has_keys: bool,
+}
+
+/// What a publication did.
+pub(super) struct Published {
+    pub(super) seq: CatalogSeq,
+    pub(super) ended: Ended,
+    /// The `runnable_at` of the follow-ups without key and delay.
+    pub(super) enqueued_at: i64,
 }
 
 /// Nobody but the holder of the current token may end a lease, whatever the clock says; of two, the second waits and loses.
@@ -95,7 +103,7 @@ pub(super) async fn publish(
     token: LeaseToken,
     publication: &Publication,
     options: &MetastoreOptions,
-) -> Result<(CatalogSeq, Ended)> {
+) -> Result<Published> {
     let ended = require_lease(client, "publish", token).await?;
     let replaced: Vec<Uuid> = publication.replaces.iter().map(|id| id.0).collect();
     let grace = i64::try_from(options.replaced_grace.as_nanos()).unwrap_or(i64::MAX / 4);
@@ -108,7 +116,7 @@ pub(super) async fn publish(
     sweep::doom(client, "publish", &publication.orphans, ended.organization).await?;
     finish_items(client, "publish", token, &ended, options).await?;
     record_refusals(client, &publication.refusals).await?;
-    claim::enqueue(client, &publication.enqueue).await?;
+    let enqueued_at = enqueue::enqueue(client, &publication.enqueue).await?;
     let signal = WorkQueue::from_code(ended.queue).map(|queue| queue.signal);
     let hours: Vec<_> = signal
         .into_iter()
@@ -116,7 +124,7 @@ pub(super) async fn publish(
         .collect();
     let change = catalog::Change { added: &publication.segments, removed: &removed, raised: &hours };
     let seq = catalog::commit_change(client, "publish", &change).await?;
-    Ok((CatalogSeq(seq), ended))
+    Ok(Published { seq: CatalogSeq(seq), ended, enqueued_at })
 }
 
 /// Completes leases none of whose items has a key, in one statement; returns their tokens and queues.

@@ -37,12 +37,12 @@ pub(super) async fn remember_inputs(
 }
 
 /// Remembers all identities at once and sees which were new (a concurrent sender of the same one is waited for), then decides
-/// per input and forgets those of inputs that are not admitted.
+/// per input and forgets those of inputs that are not admitted. Returns the rows' `runnable_at` as well.
 pub(super) async fn admit(
     client: &impl GenericClient,
     inputs: &[NewInput],
     options: &MetastoreOptions,
-) -> Result<Vec<Admission>> {
+) -> Result<(Vec<Admission>, i64)> {
     check_open(client, "admit", inputs.iter().map(|input| input.organization)).await?;
     let mut fresh = remember(client, inputs, options).await?;
     let mut admissions = Vec::with_capacity(inputs.len());
@@ -67,13 +67,14 @@ pub(super) async fn admit(
         let unused: Vec<&[u8]> = fresh.iter().map(<[u8; 32]>::as_slice).collect();
         execute(client, "admit", "DELETE FROM identities WHERE hash = ANY($1)", &[&unused]).await?;
     }
-    let mut ids = insert_work(client, &admitted).await?.into_iter();
+    let (ids, at) = insert_work(client, &admitted).await?;
+    let mut ids = ids.into_iter();
     for admission in &mut admissions {
         if let Admission::Admitted(id) = admission {
             *id = WorkId(ids.next().expect("each admitted input has a row"));
         }
     }
-    Ok(admissions)
+    Ok((admissions, at))
 }
 
 /// Inserts the identities that are not known, in order of their hashes so that two senders never wait for each other in a ring.
@@ -109,9 +110,9 @@ async fn remember(
     Ok(rows.iter().filter_map(|row| row.get::<_, &[u8]>(0).try_into().ok()).collect())
 }
 
-async fn insert_work(client: &impl GenericClient, inputs: &[&NewInput]) -> Result<Vec<i64>> {
+async fn insert_work(client: &impl GenericClient, inputs: &[&NewInput]) -> Result<(Vec<i64>, i64)> {
     if inputs.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), i64::MAX));
     }
     let queues: Vec<i16> = inputs.iter().map(|input| input.queue().code()).collect();
     let organizations: Vec<Uuid> = inputs.iter().map(|input| input.organization.0).collect();
@@ -128,14 +129,14 @@ async fn insert_work(client: &impl GenericClient, inputs: &[&NewInput]) -> Resul
          SELECT queue, organization, instance_num, priority, now_ns(), now_ns(), size_bytes, object_key, payload \
          FROM unnest($1::smallint[], $2::uuid[], $3::integer[], $4::smallint[], $5::bigint[], $6::text[], $7::text[]) \
            WITH ORDINALITY AS given (queue, organization, instance_num, priority, size_bytes, object_key, payload, place) \
-         ORDER BY place RETURNING id",
+         ORDER BY place RETURNING id, runnable_at",
         &[&queues, &organizations, &instances, &priorities, &sizes, &keys, &payloads],
     )
     .await?;
     // Ids are given in the order of the rows.
     let mut ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
     ids.sort_unstable();
-    Ok(ids)
+    Ok((ids, rows.first().map_or(i64::MAX, |row| row.get(1))))
 }
 
 pub(super) async fn record_refusals(client: &impl GenericClient, refusals: &[Refusal]) -> Result<()> {

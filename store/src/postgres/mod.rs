@@ -2,13 +2,16 @@
 //!
 //! Owns: a pool of connections, the schema, NOTIFY and LISTEN. Commits are synchronous as the server is configured, but those that
 //! only take or extend a lease: a crash of the server that loses such a lease lets others have the work, and its holder is refused
-//! . Locks are taken in one order everywhere, and a transaction that PostgreSQL undoes because of others is run again.
+//! . Enqueueing answers when it is durable, but workers see the work before: the log is one, so whatever a worker commits is
+//! durable only after the work is, and a crash that loses the work leaves its holder without a lease and its sender unanswered. Locks are taken in one order everywhere, and a transaction that PostgreSQL undoes because of others is run again.
 //! Never: a decision about retries or blame (`tidemill_scaling`), a transaction held open over an await of anything else.
 //! Start with [`PostgresMetastore`]; then `claim` and `finish` (the queue), `catalog`.
 
 mod catalog;
 mod claim;
 mod connection;
+mod due;
+mod enqueue;
 mod finish;
 mod inbox;
 mod notify;
@@ -16,6 +19,7 @@ mod options;
 mod organizations;
 mod outcomes;
 mod ring;
+mod scan;
 mod sweep;
 mod trace_days;
 mod views;
@@ -26,7 +30,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool, PoolError};
-use parking_lot::Mutex;
 use tidemill_scaling::retry::FailureNature;
 use tidemill_types::{
     CatalogSeq, Day, ErrorKind, Hour, LeaseToken, OrganizationId, SegmentId, SegmentMeta, Signal, TimestampNs, WorkId,
@@ -44,9 +47,10 @@ use crate::metastore::{
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
 use connection::{Address, failed, is_worth_repeating, query};
+use due::Dues;
 use notify::Notifier;
 use outcomes::Outcomes;
-use ring::{Arrival, Rings};
+use ring::{Arrival, Arrivals, Next, Rings};
 
 pub use options::PostgresOptions;
 
@@ -54,8 +58,8 @@ pub use options::PostgresOptions;
 const ATTEMPTS: usize = 5;
 /// How many organizations one claim looks at when others were there first.
 const CHOICES: usize = 1_000;
-/// While there is other work to claim, leases that ran out are looked for this often.
-const SETTLE_EVERY: Duration = Duration::from_millis(500);
+/// What is due already and cannot be claimed is waited for this long: somebody else has it at this moment.
+const DUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A metastore in a PostgreSQL database.
 #[derive(Debug)]
@@ -70,8 +74,9 @@ pub struct PostgresMetastore {
     rings: Arc<Rings>,
     /// Held while a queue is scanned.
     scanning: HashMap<WorkQueue, tokio::sync::Mutex<()>>,
-    /// When leases that ran out were last looked for.
-    settled: Mutex<Option<Instant>>,
+    dues: Arc<Dues>,
+    /// Each statement of a connection reaches the same process of the server: no pooler shares them.
+    has_sessions: bool,
     options: MetastoreOptions,
     tasks: [JoinHandle<()>; 2],
 }
@@ -128,15 +133,27 @@ impl PostgresMetastore {
         };
         let holder = Uuid::new_v4();
         let (bells, notifier) = (Arc::new(Bells::new()), Arc::new(Notifier::new(holder)));
-        let rings = Arc::new(Rings::default());
+        let (rings, dues) = (Arc::new(Rings::default()), Arc::new(Dues::default()));
+        let heard =
+            notify::Heard { holder, bells: Arc::clone(&bells), rings: Arc::clone(&rings), dues: Arc::clone(&dues) };
         let tasks = [
             tokio::spawn(notify::run_notify(Arc::clone(&notifier), pool.clone())),
-            tokio::spawn(notify::run_listen(listen, holder, Arc::clone(&bells), Arc::clone(&rings))),
+            tokio::spawn(notify::run_listen(listen, heard)),
         ];
-        let (outcomes, options) = (Outcomes::default(), options.metastore.clone());
-        let scanning = WorkQueue::all().into_iter().map(|queue| (queue, tokio::sync::Mutex::default())).collect();
-        let settled = Mutex::default();
-        Ok(Self { pool, version, holder, bells, notifier, outcomes, rings, scanning, settled, options, tasks })
+        Ok(Self {
+            pool,
+            version,
+            holder,
+            bells,
+            notifier,
+            outcomes: Outcomes::default(),
+            rings,
+            scanning: WorkQueue::all().into_iter().map(|queue| (queue, tokio::sync::Mutex::default())).collect(),
+            dues,
+            has_sessions: options.listen_dsn.is_none(),
+            options: options.metastore.clone(),
+            tasks,
+        })
     }
 
     /// Runs a read-only query and returns its first value as a number: what a scaler's trigger does.
@@ -155,12 +172,23 @@ impl PostgresMetastore {
         number.ok_or_else(|| Error::new("query", query, ErrorKind::Invalid, format!("{value:?} is no number")))
     }
 
+    /// Enqueues in one statement, if all organizations are open.
+    async fn enqueue_at_once(&self, work: &[NewWork]) -> Result<bool> {
+        let client = self.client("enqueue").await?;
+        if self.has_sessions {
+            return enqueue::enqueue_then_flush(&client, work, |since| self.announce_work(work, since)).await;
+        }
+        let since = enqueue::enqueue_at_once(&client, work).await?;
+        since.iter().for_each(|since| self.announce_work(work, *since));
+        Ok(since.is_some())
+    }
+
     async fn client(&self, operation: &'static str) -> Result<Client> {
         take(&self.pool, operation).await
     }
 
     /// Wakes the workers of this process now, those of others by NOTIFY: this work became claimable.
-    fn announce(&self, arrivals: &[Arrival]) {
+    fn announce(&self, arrivals: &Arrivals) {
         if !arrivals.is_empty() {
             self.rings.offer(arrivals);
             self.notifier.tell_arrivals(arrivals);
@@ -172,9 +200,27 @@ impl PostgresMetastore {
     fn announce_queues(&self, queues: &[WorkQueue]) {
         if !queues.is_empty() {
             self.rings.forget(queues.iter().copied());
+            self.dues.forget();
             self.notifier.tell_queues(queues);
             self.bells.ring(queues.iter().copied());
         }
+    }
+
+    /// The same for work that was enqueued: those without key and delay run from `since`.
+    fn announce_work(&self, work: &[NewWork], since: i64) {
+        let unkeyed = || work.iter().filter(|item| item.dedupe_key.is_none());
+        if let Some(delay) = unkeyed().map(|item| item.delay).filter(|delay| !delay.is_zero()).min() {
+            self.dues.add(delay);
+        }
+        let arrivals = unkeyed().filter(|item| item.delay.is_zero()).map(|item| {
+            let NewWork { queue, priority, organization, .. } = *item;
+            Arrival { queue, priority, organization, since }
+        });
+        self.announce(&arrivals.collect());
+        // One whose key is known keeps its place, which may be before others and have another priority.
+        let keyed: BTreeSet<WorkQueue> =
+            work.iter().filter(|item| item.dedupe_key.is_some()).map(|item| item.queue).collect();
+        self.announce_queues(&keyed.into_iter().collect::<Vec<_>>());
     }
 
     async fn count_reported(&self, queues: impl IntoIterator<Item = i16>) {
@@ -194,22 +240,39 @@ impl PostgresMetastore {
     async fn claim_from(&self, client: &Client, request: &ClaimRequest, queue: WorkQueue) -> Result<Option<Bundle>> {
         let mut is_scanned = false;
         for _ in 0..CHOICES {
-            let Some(choice) = self.rings.next(queue, request.after) else {
-                if std::mem::replace(&mut is_scanned, true) {
-                    return Ok(None);
+            let choice = match self.rings.next(queue, request.after) {
+                Next::Claim(choice) => choice,
+                Next::Nothing => return Ok(None),
+                Next::Scan if std::mem::replace(&mut is_scanned, true) => return Ok(None),
+                Next::Scan => {
+                    self.scan(client, queue).await?;
+                    continue;
                 }
-                self.scan(client, queue).await?;
-                continue;
             };
-            match claim::lease(client, request, &choice, self.holder).await? {
-                Some((bundle, first)) => {
-                    self.rings.advance(&choice, first);
+            match claim::lease(client, request, &choice, self.holder).await {
+                Ok(Some((bundle, reached))) => {
+                    self.rings.advance(&choice, reached);
+                    self.dues.add_lease(request.lease);
+                    self.store_marks(client, queue, bundle.items.len()).await;
                     return Ok(Some(bundle));
                 }
-                None => self.rings.exhaust(&choice),
+                Ok(None) => self.rings.exhaust(&choice),
+                Err(error) => {
+                    // Others passed over what this one held until now.
+                    self.rings.forget([queue]);
+                    return Err(error);
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Stores how far the claims have come, now and then, for processes that begin later.
+    async fn store_marks(&self, client: &Client, queue: WorkQueue, items: usize) {
+        let Some(marks) = self.rings.take_unstored(queue, items) else { return };
+        if let Err(error) = scan::store_marks(client, queue, &marks).await {
+            tracing::debug!(%error, "marks were not stored");
+        }
     }
 
     /// Looks what is claimable in a queue. Of those that ask at one time, one looks.
@@ -218,8 +281,18 @@ impl PostgresMetastore {
         let Some(turn) = self.scanning.get(&queue) else { return Ok(()) };
         let _turn = turn.lock().await;
         if !self.rings.is_scanned_since(queue, asked) {
-            let scan = self.rings.scan(queue);
-            scan.finish(claim::scan(client, queue).await?);
+            let mut scan = self.rings.scan(queue);
+            if scan.is_first() {
+                scan.begin_at(scan::load_marks(client, queue).await?);
+            }
+            let found = match scan.known() {
+                Some(known) => scan::scan_from_marks(client, queue, known).await?,
+                None => None,
+            };
+            match found {
+                Some(found) => scan.finish(found),
+                None => scan.everywhere().finish(scan::scan(client, queue).await?),
+            }
         }
         Ok(())
     }
@@ -233,19 +306,13 @@ impl PostgresMetastore {
         Ok(None)
     }
 
-    /// Whether leases that ran out were last looked for a while ago; if so, the caller looks.
-    fn is_settling_due(&self) -> bool {
-        let mut settled = self.settled.lock();
-        let is_due = settled.is_none_or(|settled| settled.elapsed() >= SETTLE_EVERY);
-        if is_due {
-            *settled = Some(Instant::now());
-        }
-        is_due
-    }
-
     /// Makes the items of leases that ran out claimable again; returns whether there were any.
     async fn settle_crashes(&self, client: &Client) -> Result<bool> {
-        if !claim::has_expired(client).await? {
+        let next_ns = claim::next_expiry_ns(client).await?;
+        if let Some(next_ns) = next_ns {
+            self.dues.settle_in(Duration::from_nanos(next_ns.max(0).cast_unsigned()));
+        }
+        if next_ns.is_none_or(|next_ns| next_ns > 0) {
             return Ok(false);
         }
         in_transaction!(self, "claim", |transaction| {
@@ -255,6 +322,23 @@ impl PostgresMetastore {
         Ok(true)
     }
 
+    /// Looks when something falls due for waiters at `queues`, unless that is known. The look goes on when the caller does not, so
+    /// that no connection is given back while the server still looks.
+    fn look_for_dues(&self, queues: &[WorkQueue]) -> JoinHandle<()> {
+        let (pool, dues, queues) = (self.pool.clone(), Arc::clone(&self.dues), queues.to_vec());
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let look = async { views::due_in_ns(&take(&pool, "wait for work").await?, &queues).await };
+            match look.await {
+                Ok(due_ns) => {
+                    let due = due_ns.map(|due_ns| begun + Duration::from_nanos(due_ns.max(0).cast_unsigned()));
+                    dues.learn(&queues, begun, due);
+                }
+                Err(error) => tracing::warn!(%error, "cannot see when work falls due"),
+            }
+        })
+    }
+
     /// A lease ended; its items are claimable again if they came back or may have been enqueued again meanwhile.
     async fn lease_ended(&self, ended: &finish::Ended, came_back: bool) {
         if came_back || ended.has_keys {
@@ -262,17 +346,6 @@ impl PostgresMetastore {
         }
         self.count_reported([ended.queue]).await;
     }
-}
-
-/// What an enqueued item makes claimable. One whose key is known keeps its place, which may be before others.
-fn arrivals_of(work: &[NewWork]) -> Vec<Arrival> {
-    let arrivals = work.iter().filter(|item| item.delay.is_zero() || item.dedupe_key.is_some()).map(|item| Arrival {
-        queue: item.queue,
-        priority: item.priority,
-        organization: item.organization,
-        is_last: item.dedupe_key.is_none(),
-    });
-    arrivals.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 async fn take(pool: &Pool, operation: &'static str) -> Result<Client> {
@@ -339,15 +412,16 @@ impl Metastore for PostgresMetastore {
     }
 
     async fn admit(&self, inputs: &[NewInput]) -> Result<Vec<Admission>> {
-        let admitted =
+        let (admitted, since) =
             in_transaction!(self, "admit", |transaction| inbox::admit(&transaction, inputs, &self.options).await)?;
-        let arrivals = inputs.iter().map(|input| Arrival {
+        let arrivals = inputs.iter().zip(&admitted).filter(|(_, is)| matches!(is, Admission::Admitted(_)));
+        let arrivals = arrivals.map(|(input, _)| Arrival {
             queue: input.queue(),
             priority: input.priority,
             organization: input.organization,
-            is_last: true,
+            since,
         });
-        self.announce(&arrivals.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+        self.announce(&arrivals.collect());
         Ok(admitted)
     }
 
@@ -361,22 +435,24 @@ impl Metastore for PostgresMetastore {
 
     async fn enqueue(&self, work: &[NewWork]) -> Result<()> {
         let is_one_statement =
-            work.len() <= claim::ENQUEUED_AT_ONCE && work.iter().all(|item| item.dedupe_key.is_none());
-        if !is_one_statement || !claim::enqueue_at_once(&self.client("enqueue").await?, work).await? {
-            in_transaction!(self, "enqueue", |transaction| claim::enqueue(&transaction, work).await)?;
+            work.len() <= enqueue::ENQUEUED_AT_ONCE && work.iter().all(|item| item.dedupe_key.is_none());
+        if is_one_statement && self.enqueue_at_once(work).await? {
+            return Ok(());
         }
-        self.announce(&arrivals_of(work));
+        let since = in_transaction!(self, "enqueue", |transaction| enqueue::enqueue(&transaction, work).await)?;
+        self.announce_work(work, since);
         Ok(())
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Bundle>> {
         let client = self.client("claim").await?;
-        let is_settled = self.is_settling_due();
-        if is_settled {
+        let mut is_settled = false;
+        if self.dues.is_settling_due() {
             self.settle_crashes(&client).await?;
+            is_settled = true;
         }
         let claimed = self.claim_from_any(&client, request).await?;
-        if claimed.is_some() || is_settled || !self.settle_crashes(&client).await? {
+        if claimed.is_some() || is_settled || !self.dues.is_settling_due() || !self.settle_crashes(&client).await? {
             return Ok(claimed);
         }
         self.claim_from_any(&client, request).await
@@ -402,16 +478,16 @@ impl Metastore for PostgresMetastore {
     }
 
     async fn publish(&self, token: LeaseToken, publication: &Publication) -> Result<CatalogSeq> {
-        let (seq, ended) = in_transaction!(
+        let published = in_transaction!(
             self,
             "publish",
             |transaction| finish::publish(&transaction, token, publication, &self.options).await,
             reach(Step::PublishBeforeCommit)
         )?;
         reach(Step::PublishCommitted);
-        self.announce(&arrivals_of(&publication.enqueue));
-        self.lease_ended(&ended, false).await;
-        Ok(seq)
+        self.announce_work(&publication.enqueue, published.enqueued_at);
+        self.lease_ended(&published.ended, false).await;
+        Ok(published.seq)
     }
 
     async fn complete(&self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>> {
@@ -456,23 +532,31 @@ impl Metastore for PostgresMetastore {
 
     async fn wait_for_work(&self, queues: &[WorkQueue], at_most: Duration) {
         let mut listening = self.bells.listen(queues);
-        let due = async { views::due_in_ns(&self.client("wait for work").await?, queues).await };
-        let due = tokio::select! {
-            // What rings while we look needs no look.
-            () = listening.rung() => return,
-            due = due => due,
-        };
-        let pause = match due {
-            Ok(Some(due_ns)) => at_most.min(Duration::from_nanos(due_ns.cast_unsigned())),
-            Ok(None) => at_most,
-            Err(error) => {
-                tracing::warn!(%error, "cannot see when work falls due");
-                at_most
+        let turns = queues.iter().map(|queue| self.rings.next(*queue, None));
+        let mut is_known = true;
+        for turn in turns {
+            match turn {
+                Next::Claim(_) => return,
+                Next::Nothing => {}
+                Next::Scan => is_known = false,
+            }
+        }
+        let due = match self.dues.known(queues).filter(|_| is_known) {
+            Some(due) => due,
+            None => {
+                tokio::select! {
+                    // What rings while we look needs no look.
+                    () = listening.rung() => return,
+                    _ = self.look_for_dues(queues) => self.dues.known(queues).flatten(),
+                }
             }
         };
-        if !pause.is_zero() {
-            // Either something changed, or the time has come.
-            let _ = tokio::time::timeout(pause, listening.rung()).await;
+        // Either something changes, or the time comes.
+        let until_due = due.map(|due| due.saturating_duration_since(Instant::now()).max(DUE_PAUSE));
+        let pause = until_due.map_or(at_most, |until_due| until_due.min(at_most));
+        if tokio::time::timeout(pause, listening.rung()).await.is_err() && until_due == Some(pause) {
+            self.dues.fall_due();
+            self.rings.forget(queues.iter().copied());
         }
     }
 

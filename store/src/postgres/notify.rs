@@ -2,7 +2,7 @@
 //!
 //! Never the only way: a lost notification costs at most a worker's polling interval.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use tokio_postgres::AsyncMessage;
 use uuid::Uuid;
 
 use super::connection::{Address, failed, query};
-use super::ring::{Arrival, Rings};
+use super::due::Dues;
+use super::ring::{Arrival, Arrivals, Rings};
 use crate::Result;
 use crate::bells::Bells;
 
@@ -27,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const TOLD_ARRIVALS: usize = 8;
 
 /// What is told of one queue: these arrivals, or that something is claimable.
-type Told = Option<BTreeSet<Arrival>>;
+type Told = Option<Arrivals>;
 
 /// Tells other processes in which queues work arrived.
 #[derive(Debug)]
@@ -43,12 +44,12 @@ impl Notifier {
         Self { holder, pending: Mutex::default(), wake: Notify::new() }
     }
 
-    pub(super) fn tell_arrivals(&self, arrivals: &[Arrival]) {
+    pub(super) fn tell_arrivals(&self, arrivals: &Arrivals) {
         let mut pending = self.pending.lock();
-        for arrival in arrivals {
-            let told = pending.entry(arrival.queue).or_insert_with(|| Some(BTreeSet::new()));
+        for arrival in arrivals.iter() {
+            let told = pending.entry(arrival.queue).or_insert_with(|| Some(Arrivals::default()));
             if let Some(arrivals) = told {
-                arrivals.insert(*arrival);
+                arrivals.add(arrival);
                 if arrivals.len() > TOLD_ARRIVALS {
                     *told = None;
                 }
@@ -68,7 +69,7 @@ impl Notifier {
         let messages = pending.into_iter().flat_map(|(queue, told)| match told {
             None => vec![Message { holder, queue, arrival: None }],
             Some(arrivals) => {
-                arrivals.into_iter().map(|arrival| Message { holder, queue, arrival: Some(arrival) }).collect()
+                arrivals.iter().map(|arrival| Message { holder, queue, arrival: Some(arrival) }).collect()
             }
         });
         messages.map(|message| message.to_string()).collect()
@@ -88,8 +89,8 @@ impl std::fmt::Display for Message {
         write!(f, "{} {}", self.queue.code(), self.holder.simple())?;
         match &self.arrival {
             None => Ok(()),
-            Some(Arrival { priority, organization, is_last, .. }) => {
-                write!(f, " {priority} {} {}", organization.0.simple(), if *is_last { "last" } else { "back" })
+            Some(Arrival { priority, organization, since, .. }) => {
+                write!(f, " {priority} {} {since}", organization.0.simple())
             }
         }
     }
@@ -106,7 +107,7 @@ impl Message {
                 queue,
                 priority: priority.parse().ok()?,
                 organization: OrganizationId(words.next()?.parse().ok()?),
-                is_last: words.next()? == "last",
+                since: words.next()?.parse().ok()?,
             }),
         };
         Some(Self { holder, queue, arrival })
@@ -132,12 +133,46 @@ pub(super) async fn run_notify(notifier: Arc<Notifier>, pool: Pool) {
     }
 }
 
-/// Rings `bells` for what other processes tell; connects again for ever. Runs until it is aborted.
-pub(super) async fn run_listen(address: Address, holder: Uuid, bells: Arc<Bells>, rings: Arc<Rings>) {
+/// What hears of work in other processes.
+pub(super) struct Heard {
+    pub(super) holder: Uuid,
+    pub(super) bells: Arc<Bells>,
+    pub(super) rings: Arc<Rings>,
+    pub(super) dues: Arc<Dues>,
+}
+
+impl Heard {
+    fn hear(&self, payload: &str) {
+        match Message::parse(payload) {
+            Some(message) if message.holder == self.holder => {}
+            Some(Message { queue, arrival, .. }) => {
+                match arrival {
+                    Some(arrival) => self.rings.offer(&[arrival].into_iter().collect()),
+                    None => {
+                        self.rings.forget([queue]);
+                        self.dues.forget();
+                    }
+                }
+                self.bells.ring([queue]);
+            }
+            // Of another version, perhaps.
+            None => self.hear_anything(),
+        }
+    }
+
+    fn hear_anything(&self) {
+        self.rings.forget(WorkQueue::all());
+        self.dues.forget();
+        self.bells.ring_all();
+    }
+}
+
+/// Tells what other processes tell; connects again for ever. Runs until it is aborted.
+pub(super) async fn run_listen(address: Address, heard: Heard) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        if let Err(error) = listen(&address, holder, &bells, &rings).await {
+        if let Err(error) = listen(&address, &heard).await {
             tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "listening for work failed; polling meanwhile");
         }
         pause = if begun.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
@@ -145,28 +180,14 @@ pub(super) async fn run_listen(address: Address, holder: Uuid, bells: Arc<Bells>
     }
 }
 
-async fn listen(address: &Address, holder: Uuid, bells: &Bells, rings: &Rings) -> Result<()> {
+async fn listen(address: &Address, heard: &Heard) -> Result<()> {
     let fail = failed("listen");
     let (client, mut connection) = address.config.connect(address.tls.clone()).await.map_err(&fail)?;
     let mut messages = futures::stream::poll_fn(move |context| connection.poll_message(context));
     let pump = async {
         while let Some(message) = messages.next().await {
             if let AsyncMessage::Notification(notification) = message.map_err(&fail)? {
-                match Message::parse(notification.payload()) {
-                    Some(message) if message.holder == holder => {}
-                    Some(Message { queue, arrival, .. }) => {
-                        match arrival {
-                            Some(arrival) => rings.offer(&[arrival]),
-                            None => rings.forget([queue]),
-                        }
-                        bells.ring([queue]);
-                    }
-                    // Of another version, perhaps.
-                    None => {
-                        rings.forget(WorkQueue::all());
-                        bells.ring_all();
-                    }
-                }
+                heard.hear(notification.payload());
             }
         }
         Ok(())
@@ -174,8 +195,7 @@ async fn listen(address: &Address, holder: Uuid, bells: &Bells, rings: &Rings) -
     let begin = async {
         client.batch_execute(&format!("LISTEN {CHANNEL}")).await.map_err(&fail)?;
         // What was told before we listened.
-        rings.forget(WorkQueue::all());
-        bells.ring_all();
+        heard.hear_anything();
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
@@ -194,7 +214,7 @@ mod tests {
 
     fn arrival(organization: u128) -> Arrival {
         let organization = OrganizationId(Uuid::from_u128(organization));
-        Arrival { queue: QUEUE, priority: -3, organization, is_last: organization.0.as_u128() % 2 == 1 }
+        Arrival { queue: QUEUE, priority: -3, organization, since: 1_795_655_267_258_932_000 }
     }
 
     #[test]
@@ -204,7 +224,7 @@ mod tests {
             let message = Message { holder, queue: QUEUE, arrival };
             assert_eq!(Message::parse(&message.to_string()), Some(message));
         }
-        for broken in ["", "17", "x y", "17 nobody", &format!("{} {holder} 5", QUEUE.code())] {
+        for broken in ["", "17", "x y", "17 nobody", &format!("{} {holder} 5 {holder} last", QUEUE.code())] {
             assert_eq!(Message::parse(broken), None, "{broken:?}");
         }
     }
@@ -212,13 +232,13 @@ mod tests {
     #[test]
     fn many_arrivals_are_told_as_something() {
         let notifier = Notifier::new(Uuid::nil());
-        notifier.tell_arrivals(&[arrival(1), arrival(1), arrival(2)]);
+        notifier.tell_arrivals(&[arrival(1), arrival(1), arrival(2)].into_iter().collect());
         assert_eq!(notifier.take_messages().len(), 2);
-        notifier.tell_arrivals(&(0..100).map(arrival).collect::<Vec<_>>());
+        notifier.tell_arrivals(&(0..100).map(arrival).collect());
         assert_eq!(notifier.take_messages().len(), 1);
-        notifier.tell_arrivals(&[arrival(1)]);
+        notifier.tell_arrivals(&[arrival(1)].into_iter().collect());
         notifier.tell_queues(&[QUEUE]);
-        notifier.tell_arrivals(&[arrival(2)]);
+        notifier.tell_arrivals(&[arrival(2)].into_iter().collect());
         assert_eq!(
             notifier.take_messages(),
             [Message { holder: Uuid::nil(), queue: QUEUE, arrival: None }.to_string()]

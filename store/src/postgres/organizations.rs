@@ -59,6 +59,7 @@ pub(super) async fn delete(client: &impl GenericClient, id: OrganizationId) -> R
     found(OPERATION, &id.to_string(), changed)?;
     // Waits for publications under way; later ones find no lease.
     execute(client, OPERATION, "DELETE FROM leases WHERE organization = $1", &[&id.0]).await?;
+    execute(client, OPERATION, "DELETE FROM queue_marks WHERE organization = $1", &[&id.0]).await?;
     for table in ["work", "dead_letters"] {
         let sql = format!(
             "INSERT INTO doomed_objects (bucket, object_key, organization, delete_at) \

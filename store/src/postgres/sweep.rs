@@ -56,7 +56,7 @@ pub(super) async fn forget_doomed(client: &impl GenericClient, objects: &[Doomed
     let sql = "DELETE FROM doomed_objects d USING unnest($1::text[], $2::text[]) AS gone (bucket, object_key) \
                WHERE d.bucket = gone.bucket AND d.object_key = gone.object_key";
     execute(client, "forget doomed objects", sql, &[&buckets, &keys]).await?;
-    Ok(())
+    finish_deletions(client).await
 }
 
 pub(super) async fn referenced(client: &impl GenericClient, object_keys: &[String]) -> Result<Vec<bool>> {

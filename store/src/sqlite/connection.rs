@@ -1,7 +1,7 @@
 //! Opening the database: pragmas, our SQL functions, migrations, and what an SQLite error means.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::Type;
@@ -13,6 +13,7 @@ use crate::{Error, Result, migrations};
 
 /// How long a writer waits for the other processes of this host.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const CACHED_STATEMENTS: usize = 128;
 
 /// Classifies an SQLite error.
@@ -48,12 +49,26 @@ pub(super) fn now_ns() -> i64 {
 pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     let fail = failed("open");
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(&fail)?;
+    use_write_ahead_log(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(&fail)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(&fail)?;
     connection.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(&fail)?;
     migrate(&mut connection)?;
     Ok(connection)
+}
+
+/// Of several processes that make a database at one time, all but one find it locked at this moment, and SQLite does not wait: who
+/// reads the header and then wants to change it could wait for ever for another who does the same.
+fn use_write_ahead_log(connection: &Connection) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL").map_err(failed("open")) {
+            Err(error) if error.kind() == ErrorKind::Busy && begun.elapsed() < BUSY_TIMEOUT => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Opens a connection that cannot write.

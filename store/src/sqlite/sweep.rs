@@ -36,7 +36,7 @@ pub(super) fn forget_doomed(connection: &Connection, objects: &[DoomedObject]) -
     for object in objects {
         statement.execute(params![object.bucket, object.object_key]).map_err(&fail)?;
     }
-    Ok(())
+    finish_deletions(connection)
 }
 
 pub(super) fn referenced(connection: &Connection, object_keys: &[String]) -> Result<Vec<bool>> {

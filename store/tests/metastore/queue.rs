@@ -296,3 +296,172 @@ pub async fn the_views_agree_with_the_queue_at_every_step(place: Place) {
     store.hand_back(bundle.token).await.expect("is current");
     check_views(&place, &*store, "handed back").await;
 }
+
+/// The columns of the reference (section 4.1), and their types on PostgreSQL.
+const INQUEUE: [(&str, &str); 12] = [
+    ("id", "uuid"),
+    ("queue_ts", "timestamp with time zone"),
+    ("priority", "integer"),
+    ("organization_id", "uuid"),
+    ("collector_name", "text"),
+    ("instance_num", "integer"),
+    ("bucket", "text"),
+    ("object_id", "text"),
+    ("telemetry_type", "text"),
+    ("tries", "integer"),
+    ("claimed_by", "bigint"),
+    ("claimed_at", "timestamp with time zone"),
+];
+const WORK_QUEUE: [(&str, &str); 15] = [
+    ("id", "bigint"),
+    ("priority", "integer"),
+    ("runnable_at", "timestamp with time zone"),
+    ("organization_id", "uuid"),
+    ("instance_num", "integer"),
+    ("dateint", "integer"),
+    ("frequency_ms", "bigint"),
+    ("signal", "text"),
+    ("action", "text"),
+    ("needs_run", "boolean"),
+    ("tries", "integer"),
+    ("ts_range", "tstzrange"),
+    ("claimed_by", "bigint"),
+    ("claimed_at", "timestamp with time zone"),
+    ("heartbeated_at", "timestamp with time zone"),
+];
+
+pub async fn the_views_have_the_columns_of_the_reference(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    admit(&*store, push(owner, 1)).await;
+    let compact = WorkQueue { signal: Signal::Logs, action: Action::Compact };
+    store.enqueue(&[NewWork { queue: compact, ..job(owner, 2) }]).await.expect("is enqueued");
+    for (view, columns) in [("inqueue", &INQUEUE[..]), ("work_queue", &WORK_QUEUE)] {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        let all = format!("SELECT COUNT(*) FROM (SELECT {} FROM {view}) AS every_column", names.join(", "));
+        assert_eq!(place.number(&all).await, 1, "{all}");
+        let types = match place {
+            Place::Sqlite(_) => format!("SELECT COUNT(*) FROM pragma_table_info('{view}')"),
+            Place::Postgres { .. } => {
+                let pairs: Vec<String> = columns.iter().map(|(name, kind)| format!("('{name}', '{kind}')")).collect();
+                format!(
+                    "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = '{view}' \
+                     AND (column_name::text, data_type::text) IN ({})",
+                    pairs.join(", ")
+                )
+            }
+        };
+        assert_eq!(place.number(&types).await, columns.len() as u64, "{types}");
+        // Nobody has claimed it: as the reference says this.
+        let unclaimed =
+            format!("SELECT COUNT(*) FROM {view} WHERE claimed_by = -1 AND claimed_at IS NULL AND tries = 0");
+        assert_eq!(place.number(&unclaimed).await, 1, "{unclaimed}");
+    }
+}
+
+/// Whoever sees work before it is durable finds it only once, and the sender hears when it is.
+pub async fn what_is_enqueued_by_many_runs_once(place: Place) {
+    const SENDERS: u64 = 8;
+    const EACH: u64 = 25;
+    let stores = [place.open().await, place.open().await];
+    let owner = organization(&*stores[0], 1).await;
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..SENDERS {
+        let store = stores[(sender % 2) as usize].clone();
+        senders.spawn(async move {
+            for number in 0..EACH {
+                enqueue_jobs(&*store, owner, sender * EACH + number..sender * EACH + number + 1).await;
+            }
+        });
+    }
+    let mut ran = Vec::new();
+    while (ran.len() as u64) < SENDERS * EACH {
+        match stores[1].claim(&request(3)).await.expect("claims") {
+            Some(bundle) => {
+                ran.extend(numbers(&bundle));
+                assert!(stores[1].complete(&[bundle.token]).await.expect("completes").is_empty());
+            }
+            None => stores[1].wait_for_work(&[JOBS], Duration::from_secs(60)).await,
+        }
+    }
+    while let Some(sender) = senders.join_next().await {
+        sender.expect("sent all");
+    }
+    ran.sort_unstable();
+    assert_eq!(ran, (0..SENDERS * EACH).collect::<Vec<_>>());
+    assert!(stores[0].queue(None, false, 10).await.expect("lists").is_empty());
+}
+
+/// Where claims have come, and what comes back before that place.
+pub async fn what_comes_back_is_claimed_before_what_came_later(place: Place) {
+    let store = place.open().await;
+    let other = place.open().await;
+    let owner = organization(&*store, 1).await;
+    enqueue_jobs(&*store, owner, 0..6).await;
+    let first = claim(&*store, 2).await;
+    assert_eq!(numbers(&claim(&*store, 2).await), [2, 3]);
+    store.hand_back(first.token).await.expect("is current");
+    assert_eq!(numbers(&claim(&*store, 1).await), [0]);
+    assert_eq!(numbers(&claim(&*store, 10).await), [1, 4, 5]);
+    assert!(store.claim(&request(1)).await.expect("claims").is_none());
+    // By another process, which tells.
+    enqueue_jobs(&*store, owner, 6..9).await;
+    let elsewhere = claim(&*other, 1).await;
+    assert_eq!(numbers(&elsewhere), [6]);
+    assert_eq!(numbers(&claim(&*store, 1).await), [7]);
+    let (waited, ()) = tokio::join!(
+        tokio::time::timeout(Duration::from_secs(60), async {
+            let urgent = ClaimRequest { worker: "second".to_owned(), ..request(10) };
+            let mut all = Vec::new();
+            while all.len() < 2 {
+                match store.claim(&urgent).await.expect("claims") {
+                    Some(bundle) => all.extend(numbers(&bundle)),
+                    None => store.wait_for_work(&[JOBS], Duration::from_secs(60)).await,
+                }
+            }
+            all.sort_unstable();
+            all
+        }),
+        async { other.hand_back(elsewhere.token).await.expect("is current") }
+    );
+    assert_eq!(waited.expect("is told"), [6, 8]);
+}
+
+/// The marks that a process leaves behind are hints.
+pub async fn a_process_that_begins_finds_what_came_back(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    enqueue_jobs(&*store, owner, 0..2_500).await;
+    let first = claim(&*store, 800).await;
+    for _ in 0..2 {
+        let done = claim(&*store, 800).await;
+        assert!(store.complete(&[done.token]).await.expect("completes").is_empty());
+    }
+    store.hand_back(first.token).await.expect("is current");
+    drop(store);
+    let store = place.open().await;
+    let mut ran = Vec::new();
+    while ran.len() < 900 {
+        match store.claim(&request(500)).await.expect("claims") {
+            Some(bundle) => ran.extend(numbers(&bundle)),
+            None => store.wait_for_work(&[JOBS], Duration::from_secs(60)).await,
+        }
+    }
+    ran.sort_unstable();
+    assert_eq!(ran, (0..800).chain(2_400..2_500).collect::<Vec<_>>());
+}
+
+pub async fn a_key_that_is_made_urgent_runs_with_its_better_priority(place: Place) {
+    let store = place.open().await;
+    let owner = organization(&*store, 1).await;
+    let keyed = |priority, delay| NewWork {
+        dedupe_key: Some("hour".to_owned()),
+        delay: Duration::from_secs(delay),
+        priority,
+        ..job(owner, 1)
+    };
+    store.enqueue(&[keyed(0, 3_600)]).await.expect("is enqueued");
+    assert!(store.claim(&request(1)).await.expect("claims").is_none());
+    store.enqueue(&[keyed(10, 0)]).await.expect("is enqueued");
+    assert_eq!(numbers(&claim(&*store, 1).await), [1], "due at once, and still of the better priority");
+}

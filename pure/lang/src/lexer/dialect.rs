@@ -60,6 +60,8 @@ pub enum Comments {
     Hash,
     /// `// comment`, and `/* comment */`, which may span lines.
     Slashes,
+    /// Any of them.
+    HashAndSlashes,
     /// The language has none.
     None,
 }
@@ -80,6 +82,7 @@ impl Comments {
             Self::Hash => line("#"),
             Self::Slashes if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
             Self::Slashes => line("//"),
+            Self::HashAndSlashes => Self::Hash.len_at(rest).max(Self::Slashes.len_at(rest)),
             Self::None => 0,
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn quoted(source: &str, start: usize, _dialect: &Dialect) -> Result<Q
             }
             '\\' if quote != '`' => at = escape(source, at, quote, &mut bytes)?,
             _ => {
-                bytes.extend_from_slice(source[at..end].as_bytes());
+                bytes.extend_from_slice(&source.as_bytes()[at..end]);
                 at = end;
             }
         }

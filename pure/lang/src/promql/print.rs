@@ -194,7 +194,7 @@ pub fn format_duration(milliseconds: i64) -> String {
     let units = [("y", 365 * day), ("w", 7 * day), ("d", day), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
     for (at, (unit, length)) in units.into_iter().enumerate() {
         let count = left / length;
-        if count > 0 && (at > 1 || left % length == 0) {
+        if count > 0 && (at > 1 || left.is_multiple_of(length)) {
             text += &format!("{count}{unit}");
             left -= count * length;
         }

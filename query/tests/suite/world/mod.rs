@@ -130,7 +130,7 @@ impl World {
             format: Some(InputFormat::OtlpProtobuf),
             arrival: TimestampNs(arrival_ns),
         };
-        let report = encoder.read_input(&input, &mut &protobuf[..]).expect("it is read");
+        let report = encoder.read_input(&input, &mut std::io::Cursor::new(protobuf)).expect("it is read");
         assert_eq!((report.rejected, report.failure), (0, None), "{:?}", report.issues);
         let drafts = encoder.finish().expect("segments");
         self.publish(owner, drafts).await

@@ -38,7 +38,7 @@ pub fn options(signal: Signal) -> IngestOptions {
 pub fn encode(signal: Signal, label: &str, bytes: &[u8]) -> (InputReport, Vec<DraftSegment>) {
     let mut encoder = BundleEncoder::new(options(signal)).expect("sane options");
     let input = InputDescription { label: label.to_owned(), format: None, arrival: ARRIVAL };
-    let report = encoder.read_input(&input, &mut &bytes[..]).expect("a slice can be read");
+    let report = encoder.read_input(&input, &mut std::io::Cursor::new(bytes)).expect("a slice can be read");
     (report, encoder.finish().expect("segments can be written"))
 }
 

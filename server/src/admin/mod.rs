@@ -1,24 +1,30 @@
 //! What operators ask and change: one set of functions over the metastore, used by the HTTP API and, where the metastore is at
 //! hand, by the command line itself.
 //!
-//! Owns: the shapes of those answers ([`Status`] …) and who sees whose rows ([`Scope`]). Never: HTTP, printing.
+//! Owns: what is asked and answered ([`shapes`]) and who sees whose rows ([`Scope`]). Never: HTTP, printing.
 
-use std::collections::BTreeMap;
+mod shapes;
+
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use tidemill_lake::worker::{LAG_WINDOW, RecentLag};
 use tidemill_store::Metastore;
-use tidemill_store::metastore::{ApiKey, Backlog, InboxEntry, Organization, QueueEntry, SegmentFilter, SegmentTotals};
+use tidemill_store::metastore::{ApiKey, InboxEntry, Organization, QueueEntry, SegmentFilter, SegmentTotals};
 use tidemill_types::{
-    Action, ErrorKind, Level, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimestampNs, WorkId, WorkQueue,
+    Action, ErrorKind, OrganizationId, SegmentId, SegmentMeta, Signal, Tier, TimestampNs, WorkId, WorkQueue,
 };
 use uuid::Uuid;
 
+pub use shapes::{
+    CreatedKey, InboxRequest, Listed, OrganizationChange, QueueRequest, QueueStatus, SegmentsRequest, SegmentsStatus,
+    Status,
+};
+
 use crate::auth::issue_key;
 use crate::error::{Error, Result};
-use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, parse_mappings, parse_profiles};
+use crate::profiles::{MAPPINGS_DOCUMENT, PROFILES_DOCUMENT, parse_mappings, storable_profiles};
 
+/// Longer is for ever.
+const MAX_RETENTION_DAYS: u32 = 36_500;
 /// At most this many rows are listed at once.
 pub const MAX_ROWS: usize = 10_000;
 
@@ -32,154 +38,6 @@ pub type Scope = Option<OrganizationId>;
 pub struct Admin {
     /// Where everything is kept.
     pub metastore: Arc<dyn Metastore>,
-}
-
-/// The answer of `tidemill status`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// The binary's version.
-    pub version: String,
-    /// The metastore and its version.
-    pub metastore: String,
-    /// Each queue with its backlog.
-    pub queues: Vec<QueueStatus>,
-    /// Live segments by signal, tier and level.
-    pub segments: Vec<SegmentsStatus>,
-    /// How long the oldest input has been waiting to become queryable, in milliseconds; 0 when none waits.
-    pub ingest_lag_ms: i64,
-    /// How long inputs took from arrival to queryable; only where a server with a worker answers.
-    #[serde(default)]
-    pub arrival_to_queryable: Option<LagStatus>,
-}
-
-/// The lag of the inputs that the answering server made queryable in the last minutes.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct LagStatus {
-    /// How far back "the last minutes" reach, in seconds.
-    pub window_s: u64,
-    /// How many inputs.
-    pub inputs: usize,
-    /// Half of them took at most this long.
-    pub p50_ms: f64,
-    /// 99 of 100 took at most this long.
-    pub p99_ms: f64,
-}
-
-impl From<RecentLag> for LagStatus {
-    fn from(lag: RecentLag) -> Self {
-        Self { window_s: LAG_WINDOW.as_secs(), inputs: lag.inputs, p50_ms: lag.p50_ms, p99_ms: lag.p99_ms }
-    }
-}
-
-/// One queue in [`Status`].
-#[derive(Debug, Serialize, Deserialize)]
-pub struct QueueStatus {
-    /// The backlog.
-    #[serde(flatten)]
-    pub backlog: Backlog,
-    /// The age of the oldest runnable item in milliseconds; 0 when there is none.
-    pub oldest_age_ms: i64,
-}
-
-/// Live segments of one kind in [`Status`].
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SegmentsStatus {
-    /// The signal.
-    pub signal: Signal,
-    /// Raw rows, or a rollup's window in seconds.
-    pub tier: Tier,
-    /// The compaction level.
-    pub level: Level,
-    /// How many segments.
-    pub segments: u64,
-    /// Their rows.
-    pub rows: u64,
-    /// Their size.
-    pub bytes: u64,
-}
-
-/// Which entries of the queue are listed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueRequest {
-    /// Only this signal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<Signal>,
-    /// Only this action.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub action: Option<Action>,
-    /// Only dead letters.
-    #[serde(default)]
-    pub dead: bool,
-    /// At most this many.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-}
-
-/// Which entries of the inbox are listed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InboxRequest {
-    /// Only those in this state.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    /// At most this many.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-}
-
-/// Which segments are listed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SegmentsRequest {
-    /// Only this signal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<Signal>,
-    /// Only this tier: 0 for raw rows, else the window in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tier: Option<u32>,
-    /// At most this many, the newest first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-}
-
-/// The first rows of a list.
-#[derive(Debug)]
-pub struct Listed<T> {
-    /// As many as were asked for, or all.
-    pub rows: Vec<T>,
-    /// Whether there are more than these.
-    pub has_more: bool,
-}
-
-impl<T> Listed<T> {
-    fn cut(mut rows: Vec<T>, limit: usize) -> Self {
-        let has_more = rows.len() > limit;
-        rows.truncate(limit);
-        Self { rows, has_more }
-    }
-}
-
-/// What may be changed of an organization; what is absent stays.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OrganizationChange {
-    /// Days kept by signal; 0 keeps for ever.
-    #[serde(default)]
-    pub retention_days: BTreeMap<Signal, u32>,
-    /// Accepted bytes a second; 0 for no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ingest_bytes_per_second: Option<u64>,
-}
-
-/// A key that was just made: the only time its secret is told.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct CreatedKey {
-    /// What its holder sends.
-    pub key: String,
-    /// What is listed of it.
-    #[serde(flatten)]
-    pub stored: ApiKey,
 }
 
 impl Admin {
@@ -223,9 +81,13 @@ impl Admin {
     /// Those of the metastore.
     pub async fn inbox(&self, scope: Scope, request: &InboxRequest) -> Result<Listed<InboxEntry>> {
         let limit = limit(request.limit, 100)?;
-        // A state is looked for among more rows than are asked for.
-        let read = if request.state.is_some() { MAX_ROWS } else { limit } + 1;
-        let mut entries = self.metastore.inbox(scope, read).await?;
+        // What is looked for may lie behind any number of other rows.
+        let is_narrowed = request.state.is_some() || request.work.is_some() || request.object_key.is_some();
+        let mut entries = self.metastore.inbox(scope, if is_narrowed { usize::MAX } else { limit + 1 }).await?;
+        entries.retain(|entry| {
+            request.work.is_none_or(|work| entry.work == Some(work))
+                && request.object_key.as_ref().is_none_or(|key| entry.object_key == *key)
+        });
         if let Some(state) = &request.state {
             one_of("state", state, &["waiting", "leased", "dead", "refused"])?;
             entries.retain(|entry| entry.state == *state);
@@ -243,12 +105,14 @@ impl Admin {
             (Some(signal), Some(action)) => Some(WorkQueue { signal, action }),
             _ => None,
         };
-        let is_narrowed =
-            scope.is_some() || (queue.is_none() && (request.signal.is_some() || request.action.is_some()));
-        let read = if is_narrowed { MAX_ROWS } else { limit } + 1;
+        let is_narrowed = scope.is_some()
+            || request.work.is_some()
+            || (queue.is_none() && (request.signal.is_some() || request.action.is_some()));
+        let read = if is_narrowed { usize::MAX } else { limit + 1 };
         let mut entries = self.metastore.queue(queue, request.dead, read).await?;
         entries.retain(|entry| {
-            scope.is_none_or(|scope| entry.organization == scope)
+            request.work.is_none_or(|work| entry.id == work)
+                && scope.is_none_or(|scope| entry.organization == scope)
                 && request.signal.is_none_or(|signal| entry.queue.signal == signal)
                 && request.action.is_none_or(|action| entry.queue.action == action)
         });
@@ -318,13 +182,27 @@ impl Admin {
     /// # Errors
     /// `Conflict` when the name or id is taken; `Invalid` for a name that could be taken for an id or is unprintable.
     pub async fn create_organization(&self, name: &str, id: Option<OrganizationId>) -> Result<Organization> {
-        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) || name.parse::<Uuid>().is_ok() {
+        let is_printable = name.trim() == name && !name.chars().any(char::is_control);
+        if name.is_empty() || name.len() > 100 || !is_printable || name.parse::<Uuid>().is_ok() {
             return Err(Error::invalid(format!(
-                "{name:?} is no name for an organization: 1 to 100 printable bytes, not a UUID"
+                "{name:?} is no name for an organization: 1 to 100 printable bytes, no blank at either end, not a UUID"
             )));
         }
+        let given = id;
         let id = id.unwrap_or_else(|| OrganizationId(Uuid::new_v4()));
-        Ok(self.metastore.create_organization(id, name).await?)
+        match self.metastore.create_organization(id, name).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let all = self.organizations().await?;
+                let taken = all.iter().find(|it| it.name == name || Some(it.id) == given);
+                let Some(taken) = taken else { return Err(error.into()) };
+                let whose = format!("there is an organization {:?} with the id {}", taken.name, taken.id);
+                let error = Error::new(ErrorKind::Conflict, whose);
+                let hint =
+                    "it is being deleted; its name and id are free once its objects are gone (`tidemill org list`)";
+                Err(if taken.deleting { error.with_hint(hint) } else { error })
+            }
+            created => Ok(created?),
+        }
     }
 
     /// Changes retention and limits.
@@ -334,6 +212,10 @@ impl Admin {
     pub async fn change_organization(&self, named: &str, change: &OrganizationChange) -> Result<Organization> {
         let mut organization = self.organization(named).await?;
         for (signal, days) in &change.retention_days {
+            if *days > MAX_RETENTION_DAYS {
+                let problem = format!("{signal} are kept for at most {MAX_RETENTION_DAYS} days; 0 keeps for ever");
+                return Err(Error::invalid(problem));
+            }
             let place = Signal::ALL.iter().position(|it| it == signal).expect("ALL holds every signal");
             organization.retention_days[place] = Some(*days).filter(|days| *days > 0);
         }
@@ -351,7 +233,7 @@ impl Admin {
     pub async fn delete_organization(&self, named: &str) -> Result<Organization> {
         let organization = self.organization(named).await?;
         self.metastore.delete_organization(organization.id).await?;
-        Ok(organization)
+        Ok(Organization { deleting: true, ..organization })
     }
 
     /// The keys of one organization, or all.
@@ -396,11 +278,11 @@ impl Admin {
     pub async fn store_document(&self, name: &str, label: &str, text: &str) -> Result<()> {
         one_of("document", name, DOCUMENTS)?;
         let checked = match name {
-            MAPPINGS_DOCUMENT => parse_mappings(label, text).map(drop),
-            _ => parse_profiles(label, text).map(drop),
+            MAPPINGS_DOCUMENT => parse_mappings(label, text).map(|_| text.to_owned()),
+            _ => storable_profiles(label, text),
         };
-        checked.map_err(|problems| Error::invalid(problems.to_string()))?;
-        Ok(self.metastore.store_document(name, text).await?)
+        let stored = checked.map_err(|problems| Error::invalid(problems.to_string()))?;
+        Ok(self.metastore.store_document(name, &stored).await?)
     }
 
     /// Revokes a key by its public id.

@@ -1,0 +1,316 @@
+//! Reads queries: the cursor over tokens, selectors, and operators between metrics.
+
+use super::ast::*;
+use super::check;
+use super::dialect::DIALECT;
+use super::regex::compile_anchored_regex;
+use crate::error::{Error, Result};
+use crate::lexer::{Kind, Lexer, Token};
+use crate::span::Span;
+
+/// The longest query that is read, in bytes.
+const QUERY_LIMIT_BYTES: usize = 128 << 10;
+/// How deep parentheses, aggregations and label filters may nest.
+const DEPTH_LIMIT: usize = 64;
+
+/// Reads and checks a query.
+///
+/// # Errors
+/// The first place that is not LogQL, does not fit, or is not supported.
+pub fn parse(source: &str) -> Result<Query> {
+    let mut parser = Parser::new(source)?;
+    let query = match parser.expression(0)? {
+        Part::Log(query) => Query::Log(query),
+        Part::Metric(metric) => Query::Metric(metric),
+    };
+    parser.expect_end()?;
+    check::check(&query, source)?;
+    Ok(query)
+}
+
+/// Reads a selector alone, as the parameters `match[]` and `query` of the label endpoints carry it; `{}` selects every stream.
+///
+/// # Errors
+/// The first place that is no selector.
+pub fn parse_matchers(source: &str) -> Result<Vec<Matcher>> {
+    let mut parser = Parser::new(source)?;
+    let matchers = parser.selector()?;
+    match parser.peek().kind {
+        Kind::End => Ok(matchers),
+        _ => Err(parser.refuse("only label matchers are supported")),
+    }
+}
+
+/// A part of a query: of lines or of numbers.
+pub(super) enum Part {
+    Log(LogQuery),
+    Metric(Metric),
+}
+
+pub(super) struct Parser<'a> {
+    pub(super) source: &'a str,
+    tokens: Vec<Token<'a>>,
+    at: usize,
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn new(source: &'a str) -> Result<Self> {
+        if source.len() > QUERY_LIMIT_BYTES {
+            let message = format!("a query of {} bytes; at most {QUERY_LIMIT_BYTES} are read", source.len());
+            return Err(Error::syntax(message, Span::at(0), source));
+        }
+        Ok(Self { source, tokens: Lexer::tokens(source, &DIALECT)?, at: 0, depth: 0 })
+    }
+
+    pub(super) fn peek(&self) -> &Token<'a> {
+        self.peek_at(0)
+    }
+
+    /// The token `ahead` places further on; the end where there is none.
+    pub(super) fn peek_at(&self, ahead: usize) -> &Token<'a> {
+        self.tokens.get(self.at + ahead).unwrap_or(&self.tokens[self.tokens.len() - 1])
+    }
+
+    pub(super) fn next(&mut self) -> Token<'a> {
+        let token = self.peek().clone();
+        if self.at + 1 < self.tokens.len() {
+            self.at += 1;
+        }
+        token
+    }
+
+    /// Takes the operator if it comes next.
+    pub(super) fn takes(&mut self, operator: &str) -> bool {
+        let is_next = self.peek().is(operator);
+        if is_next {
+            self.next();
+        }
+        is_next
+    }
+
+    /// Takes the keyword if it comes next.
+    pub(super) fn takes_keyword(&mut self, keyword: &str) -> bool {
+        let is_next = self.peek().is_keyword(keyword);
+        if is_next {
+            self.next();
+        }
+        is_next
+    }
+
+    pub(super) fn expect(&mut self, operator: &str) -> Result<Span> {
+        if self.peek().is(operator) { Ok(self.next().span) } else { Err(self.unexpected([format!("`{operator}`")])) }
+    }
+
+    fn expect_end(&self) -> Result<()> {
+        if self.peek().kind == Kind::End { Ok(()) } else { Err(self.unexpected(["end of input"])) }
+    }
+
+    /// A refusal of the next token.
+    pub(super) fn unexpected<T: Into<String>>(&self, allowed: impl IntoIterator<Item = T>) -> Error {
+        let token = self.peek();
+        Error::syntax(format!("unexpected {}", token.description()), token.span, self.source).allowing(allowed)
+    }
+
+    /// A refusal at the next token.
+    pub(super) fn refuse(&self, message: impl Into<String>) -> Error {
+        Error::syntax(message, self.peek().span, self.source)
+    }
+
+    pub(super) fn name(&mut self, what: &str) -> Result<Token<'a>> {
+        if self.peek().kind == Kind::Name { Ok(self.next()) } else { Err(self.unexpected([what])) }
+    }
+
+    pub(super) fn text(&mut self) -> Result<(String, Token<'a>)> {
+        let Kind::Text(bytes) = &self.peek().kind else { return Err(self.unexpected(["a string"])) };
+        let text = String::from_utf8(bytes.clone()).map_err(|_| self.refuse("the string is not UTF-8"))?;
+        Ok((text, self.next()))
+    }
+
+    /// Where byte `at` of the string `token` stands in the query; the string itself where escapes hide it.
+    pub(super) fn span_in(&self, token: &Token<'_>, at: usize) -> Span {
+        let start = token.span.start + 1 + at;
+        if token.text.contains('\\') && !token.text.starts_with('`') || start > token.span.end {
+            return token.span;
+        }
+        let mut end = (start + 1).min(token.span.end);
+        while !self.source.is_char_boundary(end) {
+            end += 1;
+        }
+        Span::new(start, end)
+    }
+
+    /// Reads one level deeper.
+    pub(super) fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth == DEPTH_LIMIT {
+            return Err(self.refuse(format!("nested deeper than {DEPTH_LIMIT}")));
+        }
+        self.depth += 1;
+        let part = read(self);
+        self.depth -= 1;
+        part
+    }
+
+    /// `{name="value", …}`
+    pub(super) fn selector(&mut self) -> Result<Vec<Matcher>> {
+        self.expect("{")?;
+        let mut matchers = Vec::new();
+        if self.takes("}") {
+            return Ok(matchers);
+        }
+        loop {
+            matchers.push(self.matcher()?);
+            if self.takes("}") {
+                return Ok(matchers);
+            }
+            if !self.takes(",") {
+                return Err(self.unexpected(["`,`", "`}`"]));
+            }
+        }
+    }
+
+    /// `name="value"`
+    pub(super) fn matcher(&mut self) -> Result<Matcher> {
+        let name = self.name("a label")?;
+        let Kind::Operator(sign) = self.peek().kind else {
+            return Err(self.unexpected(["`=`", "`!=`", "`=~`", "`!~`"]));
+        };
+        let Some(operator) = MatchOperator::by_sign(sign) else {
+            return Err(self.unexpected(["`=`", "`!=`", "`=~`", "`!~`"]));
+        };
+        self.next();
+        let (value, token) = self.text()?;
+        if operator.is_pattern() {
+            self.check_pattern(&value, token.span)?;
+        }
+        Ok(Matcher { name: name.text.to_owned(), operator, value, span: name.span.to(token.span) })
+    }
+
+    pub(super) fn check_pattern(&self, pattern: &str, span: Span) -> Result<()> {
+        compile_anchored_regex(pattern)
+            .map(drop)
+            .map_err(|why| Error::syntax(format!("invalid regular expression {pattern:?}: {why}"), span, self.source))
+    }
+
+    /// Metrics joined by operators that bind at least as tightly as `precedence`.
+    pub(super) fn expression(&mut self, precedence: u8) -> Result<Part> {
+        let mut left = self.nested(Self::operand)?;
+        loop {
+            let token = self.peek();
+            let sign = match token.kind {
+                Kind::Operator(sign) => sign,
+                Kind::Name => token.text,
+                _ => return Ok(left),
+            };
+            let Some(operator) = BinaryOperator::by_sign(sign).filter(|own| own.precedence() >= precedence) else {
+                return Ok(left);
+            };
+            let place = token.span;
+            let Part::Metric(left_metric) = left else {
+                let message = format!("the left side of `{sign}` must be a metric, not lines");
+                return Err(Error::of_type(message, place, self.source));
+            };
+            self.next();
+            let is_bool = self.takes_keyword("bool");
+            let matching = self.matching()?;
+            let binds =
+                if operator == BinaryOperator::Power { operator.precedence() } else { operator.precedence() + 1 };
+            let right = match self.nested(|parser| parser.expression(binds))? {
+                Part::Metric(metric) => metric,
+                Part::Log(query) => {
+                    let message = format!("the right side of `{sign}` must be a metric, not lines");
+                    return Err(Error::of_type(message, query.span, self.source));
+                }
+            };
+            let span = left_metric.span.to(right.span);
+            let binary = Binary { operator, left: left_metric, right, is_bool, matching };
+            left = Part::Metric(Metric { kind: MetricKind::Binary(Box::new(binary)), span });
+        }
+    }
+
+    fn matching(&mut self) -> Result<Matching> {
+        let mut matching = Matching::default();
+        let is_on = self.peek().is_keyword("on");
+        if !is_on && !self.peek().is_keyword("ignoring") {
+            return Ok(matching);
+        }
+        self.next();
+        matching.labels = Some(MatchingLabels { is_on, labels: self.label_list()? });
+        matching.cardinality = if self.takes_keyword("group_left") {
+            Cardinality::ManyToOne
+        } else if self.takes_keyword("group_right") {
+            Cardinality::OneToMany
+        } else {
+            return Ok(matching);
+        };
+        if self.peek().is("(") {
+            matching.include = self.label_list()?;
+        }
+        Ok(matching)
+    }
+
+    /// `(a, b)`; may be empty.
+    pub(super) fn label_list(&mut self) -> Result<Vec<String>> {
+        self.expect("(")?;
+        let mut labels = Vec::new();
+        if self.takes(")") {
+            return Ok(labels);
+        }
+        loop {
+            labels.push(self.name("a label")?.text.to_owned());
+            if self.takes(")") {
+                return Ok(labels);
+            }
+            if !self.takes(",") {
+                return Err(self.unexpected(["`,`", "`)`"]));
+            }
+        }
+    }
+
+    fn operand(&mut self) -> Result<Part> {
+        let start = self.peek().span;
+        match self.peek().kind {
+            Kind::Operator("{") => self.log_query().map(Part::Log),
+            Kind::Operator("(") => {
+                self.next();
+                let inner = self.expression(0)?;
+                let end = self.expect(")")?;
+                Ok(match inner {
+                    Part::Metric(metric) => Part::Metric(Metric { span: start.to(end), ..metric }),
+                    Part::Log(query) => Part::Log(LogQuery { span: start.to(end), ..query }),
+                })
+            }
+            Kind::Number(_) | Kind::Operator("+" | "-") => {
+                let value = self.number()?;
+                let end = self.tokens[self.at.saturating_sub(1)].span;
+                Ok(Part::Metric(Metric { kind: MetricKind::Literal(value), span: start.to(end) }))
+            }
+            Kind::Name => self.function().map(Part::Metric),
+            _ => Err(self.unexpected(["a selector", "a function", "a number", "`(`"])),
+        }
+    }
+
+    /// A number with its sign.
+    pub(super) fn number(&mut self) -> Result<f64> {
+        let is_negative = self.takes("-");
+        if !is_negative {
+            self.takes("+");
+        }
+        let Kind::Number(value) = self.peek().kind else { return Err(self.unexpected(["a number"])) };
+        self.next();
+        Ok(if is_negative { -value } else { value })
+    }
+
+    /// The span from `start` to the last token that was taken.
+    pub(super) fn span_since(&self, start: Span) -> Span {
+        start.to(self.tokens[self.at.saturating_sub(1)].span)
+    }
+
+    /// A selector with its pipeline.
+    pub(super) fn log_query(&mut self) -> Result<LogQuery> {
+        let start = self.peek().span;
+        let matchers = self.selector()?;
+        let stages = self.stages()?;
+        Ok(LogQuery { matchers, stages, span: self.span_since(start) })
+    }
+}

@@ -1,0 +1,132 @@
+//! Rules, each over a manifest that breaks it and over one that does not.
+
+use super::*;
+use crate::manifest::read;
+
+fn rules(files: &[&str]) -> Vec<String> {
+    let objects: Vec<Object> = files
+        .iter()
+        .enumerate()
+        .flat_map(|(index, text)| {
+            read(&format!("{index}.yaml"), text).unwrap_or_else(|problems| panic!("{problems:#?}"))
+        })
+        .collect();
+    lint(&objects).into_iter().map(|finding| format!("{} {}", finding.rule, finding.object)).collect()
+}
+
+fn has(found: &[String], rule: &str, name: &str) -> bool {
+    found.iter().any(|line| line.starts_with(&format!("{rule} ")) && line.ends_with(&format!("/{name}")))
+}
+
+#[test]
+fn public_manifests_are_found_out() {
+    let hpa = include_str!("../../tests/manifests/neurolake/hpa.yaml");
+    let vpa = include_str!("../../tests/manifests/neurolake/vpa.yaml");
+    let workloads = include_str!("../../tests/manifests/neurolake/workloads.yaml");
+    let prometheus = include_str!("../../tests/manifests/neurolake/scaledobject-prometheus.yaml");
+    let found = rules(&[hpa, vpa, workloads, prometheus]);
+    for (rule, name) in [
+        ("horizontal-and-vertical", "neurolake-api-vpa"),
+        ("horizontal-and-vertical", "neurolake-frontend-vpa"),
+        ("missing-target", "neurolake-postgres-vpa"),
+        ("missing-target", "neurolake-redis-vpa"),
+        ("missing-target", "neurolake-worker-hpa"),
+        ("two-scalers", "neurolake-api-scaledobject"),
+        ("ignored-metadata", "neurolake-api-scaledobject"),
+        ("gap-reads-as-zero", "neurolake-api-scaledobject"),
+        ("vertical-without-budget", "neurolake-api-vpa"),
+    ] {
+        assert!(has(&found, rule, name), "{rule} {name} is not among {found:#?}");
+    }
+    // Off changes nothing, so it cannot fight.
+    assert!(!has(&found, "horizontal-and-vertical", "neurolake-worker-vpa-recommender"));
+    assert!(!has(&found, "missing-target", "neurolake-api-hpa"));
+}
+
+#[test]
+fn a_starving_job_is_found_and_an_accurate_one_is_not() {
+    let job = include_str!("../../tests/manifests/postgres-batch/scaled-job.yaml");
+    assert!(has(&rules(&[job]), "starving-strategy", "postgres-batch"));
+    let accurate =
+        job.replace("  maxReplicaCount: 10", "  maxReplicaCount: 10\n  scalingStrategy: {strategy: accurate}");
+    assert!(!has(&rules(&[&accurate]), "starving-strategy", "postgres-batch"));
+    let exact = job.replace("        targetQueryValue", "        inFlightQuery: SELECT 1\n        targetQueryValue");
+    assert!(!has(&rules(&[&exact]), "starving-strategy", "postgres-batch"));
+    let no_variable = job.replace("passwordFromEnv: PGPASSWORD", "passwordFromEnv: PG_PASSWORD");
+    assert!(has(&rules(&[&no_variable]), "missing-env", "postgres-batch"));
+    assert!(!has(&rules(&[job]), "missing-env", "postgres-batch"));
+}
+
+fn object(query: &str, more: &str) -> String {
+    format!(
+        "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {{name: o}}\nspec:\n  scaleTargetRef: {{name: w}}\n{more}\n  \
+         triggers:\n    - type: postgresql\n      metadata: {{query: \"{query}\", targetQueryValue: \"5\"}}\n"
+    )
+}
+
+#[test]
+fn queries_are_looked_at() {
+    let found = |query: &str| rules(&[&object(query, "")]);
+    assert!(has(&found("SELECT CEIL(COUNT(*) / 5) FROM t"), "integer-division", "o"));
+    assert!(!has(&found("SELECT CEIL(COUNT(*)::decimal / 5) FROM t"), "integer-division", "o"));
+    assert!(!has(&found("SELECT CEIL(COUNT(*) / 5.0) FROM t"), "integer-division", "o"));
+    assert!(has(&found("SELECT SUM(n) FROM t"), "null-result", "o"));
+    assert!(!has(&found("SELECT COALESCE(SUM(n), 0) FROM t"), "null-result", "o"));
+}
+
+#[test]
+fn settings_without_effect_are_found() {
+    let found = rules(&[&object("SELECT 1", "  minReplicaCount: 1\n  cooldownPeriod: 60")]);
+    assert!(has(&found, "no-effect", "o"), "{found:?}");
+    assert!(!has(&rules(&[&object("SELECT 1", "  minReplicaCount: 0\n  cooldownPeriod: 60")]), "no-effect", "o"));
+    assert!(!has(
+        &rules(&[&object("SELECT 1", "  minReplicaCount: 1\n  idleReplicaCount: 0\n  cooldownPeriod: 60")]),
+        "no-effect",
+        "o"
+    ));
+}
+
+fn horizontal(percent: u32, behavior: &str) -> String {
+    format!(
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: h}}\nspec:\n  scaleTargetRef: {{kind: Deployment, \
+         name: w}}\n  maxReplicas: 9\n{behavior}  metrics:\n    - type: Resource\n      resource: {{name: cpu, target: {{type: \
+         Utilization, averageUtilization: {percent}}}}}\n"
+    )
+}
+
+const BEHAVIOR: &str = "  behavior: {scaleDown: {stabilizationWindowSeconds: 120}}\n";
+
+#[test]
+fn sizes_are_looked_at() {
+    assert!(has(&rules(&[&horizontal(95, BEHAVIOR)]), "target-range", "h"));
+    assert!(has(&rules(&[&horizontal(30, BEHAVIOR)]), "target-range", "h"));
+    assert!(has(&rules(&[&horizontal(70, "")]), "missing-behavior", "h"));
+    let hasty = "  behavior: {scaleDown: {stabilizationWindowSeconds: 0}}\n";
+    assert!(has(&rules(&[&horizontal(70, hasty)]), "flapping", "h"));
+    assert_eq!(rules(&[&horizontal(70, BEHAVIOR)]), Vec::<String>::new());
+}
+
+#[test]
+fn requests_and_labels_must_be_there() {
+    let workload = "kind: Deployment\nmetadata: {name: w}\nspec:\n  template:\n    metadata: {labels: {app: w}}\n    spec: {containers: \
+                    [{name: c, resources: {requests: {memory: 1Mi}}}]}\n";
+    assert!(has(&rules(&[&horizontal(70, BEHAVIOR), workload]), "missing-requests", "h"));
+    let mended = workload.replace("memory: 1Mi", "cpu: 1");
+    assert_eq!(rules(&[&horizontal(70, BEHAVIOR), &mended]), Vec::<String>::new());
+    let budget = |label| {
+        format!(
+            "kind: PodDisruptionBudget\nmetadata: {{name: b}}\nspec: {{selector: {{matchLabels: {{app: {label}}}}}}}\n"
+        )
+    };
+    assert!(has(&rules(&[&budget("v"), workload]), "selects-nothing", "b"));
+    assert!(!has(&rules(&[&budget("w"), workload]), "selects-nothing", "b"));
+}
+
+#[test]
+fn a_finding_has_its_line() {
+    let objects =
+        read("f.yaml", &object("SELECT SUM(n) FROM t", "  minReplicaCount: 1\n  cooldownPeriod: 60")).expect("valid");
+    let findings = lint(&objects);
+    let finding = findings.iter().find(|finding| finding.rule == "no-effect").expect("found");
+    assert_eq!((finding.line, finding.path.as_str(), finding.file.as_str()), (7, "spec.cooldownPeriod", "f.yaml"));
+}
