@@ -29,7 +29,7 @@ fn check(partitions: usize) {
         for failure in &report.failed {
             told += &format!("{name}:{}: {}\n    {}\n", failure.line, failure.what, failure.message);
         }
-        println!("{name}: {} passed, {} failed", report.passed, report.failed.len());
+        eprintln!("{name}: {} passed, {} failed", report.passed, report.failed.len());
     }
     assert!(told.is_empty(), "\n{told}");
 }

@@ -118,8 +118,11 @@ fn ids<'s>(size: i32, ids: impl Iterator<Item = &'s Value>) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
+/// The columns of a list's elements.
+type Columns = Vec<(Field, ArrayRef)>;
+
 /// The spans' events or links, as lists of structs.
-fn lists(spans: &[&Span], key: &str, columns: &dyn Fn(&[&Value]) -> Vec<(Field, ArrayRef)>) -> ArrayRef {
+fn lists(spans: &[&Span], key: &str, columns: &dyn Fn(&[&Value]) -> Columns) -> ArrayRef {
     let all: Vec<&Value> = spans.iter().flat_map(|own| list(&own.span[key])).collect();
     let offsets = OffsetBuffer::from_lengths(spans.iter().map(|own| list(&own.span[key]).len()));
     let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns(&all).into_iter().unzip();
