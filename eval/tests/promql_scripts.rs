@@ -1,13 +1,14 @@
-//! Prometheus's own test scripts pass completely, over one partition and over several.
+//! Prometheus's own test scripts, and ours, pass completely, over one partition and over several.
 
 use std::path::Path;
 
 use tidemill_eval::promql::script::{MemoryPartitions, run};
 
 fn scripts() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promql");
-    let mut scripts: Vec<(String, String)> = std::fs::read_dir(&folder)
-        .expect("the folder of scripts")
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut scripts: Vec<(String, String)> = ["promql", "scripts"]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(tests.join(folder)).expect("the folder of scripts"))
         .map(|entry| entry.expect("readable").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "test"))
         .map(|path| {
@@ -16,7 +17,7 @@ fn scripts() -> Vec<(String, String)> {
         })
         .collect();
     scripts.sort();
-    assert!(scripts.len() >= 12, "scripts are missing in {}", folder.display());
+    assert!(scripts.len() >= 13, "scripts are missing in {}", tests.display());
     scripts
 }
 

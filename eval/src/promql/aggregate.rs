@@ -81,6 +81,10 @@ pub(super) fn evaluate(
         Some(param) if aggregate.op != AggregateOp::CountValues => Some(evaluator.scalar(param, grid)?),
         _ => None,
     };
+    if matches!(evaluator.data, Data::Record(_)) && !is_divisible(aggregate) {
+        // Which tasks there are does not depend on what they give.
+        return evaluator.eval(&aggregate.expr, grid).map(|_| Vec::new());
+    }
     let gathering = Gathering { aggregate, span, grid, choice: choice(aggregate, param.as_ref(), evaluator)? };
     if gathering.choice.as_ref().is_some_and(Choice::is_nothing) {
         return Ok(Vec::new());

@@ -58,6 +58,11 @@ impl<'a> Evaluator<'a> {
             self.count(rows.len().saturating_mul(grid.len()))?;
             return Ok(rows.iter().map(|row| row.repeated(grid.len())).collect());
         }
+        if let Some(range) = range_of_absence(expr) {
+            // Whether samples are absent is known when every partition told which it has.
+            let rows = if is_series_local(range) { self.local_rows(expr, grid)? } else { self.eval_here(expr, grid)? };
+            return Ok(absent(&rows, range, grid));
+        }
         if expr.value_type() == ValueType::Vector && !is_plain && is_series_local(expr) {
             return self.local_rows(expr, grid);
         }
@@ -196,11 +201,7 @@ impl<'a> Evaluator<'a> {
             }
             "absent" => {
                 let rows = self.eval(arg(0)?, grid)?;
-                let mut row = Row::new(absent_labels(arg(0)?), grid.len());
-                for step in (0..grid.len()).filter(|step| !rows.iter().any(|row| row.has(*step))) {
-                    row.set_float(step, 1.0);
-                }
-                Ok(Some(row).into_iter().filter(Row::has_any).collect())
+                Ok(absent(&rows, arg(0)?, grid))
             }
             "timestamp" => self.timestamp(arg(0)?, grid),
             "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => self.sort(expr, call, grid),
@@ -337,6 +338,23 @@ impl<'a> Evaluator<'a> {
         }
         Ok(())
     }
+}
+
+/// The range of a call of `absent_over_time`.
+fn range_of_absence(expr: &Expr) -> Option<&Expr> {
+    match &expr.kind {
+        ExprKind::Call(call) if call.function.name == "absent_over_time" => call.args.first().map(Expr::bare),
+        _ => None,
+    }
+}
+
+/// One where no series has a sample.
+fn absent(rows: &[Row], selector: &Expr, grid: Grid) -> Vec<Row> {
+    let mut row = Row::new(absent_labels(selector), grid.len());
+    for step in (0..grid.len()).filter(|step| !rows.iter().any(|row| row.has(*step))) {
+        row.set_float(step, 1.0);
+    }
+    Some(row).into_iter().filter(Row::has_any).collect()
 }
 
 fn negated(row: Row) -> Row {

@@ -14,6 +14,7 @@ mod functions;
 mod grid;
 mod histogram;
 mod info;
+pub mod json;
 mod label_functions;
 mod memory;
 mod natural;

@@ -7,7 +7,7 @@ use super::evaluator::{Evaluator, Selected};
 use super::functions::window::Env;
 use super::functions::{RangeFunction, range_function};
 use super::grid::Grid;
-use super::row::{Cell, Row};
+use super::row::Row;
 use super::selection::{reach, window};
 use crate::error::{Error, Result};
 use crate::labels::METRIC_NAME;
@@ -35,8 +35,7 @@ impl Evaluator<'_> {
         };
         check_extension(name, extension)?;
         let selected = self.range(range, grid)?;
-        let rows = self.windows((call, function), range, selected, &scalars, grid)?;
-        Ok(if name == "absent_over_time" { absent(&rows, range, grid) } else { rows })
+        self.windows((call, function), range, selected, &scalars, grid)
     }
 
     fn windows(
@@ -113,14 +112,4 @@ fn check_extension(name: &str, extension: Option<Extension>) -> Result<()> {
         return Ok(());
     }
     Err(Error::Data(format!("{word} modifier can only be used with: {} - not with {name}", allowed.join(", "))))
-}
-
-/// One where no series has a sample.
-fn absent(rows: &[Row], range: &Expr, grid: Grid) -> Vec<Row> {
-    let mut row = Row::new(super::functions::absent_labels(range), grid.len());
-    row.drops_name = true;
-    for step in (0..grid.len()).filter(|step| !rows.iter().any(|row| row.has(*step))) {
-        row.set(step, Cell::Float(1.0));
-    }
-    Some(row).into_iter().filter(Row::has_any).collect()
 }
