@@ -165,6 +165,14 @@ fn arrows_go_down_only() {
     }
 }
 
+/// Whether `word` stands in a line and no longer name ends with it there.
+fn names(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')
+    })
+}
+
 #[test]
 fn pure_crates_touch_nothing() {
     let workspace = workspace();
@@ -177,7 +185,7 @@ fn pure_crates_touch_nothing() {
             let text = std::fs::read_to_string(&path).expect("UTF-8");
             for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
                 for word in IMPURE {
-                    assert!(!line.contains(word), "{}:{}: {word} in a pure crate", path.display(), number + 1);
+                    assert!(!names(line, word), "{}:{}: {word} in a pure crate", path.display(), number + 1);
                 }
             }
         }
