@@ -20,6 +20,6 @@ pub use ids::{CatalogSeq, LeaseToken, OrganizationId, SegmentId, WorkId};
 pub use routing::{CloudProvider, PrefixMapping, Route, RouteError, Routing, StorageProfile, is_own_object};
 pub use segment_meta::{ByteRange, SegmentMeta, ServiceSet};
 pub use signal::{Level, Signal, Tier};
-pub use time::{Day, Hour, NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_SECOND, TimeRange, TimestampNs};
+pub use time::{Day, Hour, NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_SECOND, TimeRange, TimestampNs, civil_date};
 pub use value::Value;
 pub use work::{Action, WorkQueue};

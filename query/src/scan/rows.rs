@@ -168,10 +168,11 @@ impl ScanRun {
             .map(|group| (group, self.severity_rows(&open, group)))
             .filter(|(_, rows)| !rows.is_empty())
             .collect();
-        let indexed = match of_severity.is_empty() {
-            true => None,
-            false => self.index_rows(&open).await?,
-        };
+        if of_severity.is_empty() {
+            self.stats.add(Counter::RowGroupsPruned, considered as u64);
+            return Ok(Vec::new());
+        }
+        let indexed = self.index_rows(&open).await?;
         let plan = Arc::new(SegmentPlan::new(Arc::clone(&open), &self.request)?);
         let units: Vec<RowGroupUnit> = of_severity
             .into_iter()

@@ -41,8 +41,8 @@ impl SeverityClasses {
         let rows = open.row_group_rows(group);
         let counts = &open.footer.severity_rows;
         match counts.get(group) {
-            Some(counts) if open.footer.severity_rows.len() == open.row_group_times.len() => {
-                RowSet::of_ranges(self.0.iter().map(|class| counts.range(*class, rows)), rows)
+            Some(own) if counts.len() == open.row_group_times.len() => {
+                RowSet::of_ranges(self.0.iter().map(|class| own.range(*class, rows)), rows)
             }
             _ => RowSet::all(rows),
         }

@@ -1,5 +1,7 @@
 //! Times as parts of a date, in UTC.
 
+use tidemill_types::civil_date;
+
 use super::super::row::Row;
 
 /// The parts of a time, by the Gregorian calendar.
@@ -17,19 +19,10 @@ pub(in super::super) struct Civil {
 }
 
 impl Civil {
-    /// The parts of a time in seconds since 1970 (days to civil dates by H. Hinnant's algorithm,
-    /// <https://howardhinnant.github.io/date_algorithms.html>).
+    /// The parts of a time in seconds since 1970.
     pub(in super::super) fn of_seconds(seconds: i64) -> Self {
         let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        let shifted = days + 719_468;
-        let era = shifted.div_euclid(146_097);
-        let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_from_march + 2) / 153;
-        let day = day_from_march - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let (year, month, day) = civil_date(days);
         let before = (1..month).map(|month| days_in_month(year, month)).sum::<i64>();
         Self {
             year,

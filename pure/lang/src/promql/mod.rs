@@ -17,7 +17,7 @@ pub use ast::{
 pub use dialect::{DIALECT, parse_duration};
 pub use functions::{Arity, FUNCTIONS, Function};
 pub use parse::{parse, parse_selector, parse_series};
-pub use print::format_duration;
+pub use print::{format_duration, quote};
 
 #[cfg(test)]
 mod tests;

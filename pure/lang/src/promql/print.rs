@@ -222,7 +222,8 @@ fn name(label: &str) -> String {
     if is_plain { label.to_owned() } else { quote(label) }
 }
 
-fn quote(text: &str) -> String {
+/// `text` in double quotes, with escapes where it needs them.
+pub fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     text.chars().for_each(|c| push_escaped(&mut quoted, c));
     quoted.push('"');
