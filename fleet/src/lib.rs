@@ -1,0 +1,8 @@
+//! Fleets: what was applied, the controllers that carry decisions out, and replicas that run as local processes.
+//!
+//! Owns: objects and their storage on this host, reconciliation, the observation of replicas, and the local [`Runtime`]. Never: deciding a size
+//! (`tidemill-scaling`), reading a trigger (`tidemill-source`), or a command line. A replica is what Kubernetes calls a pod; a container of it is a process.
+
+pub mod runtime;
+
+pub use runtime::Runtime;
