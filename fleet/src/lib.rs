@@ -4,6 +4,7 @@
 //! (`tidemill-scaling`), reading a trigger (`tidemill-source`), or a command line. A replica is what Kubernetes calls a pod; a container of it is a process.
 
 pub mod error;
+pub mod local;
 pub mod objects;
 pub mod runtime;
 pub mod storage;
