@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidemill-lang", &["tidemill-types"]),
     ("tidemill-eval", &["tidemill-types", "tidemill-text", "tidemill-lang"]),
     ("tidemill-sim", &["tidemill-scaling"]),
+    ("tidemill-source", &["tidemill-scaling"]),
     ("tidemill-fleet", &["tidemill-types", "tidemill-scaling", "tidemill-source"]),
     ("tidemill-segment", &["tidemill-types", "tidemill-text", "tidemill-plan"]),
     ("tidemill-store", &["tidemill-types", "tidemill-text", "tidemill-plan", "tidemill-scaling"]),
