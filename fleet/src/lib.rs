@@ -3,7 +3,9 @@
 //! Owns: objects and their storage on this host, reconciliation, the observation of replicas, and the local [`Runtime`]. Never: deciding a size
 //! (`tidemill-scaling`), reading a trigger (`tidemill-source`), or a command line. A replica is what Kubernetes calls a pod; a container of it is a process.
 
+pub mod control;
 pub mod error;
+pub mod events;
 pub mod local;
 pub mod objects;
 pub mod runtime;

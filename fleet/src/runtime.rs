@@ -28,6 +28,10 @@ pub struct ReplicaSpec {
     pub workload_kind: String,
     /// The name of what owns it.
     pub workload: String,
+    /// The uid of what owns it.
+    pub owner_uid: String,
+    /// Tells the template that it was made from: replicas of another one are of an older version.
+    pub template: String,
     /// Which attempt of its owner's work it is, from 1; told with its logs.
     pub attempt: u32,
     /// The loopback address that is its own, for `$(POD_IP)` and for services.

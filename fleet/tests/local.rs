@@ -83,6 +83,8 @@ fn replica(uid: &str, restart_policy: RestartPolicy, container: ContainerSpec) -
         name: uid.to_owned(),
         workload_kind: "Job".to_owned(),
         workload: "test".to_owned(),
+        owner_uid: "owner".to_owned(),
+        template: String::new(),
         attempt: 1,
         address: Ipv4Addr::LOCALHOST,
         labels: BTreeMap::new(),

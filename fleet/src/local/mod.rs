@@ -10,6 +10,7 @@ mod logs;
 mod probe;
 mod process;
 mod replica;
+pub mod service;
 pub mod shim;
 mod usage;
 

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 pub use kind::{KINDS, Kind, find_kind, kind_of};
 pub use selector::{LabelSelector, SelectorError};
+pub(crate) use validate::decode_base64;
 pub use validate::{FieldProblem, validate};
 
 /// The key by which an object is found.
