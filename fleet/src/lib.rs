@@ -6,10 +6,15 @@
 pub mod control;
 pub mod error;
 pub mod events;
+mod fleet;
 pub mod local;
+mod merge;
 pub mod objects;
+pub mod pods;
 pub mod runtime;
+pub mod scale;
 pub mod storage;
 
 pub use error::{Error, Result};
+pub use fleet::{Applied, Fleet, FleetOptions, FleetTask, LAST_APPLIED, ObjectList, PatchKind, Propagation};
 pub use runtime::Runtime;

@@ -20,8 +20,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidemill_scaling::TimeMs;
 
+pub(crate) use deployment::VICTIMS;
 pub use environment::{Missing, contents};
 pub use hosts::{Hosts, MappedHost, service_address};
+pub(crate) use job::verdict_of;
 pub use template::{mapped_image, split_words, trigger_environment};
 
 use crate::error::Result;
@@ -185,6 +187,26 @@ pub fn hosts_of(storage: &Storage, namespace: &str) -> Hosts {
     Hosts::new(names.chain(services))
 }
 
+/// Images, secrets and hosts that the replicas of an object would miss, each with the line to add.
+pub(crate) fn missing_of(storage: &Storage, object: &Object) -> Vec<Missing> {
+    let path = if object.kind == "ScaledJob" { "/spec/jobTargetRef/template" } else { "/spec/template" };
+    let Some(template) = object.at(path) else { return Vec::new() };
+    let (images, _) = mapping(storage);
+    let hosts = hosts_of(storage, &object.metadata.namespace);
+    let services = BTreeMap::new();
+    let around =
+        Surroundings { storage, hosts: &hosts, images: &images, services: &services, requests: BTreeMap::new() };
+    let identity = template::Identity {
+        uid: String::new(),
+        name: object.metadata.name.clone(),
+        template: String::new(),
+        attempt: 1,
+        address: Ipv4Addr::LOCALHOST,
+        env: BTreeMap::new(),
+    };
+    template::replica(object, template, identity, &around).err().unwrap_or_default()
+}
+
 impl Seen {
     fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a ReplicaStatus> {
         self.replicas.iter().filter(move |replica| replica.spec.owner_uid == uid)
@@ -238,6 +260,11 @@ impl Seen {
 /// A template as replicas carry it: what changes it makes them old.
 fn template_hash(template: &Value) -> String {
     blake3::hash(template.to_string().as_bytes()).to_hex()[..10].to_owned()
+}
+
+/// The end of a job's name.
+pub(crate) fn job_suffix() -> String {
+    random_suffix()
 }
 
 /// Five letters that no other replica has by chance.
