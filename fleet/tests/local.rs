@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,10 +21,20 @@ use tidemill_fleet::storage::Storage;
 use tidemill_types::Signal;
 use tokio_util::sync::CancellationToken;
 
+/// The word by which this program measures replicas at rest.
+const REST: &str = "rest";
+
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == shim::COMMAND) {
-        std::process::exit(i32::from(shim::main(arguments)));
+    match arguments.next() {
+        Some(first) if first == shim::COMMAND => std::process::exit(i32::from(shim::main(arguments))),
+        Some(first) if first == REST => {
+            let count = arguments.next().and_then(|count| count.to_str()?.parse().ok()).expect("how many");
+            let [started, adopted] = rest(count).expect("measured");
+            writeln!(std::io::stdout(), "{started:.4} {adopted:.4}").expect("told");
+            return;
+        }
+        _ => {}
     }
     let trials = vec![
         Trial::test("ends_are_told_with_code_and_output", || run(ends_are_told_with_code_and_output)),
@@ -43,6 +54,7 @@ fn main() {
         Trial::test("what_leaves_its_parent_ends_with_the_container", || {
             run(what_leaves_its_parent_ends_with_the_container)
         }),
+        Trial::test("resting_replicas_cost_little", resting_replicas_cost_little),
         Trial::test("every_line_is_told_once", || run(every_line_is_told_once)),
         Trial::test("metrics_have_the_names_of_kubernetes", || run(metrics_have_the_names_of_kubernetes)),
         Trial::test("init_containers_come_first_and_in_order", || run(init_containers_come_first_and_in_order)),
@@ -502,4 +514,65 @@ async fn metrics_have_the_names_of_kubernetes(runtime: LocalRuntime, folder: tem
     assert_eq!(point("kube_pod_container_resource_requests", "gauge", ("resource", "cpu")), 0.25);
     runtime.stop("shown", Some(Duration::ZERO)).await.expect("asked");
     until(&runtime, "shown", |status| status.phase == ReplicaPhase::Failed).await;
+}
+
+/// CPU time of this process alone, in seconds.
+fn own_cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("its stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().expect("ticks");
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// `TIDEMILL_TEST_REPLICAS` says how many; the bound is of the time of one core. A process of its own does it, so that nothing else is counted.
+fn resting_replicas_cost_little() -> Result<(), Failed> {
+    let count = std::env::var("TIDEMILL_TEST_REPLICAS").unwrap_or_else(|_| "200".to_owned());
+    let resting = std::process::Command::new(std::env::current_exe()?).args([REST, &count]).output()?;
+    let text = String::from_utf8_lossy(&resting.stdout);
+    let shares: Vec<f64> = text.split_whitespace().filter_map(|share| share.parse().ok()).collect();
+    eprintln!("{count} replicas at rest, started and adopted, of a core: {shares:?}");
+    if resting.status.success() && shares.len() == 2 && shares.iter().all(|share| *share < 0.2) {
+        return Ok(());
+    }
+    Err(Failed::from(format!("{shares:?} of a core; {}", String::from_utf8_lossy(&resting.stderr))))
+}
+
+/// Starts so many replicas and adopts them; the shares of a core that each of the two takes while they rest.
+fn rest(count: usize) -> std::io::Result<[f64; 2]> {
+    let folder = tempfile::tempdir()?;
+    let options = LocalOptions::new(folder.path().join("replicas"))?;
+    let first = tokio::runtime::Runtime::new()?;
+    let started = first.block_on(async {
+        let runtime = LocalRuntime::open(options.clone()).expect("a runtime");
+        for number in 0..count {
+            let resting = replica(&format!("resting-{number}"), RestartPolicy::Always, shell("c", "exec sleep 1000"));
+            runtime.start(resting).await.expect("started");
+        }
+        share_of(&runtime, count).await
+    });
+    first.shutdown_background();
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let runtime = LocalRuntime::open(options).expect("a runtime");
+        let adopted = share_of(&runtime, count).await;
+        let mut changes = runtime.changes();
+        for status in runtime.replicas() {
+            runtime.stop(&status.spec.uid, Some(Duration::ZERO)).await.expect("asked");
+        }
+        while runtime.replicas().iter().any(|status| status.finished_at.is_none()) {
+            changes.changed().await.expect("a runtime");
+        }
+        Ok([started, adopted])
+    })
+}
+
+async fn share_of(runtime: &LocalRuntime, count: usize) -> f64 {
+    let mut changes = runtime.changes();
+    while runtime.replicas().iter().filter(|status| is_running(status)).count() < count {
+        changes.changed().await.expect("a runtime");
+    }
+    // What is measured is a span of time, after what the start itself costs.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (cpu, at) = (own_cpu_s(), std::time::Instant::now());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    (own_cpu_s() - cpu) / at.elapsed().as_secs_f64()
 }

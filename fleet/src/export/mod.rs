@@ -6,7 +6,10 @@
 
 mod families;
 mod logs;
+#[cfg(test)]
+mod names;
 mod otlp;
+mod pods;
 mod scaling;
 mod states;
 mod usage;
@@ -28,6 +31,12 @@ use crate::scale::Counters;
 use crate::storage::Storage;
 use families::Families;
 use logs::Logs;
+
+/// A replica that runs, for tests.
+#[cfg(test)]
+pub(crate) fn sample_replica() -> crate::runtime::ReplicaStatus {
+    names::replica(crate::runtime::ContainerState::Running { since: TimeMs(1000), pid: 7 })
+}
 
 /// How often lines are looked for.
 const LINES_EVERY: Duration = Duration::from_millis(500);
@@ -113,8 +122,8 @@ impl Exporter {
         let mut families = Families::new(began, now());
         let replicas = self.runtime.replicas();
         usage::add(&mut families, &replicas, |uid| self.runtime.usage(uid));
-        states::pods(&mut families, &replicas);
-        states::objects(&mut families, &self.storage.all());
+        pods::add(&mut families, &replicas);
+        states::add(&mut families, &self.storage.all());
         scaling::add(&mut families, &self.counters);
         logs.add(&mut families);
         for body in otlp::metrics(families, MAX_METRICS_BYTES) {

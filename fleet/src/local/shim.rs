@@ -99,9 +99,15 @@ fn start(launch: &Launch) -> Result<Child, (i32, String)> {
         rustix::process::setrlimit(Resource::Data, Rlimit { current: Some(most), maximum: Some(most) })
             .map_err(|error| (126, format!("limiting the data of a process to {most} bytes: {error}")))?;
     }
-    let child = command(launch).spawn();
-    if let Some(group) = &launch.group {
-        group.leave().map_err(|error| (126, error.to_string()))?;
+    let mut child = command(launch).spawn();
+    if let Some(group) = &launch.group
+        && let Err(error) = group.leave()
+    {
+        // Whoever stays in the group would end with it.
+        if let Ok(child) = &mut child {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+        return Err((126, error.to_string()));
     }
     child.map_err(|error| {
         let exit_code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };

@@ -9,6 +9,7 @@ use tidemill_scaling::record::{Observation, Policy, State};
 use tidemill_scaling::{Record, vpa};
 
 use super::Scaler;
+use super::counters::Decided;
 use super::observe::GENERATION;
 use super::policies::Known;
 use crate::control::{VICTIMS, job_suffix, text_of};
@@ -42,7 +43,8 @@ impl Scaler {
             }
         }
         let target = known.target.as_ref().map(|target| (target.kind.as_str(), target.name.as_str()));
-        self.counters.note(&known.key, target, record, &names);
+        let decided = Decided { now: record.now, actions: &record.actions, jobs: &names };
+        self.counters.note(&known.key, target, decided);
         self.tell(known, record);
         for action in &record.actions {
             if let Action::UpdateReplica { replica, .. } = action {

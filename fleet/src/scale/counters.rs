@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
+use tidemill_scaling::TimeMs;
 use tidemill_scaling::decision::Action;
-use tidemill_scaling::{Record, TimeMs};
 
 use crate::objects::ObjectKey;
 use crate::runtime::ReplicaStatus;
@@ -35,6 +35,15 @@ pub struct Counted {
     last: Option<(bool, TimeMs)>,
 }
 
+/// What was carried out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decided<'a> {
+    pub now: TimeMs,
+    pub actions: &'a [Action],
+    /// The names of the jobs that were created.
+    pub jobs: &'a [String],
+}
+
 /// A decision whose replicas are awaited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Awaited {
@@ -60,27 +69,28 @@ impl Counters {
         self.all.lock().clone()
     }
 
-    /// Notes a decision that was carried out: on `target`, its kind and name, or by the jobs of these names.
-    pub(super) fn note(&self, policy: &ObjectKey, target: Option<(&str, &str)>, record: &Record, jobs: &[String]) {
+    /// Notes a decision that was carried out: on `target`, its kind and name, or by jobs.
+    pub(super) fn note(&self, policy: &ObjectKey, target: Option<(&str, &str)>, decided: Decided<'_>) {
+        let Decided { now, actions, jobs } = decided;
         let mut all = self.all.lock();
         let counted = all.entry(policy.clone()).or_default();
         counted.decisions += 1;
-        for action in &record.actions {
+        for action in actions {
             let is_up = match action {
                 Action::Scale { from, to, .. } if from != to => to > from,
                 Action::CreateJobs { .. } => true,
                 _ => continue,
             };
             *(if is_up { &mut counted.up } else { &mut counted.down }) += 1;
-            if counted.last.is_some_and(|(was_up, at)| was_up != is_up && record.now.since_ms(at) <= FLAP_MS) {
+            if counted.last.is_some_and(|(was_up, at)| was_up != is_up && now.since_ms(at) <= FLAP_MS) {
                 counted.flaps += 1;
             }
-            counted.last = Some((is_up, record.now));
+            counted.last = Some((is_up, now));
             let mut awaited = self.awaited.lock();
             let mut wait = |kind: &str, name: &str, replicas: usize| {
                 awaited.push(Awaited {
                     policy: policy.clone(),
-                    at: record.now,
+                    at: now,
                     namespace: policy.namespace.clone(),
                     workload_kind: kind.to_owned(),
                     workload: name.to_owned(),
@@ -143,5 +153,65 @@ impl Counters {
             }
             false
         });
+    }
+}
+
+#[cfg(test)]
+impl Counters {
+    /// A policy that did everything once.
+    pub(crate) fn sample() -> Self {
+        let counted = Counted { decisions: 3, up: 1, down: 1, flaps: 1, ready: [1; 15], ready_sum_s: 9.0, last: None };
+        let key = ObjectKey::new("ScaledObject", "shop", "a");
+        Self { all: Mutex::new(BTreeMap::from([(key, counted)])), awaited: Mutex::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scale(counters: &Counters, now: i64, from: i32, to: i32) {
+        let actions = [Action::Scale { from, to, victims: Vec::new() }];
+        let decided = Decided { now: TimeMs(now), actions: &actions, jobs: &[] };
+        counters.note(&key(), Some(("Deployment", "a")), decided);
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("ScaledObject", "shop", "a")
+    }
+
+    fn ready(uid: &str, at: i64) -> ReplicaStatus {
+        let mut replica = crate::export::sample_replica();
+        replica.spec.uid = uid.to_owned();
+        replica.is_ready = true;
+        replica.ready_changed_at = TimeMs(at);
+        replica
+    }
+
+    #[test]
+    fn a_turn_within_ten_minutes_is_a_flap() {
+        let counters = Counters::default();
+        scale(&counters, 0, 1, 3);
+        scale(&counters, 1000, 3, 5);
+        scale(&counters, 2000, 5, 4);
+        scale(&counters, 2000 + FLAP_MS + 1, 4, 6);
+        let counted = counters.all()[&key()].clone();
+        assert_eq!((counted.decisions, counted.up, counted.down, counted.flaps), (4, 3, 1, 1));
+    }
+
+    #[test]
+    fn the_last_wanted_replica_ends_the_wait() {
+        let counters = Counters::default();
+        let start = crate::control::now().0;
+        scale(&counters, start, 0, 2);
+        counters.observe(|| vec![ready("one", start + 100)]);
+        assert_eq!(counters.all()[&key()].ready.iter().sum::<u64>(), 0);
+        counters.observe(|| vec![ready("one", start + 100), ready("two", start + 700)]);
+        let counted = counters.all()[&key()].clone();
+        assert_eq!((counted.ready.iter().sum::<u64>(), counted.ready[4], counted.ready_sum_s), (1, 1, 0.7));
+        // What is scaled in again before it was ready is awaited no more.
+        scale(&counters, start + 800, 2, 5);
+        scale(&counters, start + 900, 5, 2);
+        counters.observe(|| panic!("nothing is awaited"));
     }
 }
