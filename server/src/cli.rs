@@ -127,6 +127,8 @@ pub enum Command {
     Lint(commands::lint::LintOptions),
     /// What policies would have done with a load
     Simulate(commands::simulate::SimulateOptions),
+    /// Decide a recorded incident again, and run other policies over its load
+    Replay(commands::replay::ReplayOptions),
     /// Check database, bucket, clock, disk and ports, and say how to fix each
     Doctor,
 }

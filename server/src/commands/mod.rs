@@ -13,6 +13,7 @@ pub mod org;
 pub mod profiles;
 pub mod promql;
 pub mod queue;
+pub mod replay;
 pub mod role;
 pub mod scale;
 pub mod segments;
@@ -38,8 +39,8 @@ use crate::roles::Roles;
 /// The command's; its kind is the exit code.
 pub fn run(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
-    if global.output == Output::Html && !matches!(command, Command::Simulate(_)) {
-        return Err(Error::invalid("--output html: only `tidemill simulate` prints a page"));
+    if global.output == Output::Html && !matches!(command, Command::Simulate(_) | Command::Replay(_)) {
+        return Err(Error::invalid("--output html: only `tidemill simulate` and `tidemill replay` print a page"));
     }
     match command {
         Command::Up(options) => up::run(&global, &options),
@@ -65,6 +66,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Scale(command) => scale::run(&global, &command),
         Command::Lint(options) => lint::run(&global, &options),
         Command::Simulate(options) => simulate::run(&global, &options),
+        Command::Replay(options) => replay::run(&global, &options),
         Command::Doctor => doctor::run(&global),
     }
 }
