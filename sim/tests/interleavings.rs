@@ -162,13 +162,12 @@ fn never_one_too_many() {
 }
 
 #[test]
-fn crashes_make_at_most_as_many_jobs_too_many_as_claims_they_left() {
+fn jobs_that_look_are_never_more_than_items_and_orphan_claims() {
     let mut reported = 0;
     for items in 0..=2 {
         for world in reachable(items, 1, 1) {
             let looking = world.jobs.iter().filter(|job| matches!(job, Job::Pending | Job::Looking)).count();
             assert!(looking + world.to_create <= world.unclaimed + world.orphans, "{world:?}");
-            assert!(world.wasted <= 1, "one crash, one job in vain at most: {world:?}");
             reported += usize::from(world.has_reported);
         }
     }

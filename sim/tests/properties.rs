@@ -36,16 +36,19 @@ fn never_one_too_many_and_never_starved() {
 }
 
 #[test]
-fn crashes_cost_at_most_a_job_each_and_their_claims_are_reported() {
+fn after_crashes_nothing_starves_and_orphan_claims_are_reported() {
     let mut reports = 0;
     for seed in 0..25 {
         for lease_ms in [0, 45_000] {
             let setup = Setup { seed, service_ms: 4_000, failure: 0.15, lease_ms, ..Setup::default() };
             let outcome = run(&setup, "poisson:0.3", &exact(20));
             assert_eq!(outcome.unfinished, 0, "seed {seed}, lease {lease_ms}: every item is worked on in the end");
-            // One job for each item and each crash, and no more in vain than there were crashes.
-            let crashes = outcome.starts - outcome.items as u64 - outcome.wasted;
-            assert!(outcome.wasted <= crashes, "seed {seed}: {} in vain, {crashes} crashes", outcome.wasted);
+            let highest = outcome.minutes.iter().map(|minute| minute.replicas).max();
+            assert!(highest <= Some(20), "seed {seed}, lease {lease_ms}: {highest:?}");
+            if lease_ms == 0 {
+                // A claim that is given up at once leaves nothing behind: one job for each item and each crash.
+                assert_eq!((outcome.wasted, outcome.orphan_reports), (0, 0), "seed {seed}");
+            }
             reports += outcome.orphan_reports;
         }
     }
@@ -89,8 +92,8 @@ fn constant_load_is_not_chased() {
         for name in ["CPU HPA", "KEDA defaults"] {
             let contender = contenders.iter().find(|one| one.name == name).expect("it is among them");
             let outcome = simulate(&setup, &load, contender);
-            // Service times are random, so the queue breathes; a window of 300 s takes the waves away.
-            assert!(outcome.flaps <= 24, "{name}, seed {seed}: {} flaps in two hours", outcome.flaps);
+            // Service times are random, so the queue breathes: at most one step up and one down for each window of 300 s.
+            assert!(outcome.flaps <= 48, "{name}, seed {seed}: {} flaps in two hours", outcome.flaps);
         }
     }
 }

@@ -78,7 +78,7 @@ fn the_load_is_what_was_there_and_what_was_worked_off() {
     assert_eq!(load, incident.load(&setup).expect("a load"), "the same seed gives the same load");
     let recorded = incident.recorded(&setup);
     assert_eq!(recorded.minutes.len(), 10);
-    assert!(recorded.replica_hours > 0.3 && recorded.changes >= 2, "{recorded:?}");
+    assert!(recorded.replica_hours > 0.3 && recorded.changes >= 1, "{recorded:?}");
     let outcome = simulate(&setup, &load, &Contender::by_profile("recorded", incident.policy().expect("one").clone()));
     assert_eq!((outcome.items, outcome.unfinished), (load.arrivals_ms.len(), 0));
 }

@@ -62,6 +62,10 @@ fn missing_secrets(object: &Object, objects: &[Object], report: &mut Report) {
 
 /// `…FromEnv` names a variable of a container.
 fn missing_env(object: &Object, workload: &Workload, spec: &KedaSpec, report: &mut Report) {
+    // What a whole ConfigMap or Secret holds is not looked into.
+    if workload.containers.iter().any(|container| container.has_env_from) {
+        return;
+    }
     let env: Vec<&String> = workload.containers.iter().flat_map(|container| &container.env).collect();
     for trigger in &spec.triggers {
         for (name, variable) in trigger.metadata.iter().filter(|(name, _)| name.ends_with("FromEnv")) {

@@ -213,8 +213,10 @@ fn secrets_and_variables_that_are_named_must_be_there() {
     assert!(!has(&rules(&[secret, &workload(", optional: true")]), "missing-secret", "w"));
     let from =
         |variable: &str| object("SELECT 1", "").replace("query:", &format!("passwordFromEnv: {variable}, query:"));
-    assert!(has(&rules(&[&from("GONE"), &workload("")]), "missing-env", "o"));
-    assert!(!has(&rules(&[&from("HOST"), &workload("")]), "missing-env", "o"));
+    let plain = "kind: Deployment\nmetadata: {name: w}\nspec: {template: {spec: {containers: [{name: c, env: [{name: HOST, value: h}]}]}}}\n";
+    assert!(has(&rules(&[&from("GONE"), plain]), "missing-env", "o"));
+    assert!(!has(&rules(&[&from("HOST"), plain]), "missing-env", "o"));
+    assert!(!has(&rules(&[&from("GONE"), &workload("")]), "missing-env", "o"));
 }
 
 #[test]
