@@ -159,7 +159,9 @@ pub fn print<T: Serialize>(output: Output, data: &T, table: impl FnOnce(&T) -> T
         }
         Output::Table => print_text(&table(data).render()),
         Output::Csv => print_text(&table(data).render_csv()),
-        Output::Html => Err(Error::invalid("--output html: only `tidemill simulate` and `tidemill replay` print a page")),
+        Output::Html => {
+            Err(Error::invalid("--output html: only `tidemill simulate` and `tidemill replay` print a page"))
+        }
     }
 }
 
