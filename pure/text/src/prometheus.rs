@@ -7,6 +7,12 @@
 /// nothing of them is translated.
 pub const REMOTE_WRITE_SCOPE: &str = "prometheus/remote-write";
 
+/// The bit of a point's flags that says that its counts are the bits of doubles: native histograms of remote write that were computed.
+pub const FLOAT_COUNTS_FLAG: u32 = 1 << 31;
+
+/// Where in a point's flags the reset hint of a native histogram of remote write stands: two bits, as in its protocol.
+pub const RESET_HINT_SHIFT: u32 = 29;
+
 /// What a metric is, as far as its name in PromQL depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricShape {
