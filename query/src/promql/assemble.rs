@@ -269,6 +269,13 @@ impl Parts {
         let mut before: Option<Histogram> = None;
         let mut histograms = Vec::with_capacity(native.values.len());
         for (at, value) in native.values.into_iter().enumerate() {
+            // A number between two histograms begins anew.
+            let since = at.checked_sub(1).map(|before| native.times[before]);
+            let next_float =
+                since.and_then(|since| floats.times.get(floats.times.partition_point(|time| *time <= since)));
+            if next_float.is_some_and(|float| *float < native.times[at]) {
+                before = None;
+            }
             let mut stored = value.clone();
             stored.hint = value.stored_hint(before.as_ref());
             before = Some(value);

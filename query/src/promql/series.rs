@@ -59,8 +59,6 @@ pub(crate) struct SegmentSeries {
 /// What a metric is in PromQL.
 #[derive(Debug)]
 pub(super) struct Metric {
-    /// Its name as it was sent.
-    pub(super) name: Arc<str>,
     pub(super) unit: Arc<str>,
     pub(super) kind: Kind,
     /// As the metadata API tells it.
@@ -313,7 +311,9 @@ impl<'a> SeriesBuilder<'a> {
         }
         self.identify(&mut labels, resource);
         let mut builder = Labels::default().builder();
-        labels.iter().for_each(|(name, value)| drop(builder.set_shared(name, value)));
+        for (name, value) in &labels {
+            builder.set_shared(name, value);
+        }
         builder.build()
     }
 
@@ -366,7 +366,9 @@ impl<'a> SeriesBuilder<'a> {
         let is_identified = labels.len() > before || labels.contains_key("job") || labels.contains_key("instance");
         let info = (!is_exact && has_others && is_identified).then(|| {
             let mut builder = Labels::default().builder();
-            labels.iter().for_each(|(name, value)| drop(builder.set_shared(name, value)));
+            for (name, value) in &labels {
+                builder.set_shared(name, value);
+            }
             builder.set(tidemill_eval::METRIC_NAME, TARGET_INFO);
             builder.build()
         });
@@ -415,7 +417,6 @@ fn metric_of(frame: &SeriesFrame) -> Metric {
         original: Arc::from(format!("{}{ending}", frame.name)),
     };
     Metric {
-        name: Arc::from(&*frame.name),
         unit: Arc::from(&*frame.unit),
         kind,
         type_name,
