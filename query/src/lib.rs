@@ -6,6 +6,7 @@
 //! Start with [`QueryEngine::sql`]; evaluators that bring their own language read rows through [`scan`].
 
 pub mod output;
+pub mod promql;
 pub mod scan;
 
 mod attributes;

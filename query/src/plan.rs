@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
 use crate::guards::guard;
+use crate::promql::SeriesTables;
 use crate::run::next_batch;
 use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
 use crate::session::new_session;
@@ -36,6 +37,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Arc<LiveCatalog>,
     pub(crate) loader: Arc<SegmentLoader>,
     pub(crate) base: SessionState,
+    pub(crate) series: SeriesTables,
     pub(crate) options: QueryOptions,
 }
 

@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod merge;
 pub mod push;
 pub mod read;
+pub mod remote_write;
 pub mod rollup;
 pub mod schema;
 pub mod severity;

@@ -92,9 +92,10 @@ pub enum Command {
     Load(commands::load::LoadOptions),
     /// Run one SQL statement over logs, metrics and spans
     Sql(commands::sql::SqlOptions),
-    /// PromQL by itself: run test scripts
-    #[command(subcommand)]
-    Promql(commands::promql::PromqlCommand),
+    /// Ask one query of PromQL over the metrics, or run its test scripts
+    Promql(commands::promql::PromqlOptions),
+    /// Check the text of a query in PromQL, LogQL or TraceQL
+    Validate(commands::validate::ValidateOptions),
     /// Attribute keys: types, how often, and whether they have columns of their own
     Attributes(commands::attributes::AttributesOptions),
     /// The catalog against the buckets

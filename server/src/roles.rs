@@ -161,7 +161,7 @@ impl Assembly {
         if let Some(receiver) = &receiver {
             self.own.doors.iter().for_each(|(door, organization)| door.open(receiver.clone(), *organization));
         }
-        self.own.telemetry.numbers.set(receiver, worker, sweeper);
+        self.own.telemetry.numbers.set(receiver.clone(), worker, sweeper);
         let state = ApiState {
             admin: Admin { metastore: self.stack.metastore.clone() },
             authenticator: authenticator.clone(),
@@ -177,6 +177,7 @@ impl Assembly {
                 },
                 spool: self.stack.spool.clone(),
             },
+            receiver,
         };
         let mut routes = router(state);
         if self.roles.notify {

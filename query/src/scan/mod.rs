@@ -30,7 +30,8 @@ use tidemill_types::SegmentMeta;
 
 use crate::tables::{LogicalColumn, TableColumns};
 
-pub(crate) use open::SegmentLoader;
+pub(crate) use convert::Conversion;
+pub(crate) use open::{OpenSegment, SegmentLoader, SegmentReader};
 pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
 pub use request::{Matcher, MatcherTarget, RowRequest};
 pub(crate) use trace_days::TracePlaces;

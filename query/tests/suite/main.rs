@@ -3,6 +3,7 @@
 mod docs;
 mod equivalence;
 mod metrics;
+mod promql;
 mod pruning;
 mod replaced;
 mod sql;

@@ -21,6 +21,7 @@ pub mod simulate;
 pub mod sql;
 pub mod status;
 pub mod up;
+pub mod validate;
 
 use std::future::Future;
 
@@ -52,7 +53,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
         Command::Load(options) => load::run(&global, options),
         Command::Sql(options) => sql::run(&global, options),
-        Command::Promql(command) => promql::run(&global, &command),
+        Command::Promql(options) => promql::run(&global, &options),
+        Command::Validate(options) => validate::run(&global, &options),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Profiles(command) => ask(&global, async |target| profiles::run(&target, command).await),

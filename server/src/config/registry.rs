@@ -263,6 +263,23 @@ pub const KEYS: &[Key] = &[
     ),
     key("query.concurrency", Kind::Count, "8", "Queries that run at the same time; others are told to come again."),
     key("query.cache", Kind::Bytes, "64MiB", "Memory for footers, indexes and hot ranges."),
+    key("promql.series_cache", Kind::Bytes, "64MiB", "Memory for the series of segments, as PromQL names them."),
+    key(
+        "promql.promote",
+        Kind::List,
+        "service.*,k8s.*",
+        "Resource attributes that are labels of every series in PromQL; `*` at the end stands for anything.",
+    ),
+    key("promql.lookback", Kind::Duration, "5m", "How long a sample stays current in PromQL."),
+    key("promql.max_series", Kind::Count, "500000", "A selector of PromQL meets at most this many series."),
+    key(
+        "promql.max_samples",
+        Kind::Count,
+        "50000000",
+        "A query of PromQL reads, and holds, at most this many samples.",
+    ),
+    key("promql.max_bytes", Kind::Bytes, "8GiB", "A query of PromQL reads at most this much of the bucket."),
+    key("promql.concurrency", Kind::Count, "20", "Queries of PromQL of one organization that run at the same time."),
     key("sweep.interval", Kind::Duration, "30s", "How often objects whose grace is over are deleted."),
     key("sweep.full_interval", Kind::Duration, "1h", "How often retention, orphans and old rows are looked at."),
     key(

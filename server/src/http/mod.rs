@@ -9,6 +9,7 @@ mod caller;
 mod health;
 mod load;
 mod problem;
+mod prometheus;
 mod sql;
 mod trace;
 
@@ -26,6 +27,8 @@ pub use load::LoadState;
 pub use problem::{Problem, ProblemBody};
 pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest, WARNING_HEADER};
 pub use trace::trace_requests;
+
+use tidemill_lake::receive::Receiver;
 
 use crate::admin::Admin;
 use crate::auth::KeyRing;
@@ -51,6 +54,8 @@ pub struct ApiState {
     pub queries: Option<Queries>,
     /// What loading files stands on.
     pub load: LoadState,
+    /// Takes what is pushed, where this process receives.
+    pub receiver: Option<Receiver>,
 }
 
 /// Every route of the API that this process serves itself.
@@ -63,6 +68,7 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(load::router())
+        .merge(prometheus::router())
         .with_state(state)
 }
 
