@@ -163,7 +163,7 @@ impl QueryEngine {
         &self.shared.parts
     }
 
-    fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
         self.shared.runtime.as_ref().expect("the runtime is there until the engine is dropped")
     }
 }

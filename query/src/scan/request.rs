@@ -4,10 +4,11 @@ use datafusion::logical_expr::{Expr, cast, lit};
 use tidemill_segment::read::AttributeType;
 use tidemill_types::{Signal, TimeRange};
 
+use super::row_condition::RowCondition;
 use crate::attributes::AttributeKey;
 
 /// Rows of one signal. Batches have the columns in the order asked for, then the attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RowRequest {
     /// Which signal.
     pub signal: Signal,
@@ -24,7 +25,7 @@ pub struct RowRequest {
 }
 
 /// A condition on one column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Matcher {
     /// Its text is one of these.
     In(MatcherTarget, Vec<String>),
@@ -34,6 +35,8 @@ pub enum Matcher {
     Contains(MatcherTarget, String),
     /// Its text matches this regular expression somewhere.
     Regex(MatcherTarget, String),
+    /// It meets the condition, or an evaluator finds that it does not.
+    Condition(RowCondition),
 }
 
 /// What a matcher looks at.
@@ -45,14 +48,25 @@ pub enum MatcherTarget {
     Attribute(AttributeKey),
 }
 
+impl MatcherTarget {
+    fn attribute(&self) -> Option<&AttributeKey> {
+        match self {
+            Self::Attribute(key) => Some(key),
+            Self::Column(_) => None,
+        }
+    }
+}
+
 impl RowRequest {
     /// The attributes that it names anywhere.
     pub(crate) fn named_attributes(&self) -> Vec<AttributeKey> {
-        let matched = self.matchers.iter().filter_map(|matcher| match matcher.target() {
-            MatcherTarget::Attribute(key) => Some(key.clone()),
-            MatcherTarget::Column(_) => None,
-        });
-        let mut keys: Vec<AttributeKey> = self.attributes.iter().cloned().chain(matched).collect();
+        let mut keys = self.attributes.clone();
+        for matcher in &self.matchers {
+            match matcher {
+                Matcher::Condition(condition) => condition.attributes(&mut keys),
+                other => keys.extend(other.target().and_then(MatcherTarget::attribute).cloned()),
+            }
+        }
         keys.sort();
         keys.dedup();
         keys
@@ -66,7 +80,15 @@ impl RowRequest {
         let time = Expr::Column(datafusion::common::Column::from_name("time"));
         let mut all = time.clone().gt_eq(at(self.time.start.0)).and(time.lt(at(self.time.end.0)));
         for matcher in &self.matchers {
-            let text = match matcher.target() {
+            let target = match (matcher, matcher.target()) {
+                (Matcher::Condition(condition), _) => {
+                    all = all.and(condition.expression(&type_of));
+                    continue;
+                }
+                (_, Some(target)) => target,
+                (_, None) => continue,
+            };
+            let text = match target {
                 MatcherTarget::Column(name) => Expr::Column(datafusion::common::Column::from_name(name)),
                 MatcherTarget::Attribute(key) => {
                     let column = Expr::Column(datafusion::common::Column::from_name(key.column_name()));
@@ -83,9 +105,13 @@ impl RowRequest {
 }
 
 impl Matcher {
-    fn target(&self) -> &MatcherTarget {
+    /// What it looks at, where that is one thing.
+    fn target(&self) -> Option<&MatcherTarget> {
         match self {
-            Self::In(target, _) | Self::NotIn(target, _) | Self::Contains(target, _) | Self::Regex(target, _) => target,
+            Self::In(target, _) | Self::NotIn(target, _) | Self::Contains(target, _) | Self::Regex(target, _) => {
+                Some(target)
+            }
+            Self::Condition(_) => None,
         }
     }
 
@@ -100,6 +126,7 @@ impl Matcher {
                 datafusion::logical_expr::Operator::RegexMatch,
                 view(pattern),
             ),
+            Self::Condition(_) => text.is_not_null(),
         }
     }
 }
