@@ -92,6 +92,10 @@ pub enum Command {
     Load(commands::load::LoadOptions),
     /// Run one SQL statement over logs, metrics and spans
     Sql(commands::sql::SqlOptions),
+    /// Run one TraceQL query: traces, or numbers over time
+    Traceql(commands::traceql::TraceqlOptions),
+    /// Show one trace as a tree
+    Trace(commands::trace::TraceOptions),
     /// PromQL by itself: run test scripts
     #[command(subcommand)]
     Promql(commands::promql::PromqlCommand),

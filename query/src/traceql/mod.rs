@@ -9,6 +9,7 @@
 
 mod columns;
 mod conditions;
+mod explain;
 mod mentioned;
 mod metrics;
 mod otlp;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use datafusion::common::DataFusionError;
 use tidemill_types::{TimeRange, TimestampNs};
 
+pub use explain::explain;
 pub use search::FoundTraces;
 pub use tags::TagScopes;
 pub use trace::FoundTrace;

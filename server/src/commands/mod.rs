@@ -19,6 +19,8 @@ pub mod segments;
 pub mod simulate;
 pub mod sql;
 pub mod status;
+pub mod trace;
+pub mod traceql;
 pub mod up;
 
 use std::future::Future;
@@ -51,6 +53,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
         Command::Load(options) => load::run(&global, options),
         Command::Sql(options) => sql::run(&global, options),
+        Command::Traceql(options) => traceql::run(&global, &options),
+        Command::Trace(options) => trace::run(&global, &options),
         Command::Promql(command) => promql::run(&global, &command),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),

@@ -10,6 +10,7 @@ mod health;
 mod load;
 mod problem;
 mod sql;
+pub mod tempo;
 mod trace;
 
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(administration::router())
         .merge(health::router())
         .merge(sql::router())
+        .merge(tempo::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
