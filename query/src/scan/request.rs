@@ -49,10 +49,13 @@ pub enum MatcherTarget {
 }
 
 impl MatcherTarget {
-    fn attribute(&self) -> Option<&AttributeKey> {
+    /// Its text; `type_of` tells the type of an attribute's column.
+    fn text(&self, type_of: &impl Fn(&AttributeKey) -> AttributeType) -> Expr {
+        let column = |name: &str| Expr::Column(datafusion::common::Column::from_name(name));
         match self {
-            Self::Attribute(key) => Some(key),
-            Self::Column(_) => None,
+            Self::Column(name) => column(name),
+            Self::Attribute(key) if type_of(key) == AttributeType::String => column(&key.column_name()),
+            Self::Attribute(key) => cast(column(&key.column_name()), arrow::datatypes::DataType::Utf8View),
         }
     }
 }
@@ -61,12 +64,7 @@ impl RowRequest {
     /// The attributes that it names anywhere.
     pub(crate) fn named_attributes(&self) -> Vec<AttributeKey> {
         let mut keys = self.attributes.clone();
-        for matcher in &self.matchers {
-            match matcher {
-                Matcher::Condition(condition) => condition.attributes(&mut keys),
-                other => keys.extend(other.target().and_then(MatcherTarget::attribute).cloned()),
-            }
-        }
+        self.matchers.iter().for_each(|matcher| matcher.attributes(&mut keys));
         keys.sort();
         keys.dedup();
         keys
@@ -78,55 +76,35 @@ impl RowRequest {
             lit(datafusion::common::ScalarValue::TimestampNanosecond(Some(nanoseconds), Some("UTC".into())))
         };
         let time = Expr::Column(datafusion::common::Column::from_name("time"));
-        let mut all = time.clone().gt_eq(at(self.time.start.0)).and(time.lt(at(self.time.end.0)));
-        for matcher in &self.matchers {
-            let target = match (matcher, matcher.target()) {
-                (Matcher::Condition(condition), _) => {
-                    all = all.and(condition.expression(&type_of));
-                    continue;
-                }
-                (_, Some(target)) => target,
-                (_, None) => continue,
-            };
-            let text = match target {
-                MatcherTarget::Column(name) => Expr::Column(datafusion::common::Column::from_name(name)),
-                MatcherTarget::Attribute(key) => {
-                    let column = Expr::Column(datafusion::common::Column::from_name(key.column_name()));
-                    match type_of(key) {
-                        AttributeType::String => column,
-                        _ => cast(column, arrow::datatypes::DataType::Utf8View),
-                    }
-                }
-            };
-            all = all.and(matcher.test(text));
-        }
-        all
+        let within = time.clone().gt_eq(at(self.time.start.0)).and(time.lt(at(self.time.end.0)));
+        self.matchers.iter().fold(within, |all, matcher| all.and(matcher.expression(&type_of)))
     }
 }
 
 impl Matcher {
-    /// What it looks at, where that is one thing.
-    fn target(&self) -> Option<&MatcherTarget> {
+    fn attributes(&self, into: &mut Vec<AttributeKey>) {
         match self {
             Self::In(target, _) | Self::NotIn(target, _) | Self::Contains(target, _) | Self::Regex(target, _) => {
-                Some(target)
+                if let MatcherTarget::Attribute(key) = target {
+                    into.push(key.clone());
+                }
             }
-            Self::Condition(_) => None,
+            Self::Condition(condition) => condition.attributes(into),
         }
     }
 
-    fn test(&self, text: Expr) -> Expr {
+    fn expression(&self, type_of: &impl Fn(&AttributeKey) -> AttributeType) -> Expr {
         let list = |values: &[String]| values.iter().map(|value| view(value)).collect();
         match self {
-            Self::In(_, values) => text.in_list(list(values), false),
-            Self::NotIn(_, values) => text.in_list(list(values), true),
-            Self::Contains(_, part) => text.like(view(&like_pattern(part))),
-            Self::Regex(_, pattern) => datafusion::logical_expr::binary_expr(
-                text,
+            Self::In(target, values) => target.text(type_of).in_list(list(values), false),
+            Self::NotIn(target, values) => target.text(type_of).in_list(list(values), true),
+            Self::Contains(target, part) => target.text(type_of).like(view(&like_pattern(part))),
+            Self::Regex(target, pattern) => datafusion::logical_expr::binary_expr(
+                target.text(type_of),
                 datafusion::logical_expr::Operator::RegexMatch,
                 view(pattern),
             ),
-            Self::Condition(_) => text.is_not_null(),
+            Self::Condition(condition) => condition.expression(type_of),
         }
     }
 }

@@ -51,8 +51,7 @@ pub fn run(global: &GlobalOptions, options: &TraceOptions) -> Result<()> {
             let has_colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             print_text(&render(&spans, options.attributes, has_colours))
         }
-        Output::Csv => print(global.output, &(), |()| table(&spans)),
-        Output::Json | Output::Html => print(global.output, &trace, |_| table(&spans)),
+        Output::Csv | Output::Json | Output::Html => print(global.output, &trace, |_| table(&spans)),
     }
 }
 

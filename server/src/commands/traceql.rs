@@ -7,6 +7,7 @@ use tidemill_eval::traceql::MetricsParams;
 use tidemill_lake::clock::{Clock as _, SystemClock};
 use tidemill_lang::traceql::ast::QueryKind;
 use tidemill_lang::traceql::parse;
+use tidemill_query::QueryStats;
 use tidemill_query::traceql::explain;
 use tidemill_types::ErrorKind;
 
@@ -202,7 +203,7 @@ async fn ask_here(global: &GlobalOptions, config: Config, asked: &Asked) -> Resu
     let spool = DataFolder::new(config.data_dir()).spool_of_process("traceql");
     let stack = Stack::open(config, spool.clone()).await?;
     let queries = Queries::new(&stack);
-    let answered = async {
+    let answered: Result<(Value, QueryStats)> = async {
         Ok(match asked {
             Asked::Search(request) => {
                 let told = answer_search(&queries, organization, request).await?;
@@ -299,10 +300,7 @@ fn charts(answer: &Value) -> String {
             .chunks(together)
             .map(|some| {
                 let value = some.iter().copied().fold(0.0, f64::max);
-                match value > 0.0 && most > 0.0 {
-                    true => BLOCKS[((value / most * 7.0).round() as usize).min(7)],
-                    false => ' ',
-                }
+                if value > 0.0 { BLOCKS[((value / most * 7.0).round() as usize).min(7)] } else { ' ' }
             })
             .collect();
         chart.push_str(&format!("{}\n  |{line}| 0 to {most}\n", labels_text(series)));

@@ -68,7 +68,9 @@ impl Params {
     /// A count.
     pub(super) fn count(&self, name: &str) -> TempoResult<Option<usize>> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = |_| TempoError::invalid(format!("invalid {name}: {text:?} is no whole number of 0 or more"));
+        let wrong = |_: std::num::ParseIntError| {
+            TempoError::invalid(format!("invalid {name}: {text:?} is no whole number of 0 or more"))
+        };
         text.parse().map(Some).map_err(wrong)
     }
 }

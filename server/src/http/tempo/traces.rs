@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use opentelemetry_proto::tonic::trace::v1::{Span, TracesData};
+use opentelemetry_proto::tonic::trace::v1::TracesData;
 use prost::Message;
 use serde_json::{Value, json};
 use tidemill_types::{OrganizationId, TimeRange, TimestampNs};
@@ -130,7 +130,7 @@ pub(super) async fn trace_v2(
 }
 
 fn v2_json(answer: &TraceByIdResponse) -> Response {
-    let trace = answer.trace.iter().filter(|trace| !trace.resource_spans.is_empty()).map(trace_json).next();
+    let trace = answer.trace.as_ref().filter(|trace| !trace.resource_spans.is_empty()).map(trace_json);
     let mut body = json!({ "trace": trace.unwrap_or_else(|| json!({})) });
     if answer.status != 0 {
         body["status"] = json!("PARTIAL");
@@ -154,12 +154,10 @@ fn read_request(id: &str, params: &Params) -> TempoResult<TraceRequest> {
 /// Keeps these spans and, to a depth, what lies below them.
 fn keep_spans(trace: &mut TracesData, matching: HashSet<Vec<u8>>, depth: usize) {
     let mut kept = matching;
-    let spans = || -> Vec<&Span> {
-        trace.resource_spans.iter().flat_map(|own| &own.scope_spans).flat_map(|own| &own.spans).collect()
-    };
     for _ in 0..depth {
-        let below: Vec<Vec<u8>> = spans()
-            .into_iter()
+        let scopes = trace.resource_spans.iter().flat_map(|own| &own.scope_spans);
+        let below: Vec<Vec<u8>> = scopes
+            .flat_map(|own| &own.spans)
             .filter(|span| kept.contains(&span.parent_span_id) && !kept.contains(&span.span_id))
             .map(|span| span.span_id.clone())
             .collect();
