@@ -18,10 +18,8 @@ mod search;
 mod tags;
 mod trace;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::common::DataFusionError;
 use tidemill_types::{TimeRange, TimestampNs};
 
 pub use explain::explain;
@@ -55,14 +53,9 @@ fn widened(start_ns: i64, end_ns: i64, margin_ns: i64) -> TimeRange {
     }
 }
 
-/// What an evaluator found wrong, as a query's error.
+/// What an evaluator found wrong, as a query's error: the query asks for what it cannot have.
 fn evaluation_error(error: tidemill_eval::Error) -> Error {
-    match error {
-        tidemill_eval::Error::Limit(problem) => {
-            Error::Engine(Arc::new(DataFusionError::ResourcesExhausted(format!("{problem} "))))
-        }
-        other => Error::statement(other.to_string()),
-    }
+    Error::statement(error.to_string())
 }
 
 impl QueryEngine {
