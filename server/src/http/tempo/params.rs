@@ -60,18 +60,15 @@ impl Params {
     /// A length of time, in nanoseconds.
     pub(super) fn duration_ns(&self, name: &str) -> TempoResult<Option<i64>> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong =
-            || TempoError::invalid(format!("invalid {name}: {text:?} is no duration: write as 100ms, 30s, 1h30m"));
-        parse_go_duration(text).map(Some).ok_or_else(wrong)
+        let wrong = || format!("invalid {name}: {text:?} is no duration: write as 100ms, 30s, 1h30m");
+        parse_go_duration(text).map(Some).ok_or_else(|| TempoError::invalid(wrong()))
     }
 
     /// A count.
     pub(super) fn count(&self, name: &str) -> TempoResult<Option<usize>> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = |_: std::num::ParseIntError| {
-            TempoError::invalid(format!("invalid {name}: {text:?} is no whole number of 0 or more"))
-        };
-        text.parse().map(Some).map_err(wrong)
+        let wrong = || format!("invalid {name}: {text:?} is no whole number of 0 or more");
+        text.parse().map(Some).map_err(|_| TempoError::invalid(wrong()))
     }
 }
 
