@@ -41,11 +41,12 @@ impl Params {
         i64::try_from(time.as_nanosecond()).map(Some).map_err(|_| wrong())
     }
 
-    /// The range of time, in nanoseconds.
+    /// The range of time, in nanoseconds; 0 is no bound.
     pub(super) fn range_ns(&self) -> TempoResult<(Option<i64>, Option<i64>)> {
-        let (start, end) = (self.time_ns("start")?, self.time_ns("end")?);
+        let bound = |name| self.time_ns(name).map(|time| time.filter(|time| *time != 0));
+        let (start, end) = (bound("start")?, bound("end")?);
         if let (Some(from), Some(until)) = (start, end)
-            && from >= until
+            && from > until
         {
             let told = |name| self.text(name).unwrap_or_default();
             return Err(TempoError::invalid(format!(
