@@ -12,9 +12,16 @@ RECORDED = Path(__file__).resolve().parents[2] / "eval/tests/traceql"
 OTHERWISE = {"select-007", "compare-002", "compare-004", "topk-005", "tags-v2-011", "tag-values-v2-031"}
 
 
+PATHS = {"search": "/api/search", "query_range": "/api/metrics/query_range", "query": "/api/metrics/query"}
+
+
 def cases() -> list[dict]:
-    """The recorded requests with their answers."""
-    return json.loads((RECORDED / "cases.json").read_text())
+    """The recorded requests with their answers: those of the language, and those of the API alone."""
+    of_language = json.loads((RECORDED / "cases.json").read_text())
+    for case in of_language:
+        case.setdefault("path", PATHS.get(case["kind"]))
+        case.setdefault("contentType", "application/json" if case["status"] < 400 else "text/plain")
+    return of_language + json.loads((Path(__file__).resolve().parents[1] / "samples/tempo-http-cases.json").read_text())
 
 
 def data() -> bytes:
