@@ -1,6 +1,6 @@
 //! A place among the tokens of a query, from which parsers read on.
 
-use super::{Dialect, Kind, Lexer, Token};
+use super::{Dialect, Lexer, Token};
 use crate::error::{Error, Result};
 use crate::span::Span;
 
@@ -20,7 +20,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// The query is too long, or not made of the dialect's tokens.
-    pub(crate) fn new(source: &'a str, dialect: &Dialect) -> Result<Self> {
+    pub(crate) fn new(source: &'a str, dialect: &'a Dialect) -> Result<Self> {
         if source.len() > QUERY_LIMIT_BYTES {
             let message = format!("a query of {} bytes; at most {QUERY_LIMIT_BYTES} are read", source.len());
             return Err(Error::syntax(message, Span::at(0), source));
