@@ -1,11 +1,13 @@
 //! Scans of spans for one query: what its evaluation asks for, one scan after the other, and what they cost together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::TimestampNanosecondType;
+use arrow::error::ArrowError;
 use futures::{StreamExt, TryStreamExt};
 use tidemill_eval::traceql::SpanBatch;
 use tidemill_plan::prune::SegmentQuery;
@@ -13,6 +15,7 @@ use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier, TimeRange};
 
 use super::absorb;
 use super::columns::{SpanColumns, UniformTypes};
+use crate::attributes::AttributeKey;
 use crate::engine::QueryEngine;
 use crate::scan::{Comparison, Matcher, MatcherTarget, RowCondition, RowRequest, RowValue};
 use crate::stats::StatsHandle;
@@ -76,6 +79,28 @@ impl SpanReader {
         }
         absorb(&mut self.stats, stats.read());
         Ok(types)
+    }
+
+    /// The attributes that footers know to occur in a range of time, and the parts of it where rows have to tell: where a segment
+    /// reaches beyond it, or has too many attributes to list them.
+    pub(super) async fn names(&mut self, time: TimeRange) -> Result<(BTreeSet<AttributeKey>, Vec<TimeRange>)> {
+        let segments = self.segments(time).await?;
+        let (inside, beyond): (Vec<SegmentMeta>, Vec<SegmentMeta>) =
+            segments.into_iter().partition(|meta| meta.time.start >= time.start && meta.time.end <= time.end);
+        let mut unknown: Vec<TimeRange> = beyond.into_iter().map(|meta| meta.time).collect();
+        let mut names = BTreeSet::new();
+        let stats = StatsHandle::new();
+        let mut opening = self.engine.parts().loader.open_all(inside, &stats);
+        while let Some(open) = opening.next().await {
+            let open = open?;
+            if open.footer.attributes_truncated {
+                unknown.push(open.meta.time);
+            }
+            let entries = open.footer.attributes.iter();
+            names.extend(entries.map(|entry| AttributeKey { scope: entry.scope, key: entry.key.clone() }));
+        }
+        absorb(&mut self.stats, stats.read());
+        Ok((names, joined(unknown, time)))
     }
 
     /// Hands the rows of a range of time that may meet the condition to `visit`, in no order.
@@ -197,12 +222,50 @@ impl SpanReader {
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(None);
         }
-        concat_batches(&schema, &batches).map(Some).map_err(|error| Error::from(DataFusion::from(error)))
+        concat_batches(&schema, &batches)
+            .and_then(|rows| sorted(&rows))
+            .map(Some)
+            .map_err(|error| Error::from(DataFusion::from(error)))
     }
+}
+
+/// The parts of `within` that these ranges cover, each once.
+fn joined(mut ranges: Vec<TimeRange>, within: TimeRange) -> Vec<TimeRange> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<TimeRange> = Vec::new();
+    for range in ranges {
+        let (start, end) = (range.start.max(within.start), range.end.min(within.end));
+        match joined.last_mut() {
+            Some(last) if start <= last.end => last.end = last.end.max(end),
+            _ => joined.push(TimeRange { start, end }),
+        }
+    }
+    joined
+}
+
+/// The rows by start and span id, so that an answer does not depend on which segment was read first.
+fn sorted(rows: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    let by = ["time", "span_id"].into_iter().filter_map(|name| rows.column_by_name(name));
+    let by: Vec<SortColumn> = by.map(|column| SortColumn { values: Arc::clone(column), options: None }).collect();
+    take_record_batch(rows, &lexsort_to_indices(&by, None)?)
 }
 
 type DataFusion = datafusion::common::DataFusionError;
 
 fn too_much(what: String) -> Error {
-    Error::Engine(std::sync::Arc::new(DataFusion::ResourcesExhausted(what)))
+    Error::Engine(Arc::new(DataFusion::ResourcesExhausted(what)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_types::TimestampNs;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_joined_within_what_is_asked() {
+        let range = |start, end| TimeRange { start: TimestampNs(start), end: TimestampNs(end) };
+        let parts = joined(vec![range(15, 30), range(0, 12), range(11, 14), range(50, 99)], range(10, 60));
+        assert_eq!(parts, [range(10, 14), range(15, 30), range(50, 60)]);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_eval::traceql::{SpanBatch, TagNamesRun, TagValuesRun};
 use tidemill_lang::traceql::ast::{Attribute, Query, QueryKind, Scope};
-use tidemill_types::OrganizationId;
+use tidemill_types::{OrganizationId, TimeRange};
 
 use super::columns::SpanColumns;
 use super::mentioned::Mentioned;
@@ -12,7 +12,8 @@ use super::reader::{SpanReader, TraceId};
 use super::{Answered, TRACE_MARGIN_NS, conditions, evaluation_error, widened};
 use crate::engine::QueryEngine;
 use crate::scan::RowCondition;
-use crate::{QueryLimits, Result};
+use crate::tables::object_column;
+use crate::{AttributeScope, QueryLimits, Result};
 
 /// Traces read at a time.
 const TRACES_TOGETHER: usize = 5_000;
@@ -35,6 +36,9 @@ impl QueryEngine {
         let reader = SpanReader::new(self, organization, limits);
         self.within(limits, async move {
             let mut run = TagNamesRun::new(filter.as_ref(), start_ns, end_ns).map_err(evaluation_error)?;
+            if filter.is_none() {
+                return all_names(reader, run, widened(start_ns, end_ns, 0)).await;
+            }
             let mut mentioned = filter.as_ref().map(Mentioned::of).unwrap_or_default();
             mentioned.all = true;
             let push = |batch: &SpanBatch| run.push(batch).map_err(evaluation_error);
@@ -68,6 +72,37 @@ impl QueryEngine {
         })
         .await
     }
+}
+
+/// The names of all spans of a range of time: footers know them where a segment lies within it as a whole; of the others, and of events
+/// and links everywhere, the rows are read.
+async fn all_names(mut reader: SpanReader, mut run: TagNamesRun, time: TimeRange) -> Result<Answered<TagScopes>> {
+    let (known, unknown) = reader.names(time).await?;
+    let mentioned = Mentioned { all: true, ..Mentioned::default() };
+    let mut columns = SpanColumns::of(&mentioned);
+    for range in unknown {
+        reader
+            .rows(range, &RowCondition::Always, &columns, None, |rows| {
+                run.push(&columns.batch(rows)?).map_err(evaluation_error)
+            })
+            .await?;
+    }
+    columns.fixed.retain(|name| !AttributeScope::ALL.iter().any(|scope| name == object_column(*scope)));
+    reader
+        .rows(time, &RowCondition::Always, &columns, None, |rows| {
+            run.push(&columns.batch(rows)?).map_err(evaluation_error)
+        })
+        .await?;
+    let mut answer = run.finish();
+    for key in known {
+        let scope = match key.scope {
+            AttributeScope::Record => Scope::Span,
+            AttributeScope::Resource => Scope::Resource,
+            AttributeScope::Scope => Scope::Instrumentation,
+        };
+        answer.entry(scope).or_default().insert(key.key);
+    }
+    Ok(Answered { answer, stats: reader.stats() })
 }
 
 /// Hands the spans that the filter leaves to `push`, single ones where that is enough.
