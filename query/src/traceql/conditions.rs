@@ -140,7 +140,7 @@ fn all(parts: impl IntoIterator<Item = RowCondition>) -> RowCondition {
 }
 
 fn any(parts: impl IntoIterator<Item = RowCondition>) -> RowCondition {
-    let parts: Vec<RowCondition> = parts.into_iter().collect();
+    let parts: Vec<RowCondition> = parts.into_iter().filter(|part| *part != RowCondition::Any(Vec::new())).collect();
     if parts.contains(&RowCondition::Always) { RowCondition::Always } else { RowCondition::Any(parts) }
 }
 
@@ -309,6 +309,14 @@ mod tests {
         }
         assert_eq!(of_traces(&pipeline("{ span.a = nil }")), RowCondition::Always);
         assert!(matches!(of_traces(&pipeline("{ span.a != 1 }")), RowCondition::Present(_)));
+    }
+
+    #[test]
+    fn numbers_beside_metrics_ask_for_no_spans() {
+        let QueryKind::Metrics(metrics) = parse("({ name = `a` } | rate()) * 100").expect("a query").kind else {
+            panic!("no metrics")
+        };
+        assert_eq!(of_metrics(&metrics), RowCondition::Any(vec![of_traces(&pipeline("{ name = `a` }"))]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod conditions;
 mod explain;
 mod mentioned;
 mod metrics;
+mod node;
 mod otlp;
 mod reader;
 mod search;

@@ -13,8 +13,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, TracesData};
-use serde_json::Value as Json;
 
+use super::node::Node;
 use crate::{Error, Result};
 
 /// What is read of a span.
@@ -273,29 +273,27 @@ fn attributes(json: &str) -> Result<Vec<KeyValue>> {
         return Ok(Vec::new());
     }
     match serde_json::from_str(json) {
-        Ok(Json::Object(members)) => members.into_iter().map(|(key, value)| key_value(key, value)).collect(),
+        Ok(Node::Object(members)) => members.into_iter().map(|(key, value)| key_value(key, value)).collect(),
         _ => Err(corrupt("attributes are no JSON object")),
     }
 }
 
-fn key_value(key: String, value: Json) -> Result<KeyValue> {
+fn key_value(key: String, value: Node) -> Result<KeyValue> {
     Ok(KeyValue { key, value: Some(AnyValue { value: any_value(value)? }), ..KeyValue::default() })
 }
 
-fn any_value(json: Json) -> Result<Option<Value>> {
-    Ok(Some(match json {
-        Json::Null => return Ok(None),
-        Json::Bool(value) => Value::BoolValue(value),
-        Json::String(text) => Value::StringValue(text),
-        Json::Number(number) => match number.as_i64() {
-            Some(whole) => Value::IntValue(whole),
-            None => Value::DoubleValue(number.as_f64().ok_or_else(|| corrupt("an attribute's number is none"))?),
-        },
-        Json::Array(elements) => {
+fn any_value(node: Node) -> Result<Option<Value>> {
+    Ok(Some(match node {
+        Node::Null => return Ok(None),
+        Node::Bool(value) => Value::BoolValue(value),
+        Node::Int(value) => Value::IntValue(value),
+        Node::Double(value) => Value::DoubleValue(value),
+        Node::Text(text) => Value::StringValue(text),
+        Node::Array(elements) => {
             let values = elements.into_iter().map(|element| Ok(AnyValue { value: any_value(element)? }));
             Value::ArrayValue(ArrayValue { values: values.collect::<Result<_>>()? })
         }
-        Json::Object(members) => match special(&members) {
+        Node::Object(members) => match special(&members) {
             Some(value) => value,
             None => {
                 let values = members.into_iter().map(|(key, value)| key_value(key, value));
@@ -306,8 +304,8 @@ fn any_value(json: Json) -> Result<Option<Value>> {
 }
 
 /// Bytes and doubles that JSON cannot say.
-fn special(members: &serde_json::Map<String, Json>) -> Option<Value> {
-    let (key, Json::String(text)) = members.iter().next().filter(|_| members.len() == 1)? else { return None };
+fn special(members: &[(String, Node)]) -> Option<Value> {
+    let [(key, Node::Text(text))] = members else { return None };
     match (key.as_str(), text.as_str()) {
         ("bytesValue", text) => STANDARD.decode(text).ok().map(Value::BytesValue),
         ("doubleValue", "NaN") => Some(Value::DoubleValue(f64::NAN)),

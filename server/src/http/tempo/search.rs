@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 use tidemill_eval::traceql::SearchParams;
-use tidemill_lang::traceql::ast::{Intrinsic, Query as TraceQuery};
+use tidemill_lang::traceql::ast::Query as TraceQuery;
 use tidemill_types::OrganizationId;
 
 use super::params::Params;
@@ -103,9 +103,12 @@ fn legacy_query(params: &Params) -> TempoResult<String> {
     let mut conditions = Vec::new();
     for (key, value) in read_tags(params.text("tags").unwrap_or_default())? {
         let quoted = quote(&value);
-        match (key.as_str(), Intrinsic::by_name(&key)) {
-            ("status" | "kind", _) => conditions.push(format!("{key} = {value}")),
-            (_, Some(_)) => conditions.push(format!("{key} = {quoted}")),
+        match key.as_str() {
+            "name" => conditions.push(format!("name = {quoted}")),
+            "root.name" => conditions.push(format!("rootName = {quoted}")),
+            "root.service.name" => conditions.push(format!("rootServiceName = {quoted}")),
+            "status.code" => conditions.push(format!("status = {value}")),
+            "error" if value == "true" => conditions.push("status = error".to_owned()),
             _ if value.parse::<f64>().is_ok_and(f64::is_finite) || value == "true" || value == "false" => {
                 conditions.push(format!(".{0} = {quoted} || .{0} = {value}", quote(&key)));
             }
@@ -172,7 +175,8 @@ mod tests {
         for (tags, expected) in [
             ("", "{  }"),
             ("service.name=mailer", r#"{ (."service.name" = "mailer") }"#),
-            (r#"name="fixed root" status=error"#, r#"{ (name = "fixed root") && (status = error) }"#),
+            (r#"name="fixed root" status.code=error"#, r#"{ (name = "fixed root") && (status = error) }"#),
+            ("status=a error=true", r#"{ (."status" = "a") && (status = error) }"#),
             ("code=200", r#"{ (."code" = "200" || ."code" = 200) }"#),
             (r#"a="b\"c""#, r#"{ (."a" = "b\"c") }"#),
         ] {
