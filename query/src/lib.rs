@@ -24,6 +24,7 @@ mod session;
 mod statement;
 mod stats;
 mod tables;
+pub mod traceql;
 
 pub use attributes::{AttributeInfo, AttributeKey, Cardinality};
 pub use engine::QueryEngine;

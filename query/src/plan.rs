@@ -186,6 +186,7 @@ impl Plan {
             stats: self.stats.clone(),
             uses_indexes: self.parts.options.uses_indexes,
             within: self.limits.within,
+            tells_of_unknown_attributes: matches!(self.work, Work::Statement(_)),
             settled: Arc::clone(&types.settled),
         };
         SegmentTable::new(context, signal, &attributes)

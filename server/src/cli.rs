@@ -96,6 +96,10 @@ pub enum Command {
     Promql(commands::promql::PromqlOptions),
     /// Check the text of a query in PromQL, LogQL or TraceQL
     Validate(commands::validate::ValidateOptions),
+    /// Run one TraceQL query: traces, or numbers over time
+    Traceql(commands::traceql::TraceqlOptions),
+    /// Show one trace as a tree
+    Trace(commands::trace::TraceOptions),
     /// Attribute keys: types, how often, and whether they have columns of their own
     Attributes(commands::attributes::AttributesOptions),
     /// The catalog against the buckets

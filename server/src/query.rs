@@ -257,6 +257,14 @@ impl Queries {
         })
     }
 
+    /// The engine, and what one query of it may use at most.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub(crate) async fn open_engine(&self) -> Result<(&QueryEngine, QueryLimits)> {
+        Ok((self.engine().await?, self.shared.most))
+    }
+
     async fn engine(&self) -> Result<&QueryEngine> {
         let shared = &self.shared;
         let build = async || {

@@ -8,4 +8,5 @@ mod pruning;
 mod replaced;
 mod sql;
 mod trace_days;
+mod traces;
 mod world;

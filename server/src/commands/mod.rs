@@ -20,6 +20,8 @@ pub mod segments;
 pub mod simulate;
 pub mod sql;
 pub mod status;
+pub mod trace;
+pub mod traceql;
 pub mod up;
 pub mod validate;
 
@@ -55,6 +57,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sql(options) => sql::run(&global, options),
         Command::Promql(options) => promql::run(&global, &options),
         Command::Validate(options) => validate::run(&global, &options),
+        Command::Traceql(options) => traceql::run(&global, &options),
+        Command::Trace(options) => trace::run(&global, &options),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Profiles(command) => ask(&global, async |target| profiles::run(&target, command).await),

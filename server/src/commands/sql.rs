@@ -183,7 +183,8 @@ fn format_of(output: Output) -> OutputFormat {
     }
 }
 
-fn tell(stats: &Value) {
+/// Says on stderr what a query did.
+pub fn tell(stats: &Value) {
     let count = |name: &str| stats[name].as_u64().unwrap_or(0);
     let ms = |name: &str| stats[name].as_f64().unwrap_or(0.0);
     say!("segments considered {}, pruned {}", count("segments_considered"), count("segments_pruned"));

@@ -11,6 +11,7 @@ mod load;
 mod problem;
 mod prometheus;
 mod sql;
+pub mod tempo;
 mod trace;
 
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(administration::router())
         .merge(health::router())
         .merge(sql::router())
+        .merge(tempo::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
