@@ -121,7 +121,7 @@ impl QueryEngine {
         QueryStream::new(batch.schema(), Some(batch), rest, End::complete(), task, stats)
     }
 
-    async fn start(
+    pub(crate) async fn start(
         &self,
         organization: OrganizationId,
         work: Work,
@@ -163,7 +163,7 @@ impl QueryEngine {
         &self.shared.parts
     }
 
-    fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
         self.shared.runtime.as_ref().expect("the runtime is there until the engine is dropped")
     }
 }
