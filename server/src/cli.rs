@@ -92,6 +92,10 @@ pub enum Command {
     Load(commands::load::LoadOptions),
     /// Run one SQL statement over logs, metrics and spans
     Sql(commands::sql::SqlOptions),
+    /// Ask logs in LogQL: lines, or numbers over time
+    Logql(commands::logql::LogqlOptions),
+    /// Follow logs by a LogQL query, as they come
+    Tail(commands::logql::tail::TailOptions),
     /// PromQL by itself: run test scripts
     #[command(subcommand)]
     Promql(commands::promql::PromqlCommand),

@@ -260,7 +260,12 @@ impl Remote {
 
     /// Begins a request to `/api/v1/<path>`.
     pub fn request(&self, method: Method, path: &str) -> Call {
-        let mut builder = self.client.request(method, format!("{}/api/v1/{path}", self.base));
+        self.request_at(method, &format!("/api/v1/{path}"))
+    }
+
+    /// Begins a request to any path.
+    pub fn request_at(&self, method: Method, path: &str) -> Call {
+        let mut builder = self.client.request(method, format!("{}{path}", self.base));
         if let Some(key) = &self.key {
             builder = builder.bearer_auth(key);
         }
@@ -348,7 +353,12 @@ async fn read_problem(response: reqwest::Response) -> Error {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     let Ok(body) = serde_json::from_str::<ProblemBody>(&text) else {
-        return Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim()));
+        // Other systems' APIs tell their errors as plain text.
+        return match status.as_u16() {
+            400 | 413 | 422 => Error::invalid(text.trim()),
+            429 => Error::new(ErrorKind::Busy, text.trim()),
+            _ => Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim())),
+        };
     };
     error_of(body.error)
 }

@@ -184,7 +184,16 @@ impl Queries {
         self.engine().await?.attributes(organization, signal, time).await.map_err(from_query)
     }
 
-    async fn engine(&self) -> Result<&QueryEngine> {
+    /// What one query may use at most.
+    pub fn most(&self) -> QueryLimits {
+        self.shared.most
+    }
+
+    /// The engine itself, for languages of their own.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub async fn engine(&self) -> Result<&QueryEngine> {
         let shared = &self.shared;
         let build = async || {
             QueryEngine::new(shared.metastore.clone(), shared.buckets.clone(), shared.options.clone())

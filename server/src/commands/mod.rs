@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod key;
 pub mod lint;
 pub mod load;
+pub mod logql;
 pub mod org;
 pub mod profiles;
 pub mod promql;
@@ -51,6 +52,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
         Command::Load(options) => load::run(&global, options),
         Command::Sql(options) => sql::run(&global, options),
+        Command::Logql(options) => logql::run(&global, &options),
+        Command::Tail(options) => logql::tail::run(&global, &options),
         Command::Promql(command) => promql::run(&global, &command),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),
