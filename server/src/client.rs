@@ -260,11 +260,11 @@ impl Remote {
 
     /// Begins a request to `/api/v1/<path>`.
     pub fn request(&self, method: Method, path: &str) -> Call {
-        self.request_at(method, &format!("/api/v1/{path}"))
+        self.call(method, &format!("/api/v1/{path}"))
     }
 
-    /// Begins a request to any path.
-    pub fn request_at(&self, method: Method, path: &str) -> Call {
+    /// Begins a request to a path from the root.
+    pub fn call(&self, method: Method, path: &str) -> Call {
         let mut builder = self.client.request(method, format!("{}{path}", self.base));
         if let Some(key) = &self.key {
             builder = builder.bearer_auth(key);

@@ -184,16 +184,15 @@ impl Queries {
         self.engine().await?.attributes(organization, signal, time).await.map_err(from_query)
     }
 
-    /// What one query may use at most.
-    pub fn most(&self) -> QueryLimits {
-        self.shared.most
-    }
-
-    /// The engine itself, for languages of their own.
+    /// The engine, and what one query of it may use at most.
     ///
     /// # Errors
     /// When it cannot be built.
-    pub async fn engine(&self) -> Result<&QueryEngine> {
+    pub(crate) async fn open_engine(&self) -> Result<(&QueryEngine, QueryLimits)> {
+        Ok((self.engine().await?, self.shared.most))
+    }
+
+    async fn engine(&self) -> Result<&QueryEngine> {
         let shared = &self.shared;
         let build = async || {
             QueryEngine::new(shared.metastore.clone(), shared.buckets.clone(), shared.options.clone())

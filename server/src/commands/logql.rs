@@ -110,7 +110,7 @@ fn params(options: &LogqlOptions) -> Result<Vec<(String, String)>> {
 
 async fn ask(remote: Remote, params: &[(String, String)]) -> Result<Value> {
     let remote = if remote.organization().is_some() { remote } else { acting_for_the_only_one(remote).await };
-    let mut call = remote.request_at(Method::GET, "/loki/api/v1/query_range");
+    let mut call = remote.call(Method::GET, "/loki/api/v1/query_range");
     call.builder = call.builder.query(params).header("x-loki-response-encoding-flags", "categorize-labels");
     let response = call.send_checked().await?;
     let reading = |error| Error::caused(ErrorKind::Unavailable, "reading the server's answer", error);

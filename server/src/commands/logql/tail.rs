@@ -118,7 +118,7 @@ async fn ask(
     limit: usize,
     direction: &str,
 ) -> Result<Vec<Value>> {
-    let mut call = remote.request_at(Method::GET, "/loki/api/v1/query_range");
+    let mut call = remote.call(Method::GET, "/loki/api/v1/query_range");
     let params = [
         ("query", options.query.clone()),
         ("start", start.to_string()),

@@ -116,10 +116,10 @@ async fn detect(
         now_ns: params.now_ns,
     };
     let queries = queries(state)?;
-    let engine = queries.engine().await?;
+    let (engine, limits) = queries.open_engine().await?;
     let mut fields: BTreeMap<String, Field> = BTreeMap::new();
     for parser in ["json", "logfmt"] {
-        let answer = engine.logql_lines(organization, &parsed(&query, parser)?, asked, queries.most()).await?;
+        let answer = engine.logql_lines(organization, &parsed(&query, parser)?, asked, limits).await?;
         for entry in answer.streams.iter().flat_map(|stream| &stream.entries) {
             for (name, value) in entry.metadata.iter() {
                 fields.entry(name.to_owned()).or_default().values.insert(value.to_owned());

@@ -47,8 +47,8 @@ async fn answer_instant(queries: &Queries, organization: OrganizationId, params:
         ));
     };
     let asked = MetricParams { start_ns: time_ns, end_ns: time_ns, step_ns: None, now_ns: params.now_ns };
-    let engine = queries.engine().await?;
-    let answer = engine.logql_numbers(organization, &metric, asked, queries.most()).await?;
+    let (engine, limits) = queries.open_engine().await?;
+    let answer = engine.logql_numbers(organization, &metric, asked, limits).await?;
     Ok(query_success(answer.answer.to_json(), answer.stats))
 }
 
@@ -67,11 +67,11 @@ pub(super) async fn answer_range(
         return Err(Refusal::invalid("interval must be >= 0"));
     }
     let query = parse(params.query())?;
-    let engine = queries.engine().await?;
+    let (engine, limits) = queries.open_engine().await?;
     match query {
         Query::Log(query) => {
             let asked = LogParams { start_ns, end_ns, limit, direction, interval_ns, now_ns: params.now_ns };
-            let answer = engine.logql_lines(organization, &query, asked, queries.most()).await?;
+            let answer = engine.logql_lines(organization, &query, asked, limits).await?;
             let categorizes = params.categorizes_labels;
             let streams: Vec<Value> = answer.streams.iter().map(|stream| stream.to_json(categorizes)).collect();
             let mut data = json!({ "resultType": "streams", "result": streams });
@@ -87,7 +87,7 @@ pub(super) async fn answer_range(
                 ));
             }
             let asked = MetricParams { start_ns, end_ns, step_ns: Some(step_ns), now_ns: params.now_ns };
-            let answer = engine.logql_numbers(organization, &metric, asked, queries.most()).await?;
+            let answer = engine.logql_numbers(organization, &metric, asked, limits).await?;
             Ok(query_success(answer.answer.to_json(), answer.stats))
         }
     }

@@ -29,8 +29,8 @@ pub(super) async fn read(
     bucket_ns: Option<i64>,
 ) -> Result<StreamsAnswer, Refusal> {
     let queries = queries(state)?;
-    let engine = queries.engine().await?;
-    Ok(engine.logql_streams(organization, selectors, time, bucket_ns, queries.most()).await?)
+    let (engine, limits) = queries.open_engine().await?;
+    Ok(engine.logql_streams(organization, selectors, time, bucket_ns, limits).await?)
 }
 
 /// `GET /loki/api/v1/labels`

@@ -181,8 +181,8 @@ impl Tail {
     ) -> Result<Vec<Stream>, Refusal> {
         let now_ns = SystemClock.now().0;
         let asked = LogParams { start_ns, end_ns: end_ns.max(start_ns), limit, direction, interval_ns: 0, now_ns };
-        let engine = self.queries.engine().await?;
-        let answer = engine.logql_lines(self.organization, &self.query, asked, self.queries.most()).await?;
+        let (engine, limits) = self.queries.open_engine().await?;
+        let answer = engine.logql_lines(self.organization, &self.query, asked, limits).await?;
         Ok(answer.streams)
     }
 
