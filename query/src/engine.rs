@@ -124,7 +124,7 @@ impl QueryEngine {
         QueryStream::new(batch.schema(), Some(batch), rest, End::complete(), task, stats)
     }
 
-    async fn start(
+    pub(crate) async fn start(
         &self,
         organization: OrganizationId,
         work: Work,

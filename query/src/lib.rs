@@ -5,6 +5,7 @@
 //! metastore or a bucket, or answers from data of another organization; every entry takes the organization first.
 //! Start with [`QueryEngine::sql`]; evaluators that bring their own language read rows through [`scan`].
 
+pub mod logql;
 pub mod output;
 pub mod promql;
 pub mod scan;

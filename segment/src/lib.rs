@@ -8,6 +8,7 @@ pub mod footer;
 pub mod identities;
 pub mod index;
 pub mod ingest;
+pub mod loki;
 pub mod merge;
 pub mod push;
 pub mod read;

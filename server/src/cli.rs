@@ -100,6 +100,10 @@ pub enum Command {
     Traceql(commands::traceql::TraceqlOptions),
     /// Show one trace as a tree
     Trace(commands::trace::TraceOptions),
+    /// Ask logs in LogQL: lines, or numbers over time
+    Logql(commands::logql::LogqlOptions),
+    /// Follow logs by a LogQL query, as they come
+    Tail(commands::logql::tail::TailOptions),
     /// Attribute keys: types, how often, and whether they have columns of their own
     Attributes(commands::attributes::AttributesOptions),
     /// The catalog against the buckets

@@ -353,7 +353,12 @@ async fn read_problem(response: reqwest::Response) -> Error {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     let Ok(body) = serde_json::from_str::<ProblemBody>(&text) else {
-        return Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim()));
+        // Other systems' APIs tell their errors as plain text.
+        return match status.as_u16() {
+            400 | 413 | 422 => Error::invalid(text.trim()),
+            429 => Error::new(ErrorKind::Busy, text.trim()),
+            _ => Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim())),
+        };
     };
     error_of(body.error)
 }

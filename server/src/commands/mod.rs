@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod key;
 pub mod lint;
 pub mod load;
+pub mod logql;
 pub mod org;
 pub mod profiles;
 pub mod promql;
@@ -59,6 +60,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Validate(options) => validate::run(&global, &options),
         Command::Traceql(options) => traceql::run(&global, &options),
         Command::Trace(options) => trace::run(&global, &options),
+        Command::Logql(options) => logql::run(&global, &options),
+        Command::Tail(options) => logql::tail::run(&global, &options),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Profiles(command) => ask(&global, async |target| profiles::run(&target, command).await),

@@ -8,6 +8,7 @@ mod arguments;
 mod caller;
 mod health;
 mod load;
+mod loki;
 mod problem;
 mod prometheus;
 mod sql;
@@ -25,6 +26,7 @@ use problem::answer;
 pub use administration::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
 pub use health::Readiness;
 pub use load::LoadState;
+pub use loki::query_range as loki_query_range;
 pub use problem::{Problem, ProblemBody};
 pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest, WARNING_HEADER};
 pub use trace::trace_requests;
@@ -66,6 +68,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(health::router())
         .merge(sql::router())
         .merge(tempo::router())
+        .merge(loki::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
