@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{Controller, Missing, now, text_of};
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::export::Exporter;
 use crate::local::{LocalOptions, LocalRuntime};
 use crate::objects::{FieldProblem, Kind, LabelSelector, Object, ObjectKey, find_kind, kind_of, validate};
 use crate::runtime::{LogOptions, LogStream, Runtime};
-use crate::scale::{ScaleOptions, Scaler};
+use crate::scale::{Counters, ScaleOptions, Scaler};
 use crate::storage::{Storage, Write};
 use crate::{merge, pods};
 
@@ -85,22 +86,24 @@ pub struct Fleet {
     runtime: Arc<dyn Runtime>,
     sources: Arc<Sources>,
     events: Arc<Events>,
+    counters: Arc<Counters>,
+    /// Where replicas are processes of this host: their runtime, and the fleet's folder.
+    local: Option<(LocalRuntime, PathBuf)>,
 }
 
 /// What runs a fleet until it is told to stop.
 #[derive(Debug)]
 pub struct FleetTask {
     fleet: Fleet,
-    scale: ScaleOptions,
+    scaler: Arc<Scaler>,
 }
 
 impl FleetTask {
     /// Controls and decides until `stop`. Replicas go on.
     pub async fn run(self, stop: CancellationToken) {
-        let Fleet { storage, runtime, sources, events } = self.fleet;
-        let controller = Arc::new(Controller::new(storage.clone(), runtime.clone(), events.clone()));
-        let scaler = Arc::new(Scaler::new(storage, runtime, sources, events, self.scale));
-        tokio::join!(controller.run(stop.clone()), scaler.run(stop));
+        let Fleet { storage, runtime, events, .. } = self.fleet;
+        let controller = Arc::new(Controller::new(storage, runtime, events));
+        tokio::join!(controller.run(stop.clone()), self.scaler.run(stop));
     }
 }
 
@@ -122,8 +125,12 @@ impl Fleet {
             shim: options.shim.clone(),
             ..LocalOptions::new(options.folder.join("replicas")).map_err(io)?
         };
-        let runtime = Arc::new(LocalRuntime::open(local)?);
-        Ok(Self::over(storage, runtime, Arc::new(Sources::new(options.sources)), options.scale))
+        let local = LocalRuntime::open(local)?;
+        let sources = Arc::new(Sources::new(options.sources));
+        let (mut fleet, mut task) = Self::over(storage, Arc::new(local.clone()), sources, options.scale);
+        fleet.local = Some((local, options.folder));
+        task.fleet = fleet.clone();
+        Ok((fleet, task))
     }
 
     /// A fleet over what is given.
@@ -134,8 +141,21 @@ impl Fleet {
         scale: ScaleOptions,
     ) -> (Self, FleetTask) {
         let events = Arc::new(Events::new(storage.clone()));
-        let fleet = Self { storage, runtime, sources, events };
-        (fleet.clone(), FleetTask { fleet, scale })
+        let scaler = Scaler::new(storage.clone(), runtime.clone(), sources.clone(), events.clone(), scale);
+        let counters = scaler.counters.clone();
+        let fleet = Self { storage, runtime, sources, events, counters, local: None };
+        (fleet.clone(), FleetTask { fleet, scaler: Arc::new(scaler) })
+    }
+
+    /// What tells of the replicas, where they are processes of this host. What they print is kept for it from now on.
+    pub fn exporter(&self) -> Option<Exporter> {
+        let (local, folder) = self.local.clone()?;
+        Some(Exporter::new(local, self.storage.clone(), self.counters.clone(), folder.join("export.json")))
+    }
+
+    /// In one sentence, who keeps replicas within their limits, where they are processes of this host.
+    pub fn limits(&self) -> Option<String> {
+        self.local.as_ref().map(|(local, _)| local.limits())
     }
 
     /// The sources, into which values are pushed.

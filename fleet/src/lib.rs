@@ -6,6 +6,7 @@
 pub mod control;
 pub mod error;
 pub mod events;
+pub mod export;
 mod fleet;
 pub mod local;
 mod merge;

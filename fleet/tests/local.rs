@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
+use tidemill_fleet::export::{Exporter, Sink, SinkError};
 use tidemill_fleet::local::{LocalOptions, LocalRuntime, shim};
 use tidemill_fleet::runtime::{
     ContainerSpec, ContainerState, LogOptions, Probe, ProbeAction, ReplicaPhase, ReplicaSpec, ReplicaStatus, Resources,
     RestartPolicy, Runtime as _,
 };
+use tidemill_fleet::storage::Storage;
+use tidemill_types::Signal;
+use tokio_util::sync::CancellationToken;
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
@@ -34,6 +40,11 @@ fn main() {
             run(limits_and_deadlines_end_a_replica_with_a_reason)
         }),
         Trial::test("usage_counts_the_whole_tree", || run(usage_counts_the_whole_tree)),
+        Trial::test("what_leaves_its_parent_ends_with_the_container", || {
+            run(what_leaves_its_parent_ends_with_the_container)
+        }),
+        Trial::test("every_line_is_told_once", || run(every_line_is_told_once)),
+        Trial::test("metrics_have_the_names_of_kubernetes", || run(metrics_have_the_names_of_kubernetes)),
         Trial::test("init_containers_come_first_and_in_order", || run(init_containers_come_first_and_in_order)),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -325,4 +336,170 @@ async fn init_containers_come_first_and_in_order(runtime: LocalRuntime, folder: 
     runtime.start(spec).await.expect("started");
     until(&runtime, "ordered", |status| status.phase == ReplicaPhase::Succeeded).await;
     assert_eq!(std::fs::read_to_string(&path).expect("written"), "one\ntwo\nmain\n");
+}
+
+async fn what_leaves_its_parent_ends_with_the_container(runtime: LocalRuntime, folder: tempfile::TempDir) {
+    let path = folder.path().join("pid");
+    let escapes = format!("(setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' &) ; ", path.display());
+    let script = format!("{escapes} while ! test -e {}; do sleep 0.01; done; exit 4", path.display());
+    runtime.start(replica("escaping", RestartPolicy::Never, shell("c", &script))).await.expect("started");
+    let status = until(&runtime, "escaping", |status| status.phase == ReplicaPhase::Failed).await;
+    let ContainerState::Ended(end) = &status.containers[0].state else { panic!("{status:?}") };
+    assert_eq!(end.exit_code, 4);
+    let pid: u32 = std::fs::read_to_string(&path).expect("a pid").trim().parse().expect("a number");
+    assert!(!is_alive(pid), "a process in a session of its own was left behind");
+}
+
+/// Takes requests; each second one only after it was told to come again, as after a lost answer.
+#[derive(Debug, Default)]
+struct Taken {
+    asked: AtomicUsize,
+    logs: Mutex<BTreeMap<String, serde_json::Value>>,
+    metrics: Mutex<Vec<serde_json::Value>>,
+    changed: tokio::sync::Notify,
+}
+
+#[async_trait::async_trait]
+impl Sink for Taken {
+    async fn take(&self, signal: Signal, key: Option<&str>, body: bytes::Bytes) -> Result<(), SinkError> {
+        let value: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let is_answered = self.asked.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+        match (signal, key) {
+            (Signal::Logs, Some(key)) => {
+                let known = self.logs.lock().expect("lock").insert(key.to_owned(), value.clone());
+                assert!(known.is_none_or(|known| known == value), "the same key, and another request");
+            }
+            (Signal::Metrics, None) => self.metrics.lock().expect("lock").push(value),
+            other => panic!("{other:?}"),
+        }
+        self.changed.notify_one();
+        if is_answered || signal == Signal::Metrics { Ok(()) } else { Err(SinkError::Later("lost".to_owned())) }
+    }
+}
+
+impl Taken {
+    fn lines(&self) -> Vec<(String, String)> {
+        let text = |value: &serde_json::Value| value["stringValue"].as_str().unwrap_or_default().to_owned();
+        let mut lines = Vec::new();
+        for request in self.logs.lock().expect("lock").values() {
+            for resource in request["resourceLogs"].as_array().into_iter().flatten() {
+                let attributes = resource["resource"]["attributes"].as_array().cloned().unwrap_or_default();
+                let pod = attributes.iter().find(|one| one["key"] == "k8s.pod.name").map(|one| text(&one["value"]));
+                for record in resource["scopeLogs"][0]["logRecords"].as_array().into_iter().flatten() {
+                    lines.push((pod.clone().unwrap_or_default(), text(&record["body"])));
+                }
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !is_so(self) {
+                self.changed.notified().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        assert!(
+            waited.is_ok(),
+            "it never came so far: {:?} {:?}",
+            self.lines(),
+            self.metrics.lock().expect("lock").len()
+        );
+    }
+}
+
+fn lines(pod: &str, numbers: impl Iterator<Item = u32>) -> Vec<(String, String)> {
+    let mut lines: Vec<_> = numbers.map(|number| (pod.to_owned(), format!("line {number}"))).collect();
+    lines.sort();
+    lines
+}
+
+async fn every_line_is_told_once(runtime: LocalRuntime, folder: tempfile::TempDir) {
+    let storage = Arc::new(Storage::open(folder.path()).expect("a storage"));
+    let pending = folder.path().join("export.json");
+    let taken = Arc::new(Taken::default());
+    let export = |stop: &CancellationToken| {
+        let exporter = Exporter::new(runtime.clone(), storage.clone(), Arc::default(), pending.clone());
+        tokio::spawn(exporter.run(taken.clone(), stop.clone()))
+    };
+    let go_on = folder.path().join("go");
+    let script = format!(
+        "for i in 1 2 3; do echo line $i; done; while ! test -e {}; do sleep 0.01; done; for i in 4 5; do echo line $i; done",
+        go_on.display()
+    );
+    runtime.start(replica("told", RestartPolicy::Never, shell("c", &script))).await.expect("started");
+    until(&runtime, "told", is_running).await;
+    let first = export(&CancellationToken::new());
+    taken.until(|taken| taken.lines() == lines("told", 1..=3)).await;
+    // The exporter goes in the middle of a request that the sink has taken and not answered, as in a process that is killed.
+    first.abort();
+    let _ = first.await;
+    std::fs::write(&go_on, "").expect("written");
+    until(&runtime, "told", |status| status.phase == ReplicaPhase::Succeeded).await;
+    // What is removed before it was read is read all the same.
+    runtime.begin_reading();
+    runtime.remove("told").await.expect("removed");
+    assert!(runtime.replicas().is_empty());
+    let stop = CancellationToken::new();
+    let second = export(&stop);
+    taken.until(|taken| taken.lines() == lines("told", 1..=5)).await;
+    let is_gone = async {
+        while folder.path().join("replicas/told").exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), is_gone).await.expect("what was read is let go");
+    // The last lines are told when the process ends.
+    runtime.start(replica("last", RestartPolicy::Never, shell("c", "echo line 9"))).await.expect("started");
+    until(&runtime, "last", |status| status.phase == ReplicaPhase::Succeeded).await;
+    stop.cancel();
+    second.await.expect("ended");
+    let mut all = lines("told", 1..=5);
+    all.extend(lines("last", 9..=9));
+    all.sort();
+    assert_eq!(taken.lines(), all);
+}
+
+async fn metrics_have_the_names_of_kubernetes(runtime: LocalRuntime, folder: tempfile::TempDir) {
+    let storage = Arc::new(Storage::open(folder.path()).expect("a storage"));
+    let mut container = shell("c", "while :; do :; done");
+    container.requests.cpu_milli = Some(250);
+    runtime.start(replica("shown", RestartPolicy::Always, container)).await.expect("started");
+    until(&runtime, "shown", is_running).await;
+    let measured = async {
+        while runtime.usage("shown").is_none_or(|usage| usage.cpu_seconds["c"] < 0.05) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), measured).await.expect("CPU is measured");
+    let taken = Arc::new(Taken::default());
+    let stop = CancellationToken::new();
+    let exporter = Exporter::new(runtime.clone(), storage, Arc::default(), folder.path().join("export.json"));
+    let exporting = tokio::spawn(exporter.run(taken.clone(), stop.clone()));
+    taken.until(|taken| !taken.metrics.lock().expect("lock").is_empty()).await;
+    stop.cancel();
+    exporting.await.expect("ended");
+    let requests = taken.metrics.lock().expect("lock").clone();
+    let metrics = requests[0]["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().expect("metrics").clone();
+    let point = |name: &str, kind: &str, label: (&str, &str)| {
+        let metric = metrics.iter().find(|metric| metric["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        let points = metric[kind]["dataPoints"].as_array().expect("points");
+        let has = |point: &&serde_json::Value| {
+            let labels = point["attributes"].as_array().expect("labels");
+            labels.iter().any(|one| one["key"] == label.0 && one["value"]["stringValue"] == label.1)
+        };
+        points.iter().find(has).unwrap_or_else(|| panic!("no {label:?} of {name}"))["asDouble"]
+            .as_f64()
+            .expect("a number")
+    };
+    assert!(point("container_cpu_usage_seconds_total", "sum", ("pod", "shown")) >= 0.05);
+    assert!(point("container_memory_working_set_bytes", "gauge", ("container", "c")) > 100_000.0);
+    assert_eq!(point("kube_pod_status_phase", "gauge", ("phase", "Running")), 1.0);
+    assert_eq!(point("kube_pod_status_phase", "gauge", ("phase", "Failed")), 0.0);
+    assert_eq!(point("kube_pod_status_ready", "gauge", ("condition", "true")), 1.0);
+    assert_eq!(point("kube_pod_container_resource_requests", "gauge", ("resource", "cpu")), 0.25);
+    runtime.stop("shown", Some(Duration::ZERO)).await.expect("asked");
+    until(&runtime, "shown", |status| status.phase == ReplicaPhase::Failed).await;
 }

@@ -16,6 +16,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often a shim that was just started is looked at.
 const START_LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Runs whose output was not read yet are kept up to this number.
+const RUNS_KEPT_UNREAD: u32 = 100;
+
 /// How a container's runs ended.
 #[derive(Debug)]
 pub(super) enum Finish {
@@ -144,6 +147,7 @@ impl Runner<'_> {
             container.state = ContainerState::Running { since: run.started_at, pid: run.pid };
         });
         let mut stopping = self.entry.stopping();
+        let home = self.home();
         let set_ready =
             |is_ready| self.entry.update(self.shared, self.index, |container| container.is_ready = is_ready);
         let ended = shim.ended();
@@ -156,7 +160,7 @@ impl Runner<'_> {
                     () = self.terminate(&run) => ended.await,
                 }
             }
-            () = probe::watch(&self.spec, &run, set_ready) => {
+            () = probe::watch(&self.spec, &home, set_ready) => {
                 tracing::info!(replica = self.entry.uid(), container = self.spec.name, "its liveness probe fails; it is started again");
                 let grace = self.entry.spec().grace_period;
                 tokio::select! {
@@ -196,15 +200,20 @@ impl Runner<'_> {
     async fn terminate_within(&self, run: &Run, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
         if let Some(action) = &self.spec.pre_stop {
-            let _ = tokio::time::timeout_at(deadline, probe::act(action, &self.spec, grace)).await;
+            let _ = tokio::time::timeout_at(deadline, probe::act(action, &self.spec, &self.home(), grace)).await;
         }
         process::signal(run, Signal::TERM);
         tokio::time::sleep_until(deadline).await;
         process::signal(run, Signal::KILL);
     }
 
+    /// The replica's own folder, where containers run that name none.
+    fn home(&self) -> std::path::PathBuf {
+        self.entry.folder().path().join("home")
+    }
+
     fn start(&self, number: u32) -> Result<Child, RuntimeError> {
-        let home = self.entry.folder().path().join("home");
+        let home = self.home();
         let io = |what: &str| {
             let what = format!("{what} container {}", self.spec.name);
             move |source| RuntimeError::Io { what, source }
@@ -218,7 +227,14 @@ impl Runner<'_> {
             args: self.spec.args.clone(),
             env,
             working_dir: self.spec.working_dir.clone().unwrap_or(home),
+            group: self.shared.limiting.cgroups().map(|cgroups| cgroups.group(self.entry.uid(), &self.spec)),
+            data_bytes: self.shared.limiting.data_bytes(&self.spec),
         };
+        // The run before this one is still shown; what somebody reads he lets go himself, unless he is far behind.
+        let kept = if self.shared.is_read.load(std::sync::atomic::Ordering::Relaxed) { RUNS_KEPT_UNREAD } else { 2 };
+        if let Some(old) = number.checked_sub(kept) {
+            self.folder.forget(old);
+        }
         self.folder.write_launch(&launch)?;
         let mut command = Command::new(&self.shared.options.shim);
         command.arg(shim::COMMAND).arg(self.folder.path()).env_clear();
@@ -230,6 +246,9 @@ impl Runner<'_> {
     }
 
     fn lost(&self, number: u32, started_at: tidemill_scaling::TimeMs) -> ContainerEnd {
+        if let Some(cgroups) = self.shared.limiting.cgroups() {
+            cgroups.kill(self.entry.uid(), &self.spec.name);
+        }
         let end = ContainerEnd {
             exit_code: 137,
             signal: Some(9),

@@ -1,14 +1,15 @@
 //! The folder of a replica.
 //!
 //! ```text
-//! <uid>/replica.json            what it was told, and when
+//! <uid>/replica.json            what it was told, and when; removed.json once it was removed and its output is still to be read
 //! <uid>/stop.json               that it was told to stop, and how long it may take
 //! <uid>/ended.json              how it ended
 //! <uid>/<container>/launch.json what the shim runs next
 //! <uid>/<container>/lock        held by the shim while it lives
 //! <uid>/<container>/N.run.json  run N: its process
 //! <uid>/<container>/N.end.json  run N: how it ended
-//! <uid>/<container>/N.log       run N: what it printed, in the log format of CRI
+//! <uid>/<container>/N.log       run N: what it printed, in the log format of CRI; before it was turned over N.log.1
+//! <uid>/<container>/exported.json how far what it printed was read by an exporter
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -24,6 +25,8 @@ use tidemill_scaling::TimeMs;
 use crate::runtime::{ContainerEnd, ReplicaPhase, ReplicaSpec, RuntimeError};
 
 pub(super) const RECORD: &str = "replica.json";
+/// The record of a replica that was removed.
+pub(super) const REMOVED: &str = "removed.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Created {
@@ -58,6 +61,12 @@ pub(super) struct Launch {
     pub args: Vec<String>,
     pub env: std::collections::BTreeMap<String, String>,
     pub working_dir: PathBuf,
+    /// Its control group, where there are such.
+    #[serde(default)]
+    pub group: Option<super::cgroup::Group>,
+    /// The most data that a process of it may map, where there are none.
+    #[serde(default)]
+    pub data_bytes: Option<u64>,
 }
 
 /// A run of a container.
@@ -149,6 +158,14 @@ impl ContainerFolder {
         self.path.join(format!("{run}.log"))
     }
 
+    /// Lets go of all that is known of a run.
+    pub(super) fn forget(&self, run: u32) {
+        for name in ["log", "log.1", "run.json", "end.json", "oom"] {
+            // What is not there is let go already.
+            let _ = std::fs::remove_file(self.path.join(format!("{run}.{name}")));
+        }
+    }
+
     /// Takes the lock that says who runs this container; `None` while somebody else holds it.
     pub(super) fn try_lock(&self) -> Result<Option<File>, RuntimeError> {
         let io = |source| RuntimeError::Io { what: format!("locking {}", self.path.display()), source };
@@ -167,13 +184,26 @@ impl ContainerFolder {
     }
 }
 
-/// The folders of a parent that hold a replica.
-pub(super) fn replica_folders(parent: &Path) -> std::io::Result<Vec<ReplicaFolder>> {
-    let mut found = Vec::new();
+/// The folders of replicas below a parent.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub replicas: Vec<ReplicaFolder>,
+    /// Removed, and kept until what they printed is read.
+    pub removed: Vec<ReplicaFolder>,
+    /// Of a start or a removal that never came to its end.
+    pub remains: Vec<PathBuf>,
+}
+
+pub(super) fn replica_folders(parent: &Path) -> std::io::Result<Found> {
+    let mut found = Found::default();
     for item in std::fs::read_dir(parent)? {
         let path = item?.path();
         if path.join(RECORD).exists() {
-            found.push(ReplicaFolder { path });
+            found.replicas.push(ReplicaFolder { path });
+        } else if path.join(REMOVED).exists() {
+            found.removed.push(ReplicaFolder { path });
+        } else {
+            found.remains.push(path);
         }
     }
     Ok(found)

@@ -4,20 +4,27 @@
 //! probes, back-off, limits, usage, logs. Never: which replicas there should be. A server that was killed finds every replica again by its folder and
 //! starts no second copy: whoever holds the lock of a container's folder runs it. Start with [`LocalRuntime`].
 
+mod cgroup;
 mod container;
+mod descendants;
 mod files;
+mod grpc;
+mod limits;
 mod logs;
+mod printed;
 mod probe;
 mod process;
 mod replica;
 pub mod service;
 pub mod shim;
+mod tls;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -26,7 +33,12 @@ use tokio::sync::watch;
 
 use crate::runtime::{LogOptions, LogStream, ReplicaPhase, ReplicaSpec, ReplicaStatus, Runtime, RuntimeError, Usage};
 use files::ReplicaFolder;
+use limits::Limiting;
+pub use printed::{Piece, Place, PrintedBy, Record};
 use replica::Entry;
+
+/// A removed replica is kept so long for what it printed.
+const KEPT_UNREAD: Duration = Duration::from_secs(600);
 
 /// How a [`LocalRuntime`] runs replicas.
 #[derive(Debug, Clone)]
@@ -43,6 +55,8 @@ pub struct LocalOptions {
     pub back_off_reset: Duration,
     /// How often usage is measured.
     pub measure_every: Duration,
+    /// Whether limits are kept by control groups where this process may make them.
+    pub use_cgroups: bool,
 }
 
 impl LocalOptions {
@@ -58,6 +72,7 @@ impl LocalOptions {
             back_off_most: Duration::from_secs(300),
             back_off_reset: Duration::from_secs(600),
             measure_every: Duration::from_secs(1),
+            use_cgroups: true,
         })
     }
 }
@@ -66,9 +81,20 @@ impl LocalOptions {
 #[derive(Debug)]
 struct Shared {
     options: LocalOptions,
+    limiting: Limiting,
     entries: Mutex<BTreeMap<String, Arc<Entry>>>,
     usage: Mutex<BTreeMap<String, Usage>>,
+    /// Whether somebody reads what containers print; what is removed is then kept until it was read.
+    is_read: AtomicBool,
+    removed: Mutex<BTreeMap<String, Removed>>,
     changed: watch::Sender<u64>,
+}
+
+/// A replica that was removed, kept for what it printed.
+#[derive(Debug)]
+struct Removed {
+    entry: Arc<Entry>,
+    at: Instant,
 }
 
 impl Shared {
@@ -93,15 +119,88 @@ impl LocalRuntime {
         let folder = options.folder.clone();
         files::create_private_folder(&folder).map_err(io(format!("creating {}", folder.display())))?;
         let known = files::replica_folders(&folder).map_err(io(format!("reading {}", folder.display())))?;
-        let shared =
-            Shared { options, entries: Mutex::default(), usage: Mutex::default(), changed: watch::Sender::new(0) };
+        let limiting = Limiting::find(options.use_cgroups);
+        let shared = Shared {
+            options,
+            limiting,
+            entries: Mutex::default(),
+            usage: Mutex::default(),
+            is_read: AtomicBool::new(false),
+            removed: Mutex::default(),
+            changed: watch::Sender::new(0),
+        };
         let runtime = Self { shared: Arc::new(shared) };
-        for folder in known {
+        for folder in known.replicas {
             runtime.adopt(folder);
+        }
+        for folder in known.removed {
+            runtime.take_removed(folder);
+        }
+        for folder in known.remains {
+            if let Err(error) = remove_folder(&folder) {
+                tracing::warn!(%error, "what is left of a replica stays");
+            }
         }
         let shared = Arc::downgrade(&runtime.shared);
         tokio::spawn(usage::run(shared));
         Ok(runtime)
+    }
+
+    /// In one sentence, who keeps containers within their limits.
+    pub fn limits(&self) -> String {
+        self.shared.limiting.to_string()
+    }
+
+    /// What containers print is read from now on: of replicas that are removed it is kept until [`Self::was_read`], for at most ten minutes.
+    pub fn begin_reading(&self) {
+        self.shared.is_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Every container whose output can be read.
+    pub fn printed(&self) -> Vec<PrintedBy> {
+        let mut found = Vec::new();
+        for entry in self.shared.entries.lock().values() {
+            entry.printed(false, &mut found);
+        }
+        for removed in self.shared.removed.lock().values() {
+            removed.entry.printed(true, &mut found);
+        }
+        found
+    }
+
+    /// Lets go of removed replicas that were read, and of those that waited too long; returns how many of the latter.
+    pub fn was_read(&self, uids: &BTreeSet<String>) -> usize {
+        let mut gone = Vec::new();
+        let mut unread = 0;
+        self.shared.removed.lock().retain(|uid, removed| {
+            let is_late = removed.at.elapsed() > KEPT_UNREAD;
+            let mut printed = Vec::new();
+            removed.entry.printed(true, &mut printed);
+            let is_read = printed.is_empty() || uids.contains(uid);
+            let goes = is_late || is_read;
+            unread += usize::from(!is_read && is_late);
+            if goes {
+                gone.push(removed.entry.folder().path().to_owned());
+            }
+            !goes
+        });
+        for folder in gone {
+            if let Err(error) = remove_folder(&folder) {
+                tracing::warn!(%error, "what is left of a replica stays");
+            }
+        }
+        unread
+    }
+
+    fn take_removed(&self, folder: ReplicaFolder) {
+        match Entry::load(folder) {
+            Ok(Some(entry)) => {
+                let removed = Removed { entry: Arc::new(entry), at: Instant::now() };
+                self.shared.removed.lock().insert(removed.entry.uid().to_owned(), removed);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a removed replica's folder cannot be read; it is left alone"),
+        }
     }
 
     fn adopt(&self, folder: ReplicaFolder) {
@@ -159,8 +258,15 @@ impl Runtime for LocalRuntime {
         }
         self.shared.entries.lock().remove(uid);
         self.shared.usage.lock().remove(uid);
+        self.shared.limiting.let_go(entry.spec());
         let folder = entry.folder().path().to_owned();
-        let removed = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
+        let is_read = self.shared.is_read.load(Ordering::Relaxed);
+        if is_read {
+            self.shared.removed.lock().insert(uid.to_owned(), Removed { entry, at: Instant::now() });
+        }
+        let removed =
+            tokio::task::spawn_blocking(move || if is_read { retire_folder(&folder) } else { remove_folder(&folder) })
+                .await;
         removed.map_err(|error| RuntimeError::Invalid(error.to_string()))??;
         self.shared.bump();
         Ok(())
@@ -183,12 +289,22 @@ impl Runtime for LocalRuntime {
     }
 }
 
+fn retire_folder(folder: &Path) -> Result<(), RuntimeError> {
+    std::fs::rename(folder.join(files::RECORD), folder.join(files::REMOVED))
+        .map_err(|source| RuntimeError::Io { what: format!("removing {}", folder.display()), source })
+}
+
 fn remove_folder(folder: &Path) -> Result<(), RuntimeError> {
-    // Whoever is killed in the middle leaves a folder without its record, which is none.
-    match std::fs::remove_file(folder.join(files::RECORD)).and_then(|()| std::fs::remove_dir_all(folder)) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(RuntimeError::Io { what: format!("removing {}", folder.display()), source })
+    let io = |source| RuntimeError::Io { what: format!("removing {}", folder.display()), source };
+    // Whoever is killed in the middle leaves a folder without its record, which the next start takes away.
+    for record in [files::RECORD, files::REMOVED] {
+        match std::fs::remove_file(folder.join(record)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
         }
+    }
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(error)),
         _ => Ok(()),
     }
 }

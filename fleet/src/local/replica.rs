@@ -9,8 +9,8 @@ use tidemill_scaling::TimeMs;
 use tokio::sync::watch;
 
 use super::container::{Finish, run_container};
-use super::files::{Created, Ended, RECORD, ReplicaFolder, Stop, create_private_folder};
-use super::{Shared, is_last, now};
+use super::files::{Created, Ended, RECORD, REMOVED, ReplicaFolder, Stop, create_private_folder};
+use super::{PrintedBy, Shared, is_last, now};
 use crate::runtime::{
     ContainerState, ContainerStatus, ReplicaPhase, ReplicaSpec, ReplicaStatus, RestartPolicy, RuntimeError,
 };
@@ -61,7 +61,13 @@ impl Entry {
 
     /// Reads a replica that an earlier process recorded.
     pub(super) fn load(folder: ReplicaFolder) -> Result<Option<Self>, RuntimeError> {
-        let Some(created) = folder.read::<Created>(RECORD)? else { return Ok(None) };
+        let created = match folder.read::<Created>(RECORD)? {
+            Some(created) => created,
+            None => match folder.read::<Created>(REMOVED)? {
+                Some(created) => created,
+                None => return Ok(None),
+            },
+        };
         let stop = folder.read::<Stop>("stop.json")?;
         let mut status = fresh(created.spec, created.created_at);
         status.is_stopping = stop.is_some();
@@ -94,6 +100,26 @@ impl Entry {
 
     pub(super) fn status(&self) -> ReplicaStatus {
         self.status.lock().clone()
+    }
+
+    /// Adds its containers that were started.
+    pub(super) fn printed(&self, is_removed: bool, found: &mut Vec<PrintedBy>) {
+        let status = self.status.lock();
+        let is_over = is_last(status.phase);
+        for container in &status.containers {
+            let has_started =
+                !matches!(&container.state, ContainerState::Waiting { reason, .. } if reason == "ContainerCreating");
+            if has_started || container.restarts > 0 {
+                found.push(PrintedBy {
+                    replica: self.spec.clone(),
+                    container: container.name.clone(),
+                    last_run: container.restarts,
+                    is_over,
+                    is_removed,
+                    folder: self.folder.container(&container.name),
+                });
+            }
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -222,6 +248,7 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>) {
     if let Err(error) = entry.folder.write("ended.json", &ended) {
         tracing::warn!(replica = entry.uid(), %error, "its end cannot be recorded");
     }
+    shared.limiting.let_go(&entry.spec);
     shared.bump();
 }
 

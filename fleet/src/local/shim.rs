@@ -7,14 +7,17 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, WaitStatus};
+
+use super::cgroup::Group;
 use super::files::{ContainerFolder, Launch, Run};
-use super::{now, process};
+use super::{descendants, now, process};
 use crate::runtime::{ContainerEnd, RuntimeError};
 
 /// The word by which the server's own program becomes a shim.
@@ -42,14 +45,15 @@ fn run(folder: ContainerFolder) -> Result<(), RuntimeError> {
     }
     let started_at = now();
     let log = Arc::new(Mutex::new(Log::open(&folder.log(launch.run))?));
-    let mut child = match command(&launch).spawn() {
+    // What loses its parent becomes a child of this process, and so nothing of the container outlives it.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let kills_before = launch.group.as_ref().map_or(0, Group::out_of_memory_kills);
+    let mut child = match start(&launch) {
         Ok(child) => child,
-        Err(error) => {
-            let what = format!("cannot start {}: {error}", launch.program.display());
+        Err((exit_code, what)) => {
             if let Ok(mut log) = log.lock() {
                 log.line("stderr", b"F", what.as_bytes());
             }
-            let exit_code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             let end = ContainerEnd {
                 exit_code,
                 signal: None,
@@ -60,10 +64,9 @@ fn run(folder: ContainerFolder) -> Result<(), RuntimeError> {
             return folder.write_end(launch.run, &end);
         }
     };
-    folder.write_run(
-        launch.run,
-        &Run { pid: child.id(), start_ticks: process::start_ticks(child.id()).unwrap_or_default(), started_at },
-    )?;
+    let start_ticks = process::start_ticks(child.id()).unwrap_or_default();
+    let run = Run { pid: child.id(), start_ticks, started_at };
+    folder.write_run(launch.run, &run)?;
     let (done, all_done) = mpsc::channel::<()>();
     if let Some(output) = child.stdout.take() {
         copy_lines(output, "stdout", log.clone(), done.clone());
@@ -71,15 +74,39 @@ fn run(folder: ContainerFolder) -> Result<(), RuntimeError> {
     if let Some(output) = child.stderr.take() {
         copy_lines(output, "stderr", log, done);
     }
-    let status =
-        child.wait().map_err(|source| RuntimeError::Io { what: "waiting for the container".to_owned(), source })?;
+    let status = descendants::wait_for(child.id())
+        .map_err(|source| RuntimeError::Io { what: "waiting for the container".to_owned(), source })?;
     // What the container's process leaves behind goes with it, as with a container's first process.
-    if let Some(group) = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap_or_default()) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    if let Some(group) = &launch.group {
+        group.kill();
     }
+    descendants::end_all(child.id());
     // The channel closes when both copies have ended.
     while let Ok(()) = all_done.recv_timeout(OUTPUT_GRACE) {}
-    folder.write_end(launch.run, &end_of(status, started_at, &folder, launch.run))
+    let was_out_of_memory = launch.group.as_ref().is_some_and(|group| group.out_of_memory_kills() > kills_before)
+        || folder.path().join(format!("{}.oom", launch.run)).exists();
+    folder.write_end(launch.run, &end_of(status, started_at, was_out_of_memory))
+}
+
+/// Starts the process within its limits; an exit code and the reason where it cannot be.
+fn start(launch: &Launch) -> Result<Child, (i32, String)> {
+    if let Some(group) = &launch.group {
+        group.enter().map_err(|error| (126, error.to_string()))?;
+    }
+    if let Some(bytes) = launch.data_bytes {
+        let now = rustix::process::getrlimit(Resource::Data);
+        let most = now.maximum.map_or(bytes, |most| most.min(bytes));
+        rustix::process::setrlimit(Resource::Data, Rlimit { current: Some(most), maximum: Some(most) })
+            .map_err(|error| (126, format!("limiting the data of a process to {most} bytes: {error}")))?;
+    }
+    let child = command(launch).spawn();
+    if let Some(group) = &launch.group {
+        group.leave().map_err(|error| (126, error.to_string()))?;
+    }
+    child.map_err(|error| {
+        let exit_code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+        (exit_code, format!("cannot start {}: {error}", launch.program.display()))
+    })
 }
 
 fn command(launch: &Launch) -> Command {
@@ -89,15 +116,10 @@ fn command(launch: &Launch) -> Command {
     command
 }
 
-fn end_of(
-    status: ExitStatus,
-    started_at: tidemill_scaling::TimeMs,
-    folder: &ContainerFolder,
-    run: u32,
-) -> ContainerEnd {
-    let signal = status.signal();
-    let exit_code = status.code().unwrap_or_else(|| 128 + signal.unwrap_or_default());
-    let reason = if folder.path().join(format!("{run}.oom")).exists() {
+fn end_of(status: WaitStatus, started_at: tidemill_scaling::TimeMs, was_out_of_memory: bool) -> ContainerEnd {
+    let signal = status.terminating_signal();
+    let exit_code = status.exit_status().unwrap_or_else(|| 128 + signal.unwrap_or_default());
+    let reason = if was_out_of_memory && exit_code != 0 {
         "OOMKilled"
     } else if exit_code == 0 {
         "Completed"

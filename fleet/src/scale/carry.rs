@@ -41,6 +41,8 @@ impl Scaler {
                 }
             }
         }
+        let target = known.target.as_ref().map(|target| (target.kind.as_str(), target.name.as_str()));
+        self.counters.note(&known.key, target, record, &names);
         self.tell(known, record);
         for action in &record.actions {
             if let Action::UpdateReplica { replica, .. } = action {

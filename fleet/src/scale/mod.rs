@@ -5,6 +5,7 @@
 //! Start with [`Scaler::run`].
 
 mod carry;
+mod counters;
 mod metrics;
 mod observe;
 mod policies;
@@ -26,6 +27,7 @@ use crate::events::{EventKind, Events};
 use crate::objects::Object;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
+pub use counters::{Counted, Counters, READY_BOUNDS_S};
 use policies::Known;
 
 /// How often policies look.
@@ -50,6 +52,8 @@ pub struct Scaler {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) events: Arc<Events>,
+    /// What policies did, for metrics.
+    pub(crate) counters: Arc<Counters>,
     options: ScaleOptions,
 }
 
@@ -90,7 +94,7 @@ impl Scaler {
         events: Arc<Events>,
         options: ScaleOptions,
     ) -> Self {
-        Self { storage, runtime, sources, events, options }
+        Self { storage, runtime, sources, events, counters: Arc::default(), options }
     }
 
     /// Looks and decides until `stop`.
@@ -133,6 +137,7 @@ impl Scaler {
             }
         }
         running.retain(|uid, _| present.contains_key(uid));
+        self.counters.keep(|key| self.storage.get(key).is_some());
         for (uid, object) in present {
             let version = policies::Version::of(&object);
             if running.get(&uid).is_some_and(|policy| policy.known.version == version) {
