@@ -67,7 +67,8 @@ impl Source for LakeSource {
         if let Some(series) = self.ahead.lock().get(&key_of(select)) {
             return Ok(series.clone());
         }
-        let reading = tokio::time::timeout_at(self.reader.deadline, self.reader.select(select));
+        // The clock belongs to the runtime, so it is asked for inside of it.
+        let reading = async { tokio::time::timeout_at(self.reader.deadline, self.reader.select(select)).await };
         let read = self.runtime.block_on(reading);
         read.unwrap_or_else(|_| Err(crate::Error::TimeLimit { limit: self.reader.limits.time })).map_err(failed)
     }
