@@ -17,6 +17,7 @@ use crate::objects::{FieldProblem, Kind, LabelSelector, Object, ObjectKey, find_
 use crate::runtime::{LogOptions, LogStream, Runtime};
 use crate::scale::{ScaleOptions, Scaler};
 use crate::storage::{Storage, Write};
+use crate::told::ToldUsage;
 use crate::{merge, pods};
 
 /// The annotation that keeps what was applied last.
@@ -35,6 +36,8 @@ pub struct FleetOptions {
     pub scale: ScaleOptions,
     /// How sources are looked at.
     pub sources: SourcesOptions,
+    /// A file that tells what replicas use, in place of what is measured; see [`ToldUsage`].
+    pub told_usage: Option<PathBuf>,
 }
 
 /// What an application did.
@@ -122,7 +125,11 @@ impl Fleet {
             shim: options.shim.clone(),
             ..LocalOptions::new(options.folder.join("replicas")).map_err(io)?
         };
-        let runtime = Arc::new(LocalRuntime::open(local)?);
+        let runtime: Arc<dyn Runtime> = Arc::new(LocalRuntime::open(local)?);
+        let runtime = match options.told_usage {
+            Some(file) => Arc::new(ToldUsage::new(runtime, file)),
+            None => runtime,
+        };
         Ok(Self::over(storage, runtime, Arc::new(Sources::new(options.sources)), options.scale))
     }
 

@@ -180,11 +180,17 @@ pub fn mapping(storage: &Storage) -> (BTreeMap<String, String>, BTreeMap<String,
 pub fn hosts_of(storage: &Storage, namespace: &str) -> Hosts {
     let (_, mapped) = mapping(storage);
     let services = storage.list("Service", Some(namespace)).objects;
+    let is_service = |name: &String| services.iter().any(|service| service.metadata.name == *name);
+    let ports: Vec<(String, u16)> = mapped
+        .iter()
+        .filter(|(name, _)| !is_service(name))
+        .filter_map(|(name, host)| Some((name.clone(), host.port()?)))
+        .collect();
     let names = mapped.into_iter().map(|(name, host)| (name, host.alias));
     let services = services
         .iter()
         .map(|service| (service.metadata.name.clone(), service_address(namespace, &service.metadata.name)));
-    Hosts::new(names.chain(services))
+    Hosts::new(names.chain(services)).with_ports(ports)
 }
 
 /// Images, secrets and hosts that the replicas of an object would miss, each with the line to add.
