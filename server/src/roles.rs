@@ -162,12 +162,18 @@ impl Assembly {
             self.own.doors.iter().for_each(|(door, organization)| door.open(receiver.clone(), *organization));
         }
         self.own.telemetry.numbers.set(receiver, worker, sweeper);
+        let fleet = if self.roles == Roles::ALL && config.flag("fleet.enabled") {
+            Some(crate::fleet::start(config, &self.stack.folder, self.stack.metastore.clone(), tasks)?)
+        } else {
+            None
+        };
         let state = ApiState {
             admin: Admin { metastore: self.stack.metastore.clone() },
             authenticator: authenticator.clone(),
             readiness: self.readiness.clone(),
             numbers: self.own.telemetry.numbers.clone(),
             queries: queries.clone(),
+            fleet,
             load: LoadState {
                 intake: Intake {
                     metastore: self.stack.metastore.clone(),

@@ -28,6 +28,9 @@ use crate::runtime::Runtime;
 use crate::storage::Storage;
 use policies::Known;
 
+/// A look waits at most this long for the addresses of names that were just stored.
+const REACHABLE: Duration = Duration::from_secs(1);
+
 /// How often policies look.
 #[derive(Debug, Clone, Copy)]
 pub struct ScaleOptions {
@@ -79,6 +82,8 @@ struct Running {
     state: State,
     due: Due,
     is_looking: bool,
+    /// The change by which it was taken up.
+    since: u64,
 }
 
 impl Scaler {
@@ -151,7 +156,9 @@ impl Scaler {
             let state = state.unwrap_or_else(|| known.policy.first_state());
             let now = Instant::now();
             let sync = known.is_strict().then_some(now);
-            running.insert(uid, Running { known, state, due: Due { poll: now, sync }, is_looking: false });
+            let due = Due { poll: now, sync };
+            let since = object.metadata.resource_version.parse().unwrap_or_default();
+            running.insert(uid, Running { known, state, due, is_looking: false, since });
         }
     }
 
@@ -183,7 +190,9 @@ impl Scaler {
             *sync = now + self.options.sync_period;
         }
         policy.is_looking = true;
+        let since = policy.since;
         tokio::spawn(async move {
+            self.storage.wait_until_reachable(since, REACHABLE).await;
             let observation = self.observe(&known, tick).await;
             let looked = Looked { uid: known.uid.clone(), version: known.version.clone(), observation };
             // The loop is gone only when the process ends.
