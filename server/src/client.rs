@@ -275,6 +275,15 @@ impl Remote {
         Call { builder, base: self.base.clone() }
     }
 
+    /// Begins a request to any path.
+    pub fn request_to(&self, method: Method, path: &str) -> Call {
+        let mut builder = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            builder = builder.bearer_auth(key);
+        }
+        Call { builder, base: self.base.clone() }
+    }
+
     /// The same server, acting for `organization`.
     pub fn acting_for(mut self, organization: String) -> Self {
         self.organization = Some(organization);
@@ -352,6 +361,9 @@ impl Call {
 async fn read_problem(response: reqwest::Response) -> Error {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
+    if let Some(error) = error_of_status(&text) {
+        return error;
+    }
     let Ok(body) = serde_json::from_str::<ProblemBody>(&text) else {
         // Other systems' APIs tell their errors as plain text.
         return match status.as_u16() {
@@ -361,6 +373,23 @@ async fn read_problem(response: reqwest::Response) -> Error {
         };
     };
     error_of(body.error)
+}
+
+/// The error of a Kubernetes `Status`.
+fn error_of_status(text: &str) -> Option<Error> {
+    let status: serde_json::Value = serde_json::from_str(text).ok()?;
+    if status.get("kind")? != "Status" {
+        return None;
+    }
+    let word = |name: &str| status.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let kind = match word("reason") {
+        "NotFound" => ErrorKind::NotFound,
+        "AlreadyExists" | "Conflict" => ErrorKind::Conflict,
+        "ServiceUnavailable" => ErrorKind::Unavailable,
+        "InternalError" => ErrorKind::Internal,
+        _ => ErrorKind::Invalid,
+    };
+    Some(Error::new(kind, word("message")))
 }
 
 /// The error that the server told.

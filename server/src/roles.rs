@@ -164,12 +164,18 @@ impl Assembly {
         }
         let loki = receiver.clone().map(|receiver| loki_push::router(receiver, authenticator.clone()));
         self.own.telemetry.numbers.set(receiver.clone(), worker, sweeper);
+        let fleet = if self.roles == Roles::ALL && config.flag("fleet.enabled") {
+            Some(crate::fleet::start(config, &self.stack.folder, self.stack.metastore.clone(), tasks)?)
+        } else {
+            None
+        };
         let state = ApiState {
             admin: Admin { metastore: self.stack.metastore.clone() },
             authenticator: authenticator.clone(),
             readiness: self.readiness.clone(),
             numbers: self.own.telemetry.numbers.clone(),
             queries: queries.clone(),
+            fleet,
             load: LoadState {
                 intake: Intake {
                     metastore: self.stack.metastore.clone(),

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod fleet;
 pub mod inbox;
 pub mod key;
 pub mod lint;
@@ -72,10 +73,30 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inbox(options) => ask(&global, async |target| inbox::run(&global, &target, options).await),
         Command::Queue(options) => ask(&global, async |target| queue::run(&global, &target, options).await),
         Command::Segments(options) => ask(&global, async |target| segments::run(&global, &target, options).await),
-        Command::Scale(command) => scale::run(&global, &command),
+        Command::Scale(options) => scale::run(&global, options),
         Command::Lint(options) => lint::run(&global, &options),
         Command::Simulate(options) => simulate::run(&global, &options),
         Command::Replay(options) => replay::run(&global, &options),
+        Command::Apply(options) => {
+            fleet::run(&global, async |client| fleet::apply::run(&global, client, options).await)
+        }
+        Command::Get(options) => fleet::run(&global, async |client| fleet::get::run(&global, client, options).await),
+        Command::Describe(options) => fleet::run(&global, async |client| fleet::describe::run(client, options).await),
+        Command::Explain(options) => {
+            fleet::run(&global, async |client| fleet::explain::run(&global, client, options).await)
+        }
+        Command::Logs(options) => fleet::run(&global, async |client| fleet::logs::run(client, options).await),
+        Command::Events(options) => {
+            fleet::run(&global, async |client| fleet::events::run(&global, client, options).await)
+        }
+        Command::Top(options) => fleet::run(&global, async |client| fleet::top::run(&global, client, options).await),
+        Command::Patch(options) => {
+            fleet::run(&global, async |client| fleet::patch::run(&global, client, options).await)
+        }
+        Command::Wait(options) => fleet::run(&global, async |client| fleet::wait::run(client, options).await),
+        Command::Delete(options) => fleet::run(&global, async |client| fleet::delete::run(client, options).await),
+        Command::Pause(options) => fleet::run(&global, async |client| fleet::pause::run(client, options, true).await),
+        Command::Resume(options) => fleet::run(&global, async |client| fleet::pause::run(client, options, false).await),
         Command::Doctor => doctor::run(&global),
     }
 }

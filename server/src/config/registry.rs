@@ -84,6 +84,7 @@ pub const OTHER_ENVIRONMENT: &[&str] = &[
     "TIDEMILL_API_KEY",
     "TIDEMILL_CRASH_AT",
     "TIDEMILL_STOP_AT",
+    "TIDEMILL_FLEET_USAGE",
     "TIDEMILL_CACHE",
     "TIDEMILL_PYTHON",
     "TIDEMILL_REWRITE",
@@ -293,6 +294,25 @@ pub const KEYS: &[Key] = &[
         Kind::Duration,
         "10m",
         "The raw object of pushed requests is kept this long after its publication.",
+    ),
+    key(
+        "fleet.enabled",
+        Kind::Flag,
+        "true",
+        "`tidemill up` runs a fleet: objects that are applied, and replicas as processes of this host.",
+    ),
+    key("fleet.sync_period", Kind::Duration, "15s", "How often a horizontal autoscaler looks."),
+    key(
+        "fleet.source_timeout",
+        Kind::Duration,
+        "3s",
+        "A look at what a trigger names fails after this long; its own `timeout` replaces it.",
+    ),
+    key(
+        "fleet.keep_replicas",
+        Kind::Flag,
+        "false",
+        "Leave replicas running when the server stops; the next start goes on with them. They outlive a killed server in any case.",
     ),
     key(
         "shutdown.grace",

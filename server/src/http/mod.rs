@@ -6,6 +6,7 @@
 mod administration;
 mod arguments;
 mod caller;
+mod fleet;
 mod health;
 mod load;
 mod loki;
@@ -24,6 +25,7 @@ use http::StatusCode;
 use problem::answer;
 
 pub use administration::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
+pub use fleet::APPLIED_HEADER;
 pub use health::Readiness;
 pub use load::LoadState;
 pub use loki::query_range as loki_query_range;
@@ -55,6 +57,8 @@ pub struct ApiState {
     pub numbers: Numbers,
     /// SQL, where this process queries.
     pub queries: Option<Queries>,
+    /// Objects and replicas, where this process runs a fleet.
+    pub fleet: Option<tidemill_fleet::Fleet>,
     /// What loading files stands on.
     pub load: LoadState,
     /// Takes what is pushed, where this process receives.
@@ -69,6 +73,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(sql::router())
         .merge(tempo::router())
         .merge(loki::router())
+        .merge(fleet::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -63,6 +63,7 @@ impl Api {
             readiness,
             numbers: Numbers::default(),
             queries: Some(Queries::new(&stack)),
+            fleet: None,
             load: LoadState { intake, spool: stack.spool },
             receiver: None,
         });
