@@ -96,10 +96,7 @@ impl Hosts {
             let has_port = after.strip_prefix(':').is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit()));
             let is_known = self.names.get(word).filter(|_| {
                 let has_domain = domain.contains(".svc");
-                follows_scheme
-                    || has_port
-                    || has_domain
-                    || (is_host && domain.is_empty() || is_host && domain.matches('.').count() == 1)
+                follows_scheme || has_port || has_domain || (is_host && domain.matches('.').count() < 2)
             });
             match is_known {
                 Some(address) => {

@@ -13,6 +13,9 @@ use super::scan::Condition;
 use super::{Error, LineScan, Result, add_stats, conditions};
 use crate::{QueryEngine, QueryLimits, QueryStats};
 
+/// A stream with its totals by their times.
+type Counted = (StreamLabels, BTreeMap<i64, StreamTotal>);
+
 /// Streams that one answer may have.
 const MOST_STREAMS: usize = 100_000;
 
@@ -66,7 +69,7 @@ impl QueryEngine {
         let scan = LineScan { time, condition, columns: Detail::Streams.columns() };
         let mut rows = self.scan_lines(organization, scan, limits).await?;
         let mut lines = Lines::new(Detail::Streams);
-        let mut found: BTreeMap<Vec<(String, String)>, (StreamLabels, BTreeMap<i64, StreamTotal>)> = BTreeMap::new();
+        let mut found: BTreeMap<Vec<(String, String)>, Counted> = BTreeMap::new();
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             let streams = lines.stream_of_rows(&batch)?;

@@ -32,7 +32,7 @@ fn decode_v1(body: &[u8]) -> Result<Vec<WrittenSeries>, Fault> {
     while let Some((number, wire)) = fields.next()? {
         if number == 1 {
             let place = all.len();
-            let read = wire.bytes().map_err(Fault::from).and_then(|message| series_v1(message));
+            let read = wire.bytes().map_err(Fault::from).and_then(series_v1);
             all.push(read.map_err(|fault| fault.within_item("timeseries", place))?);
         }
     }

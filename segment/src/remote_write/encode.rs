@@ -157,7 +157,7 @@ impl Counts {
         let all = [histogram.count, histogram.zero_count].into_iter();
         let buckets = histogram.positive.iter().chain(&histogram.negative).map(|(_, count)| *count);
         // Beyond 2^53 a float says less than an integer.
-        let is_whole = |count: f64| count >= 0.0 && count <= 9_007_199_254_740_992.0 && count.fract() == 0.0;
+        let is_whole = |count: f64| (0.0..=9_007_199_254_740_992.0).contains(&count) && count.fract() == 0.0;
         Self { are_floats: !all.chain(buckets).all(is_whole) }
     }
 

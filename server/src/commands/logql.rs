@@ -146,9 +146,11 @@ fn print(output: Output, is_chart: bool, data: &Value) -> Result<()> {
         }
         Output::Csv => print_bytes(csv(data).as_bytes()).map(drop),
         // A page is refused before any command but `simulate` begins.
-        Output::Table | Output::Html if is_lines => print_text(&lines::render(data, lines::Colours::of_stdout())),
-        Output::Table | Output::Html if is_chart => print_text(&chart::render(data)),
-        Output::Table | Output::Html => print_text(&table(data).render()),
+        Output::Table | Output::Html | Output::Object(_) if is_lines => {
+            print_text(&lines::render(data, lines::Colours::of_stdout()))
+        }
+        Output::Table | Output::Html | Output::Object(_) if is_chart => print_text(&chart::render(data)),
+        Output::Table | Output::Html | Output::Object(_) => print_text(&table(data).render()),
     }
 }
 

@@ -177,7 +177,7 @@ async fn print_here(
 fn format_of(output: Output) -> OutputFormat {
     match output {
         // A page is refused before any command but `simulate` begins.
-        Output::Table | Output::Html => OutputFormat::Table,
+        Output::Table | Output::Html | Output::Object(_) => OutputFormat::Table,
         Output::Json => OutputFormat::JsonLines,
         Output::Csv => OutputFormat::Csv,
     }

@@ -51,7 +51,9 @@ pub fn run(global: &GlobalOptions, options: &TraceOptions) -> Result<()> {
             let has_colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             print_text(&render(&spans, options.attributes, has_colours))
         }
-        Output::Csv | Output::Json | Output::Html => print(global.output, &trace, |_| table(&spans)),
+        Output::Csv | Output::Json | Output::Html | Output::Object(_) => {
+            print(global.output, &trace, |_| table(&spans))
+        }
     }
 }
 

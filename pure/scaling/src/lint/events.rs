@@ -140,18 +140,15 @@ fn check_trigger(object: &Object, objects: &[Object], trigger: &TriggerSpec, rep
             report.error("missing-authentication", object, &trigger.path, why, "add it, or mend its name");
         }
     }
-    if trigger.scaler == "prometheus" {
-        if trigger.metadata.get("ignoreNullValues").is_none_or(|text| text != "false") {
-            let why =
-                "ignoreNullValues is true unless written: a gap, or a series that is gone, reads as 0 and scales in";
-            report.warn(
-                "gap-reads-as-zero",
-                object,
-                &trigger.path,
-                why,
-                "write ignoreNullValues: \"false\", and a fallback",
-            );
-        }
+    if trigger.scaler == "prometheus" && trigger.metadata.get("ignoreNullValues").is_none_or(|text| text != "false") {
+        let why = "ignoreNullValues is true unless written: a gap, or a series that is gone, reads as 0 and scales in";
+        report.warn(
+            "gap-reads-as-zero",
+            object,
+            &trigger.path,
+            why,
+            "write ignoreNullValues: \"false\", and a fallback",
+        );
     }
     if matches!(trigger.scaler.as_str(), "postgresql" | "mysql" | "sqlite")
         && let Some(query) = trigger.metadata.get("query")

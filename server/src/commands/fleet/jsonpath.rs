@@ -55,7 +55,7 @@ impl Template {
     /// What it shows of a value; names that are not there show nothing.
     pub fn render(&self, value: &Value) -> String {
         let mut out = String::new();
-        render(&self.0, value, value, &mut out);
+        render(&self.0, value, &mut out);
         out
     }
 
@@ -68,7 +68,7 @@ impl Template {
     }
 }
 
-fn render(parts: &[Part], value: &Value, root: &Value, out: &mut String) {
+fn render(parts: &[Part], value: &Value, out: &mut String) {
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(text),
@@ -78,7 +78,7 @@ fn render(parts: &[Part], value: &Value, root: &Value, out: &mut String) {
             }
             Part::Range(steps, inner) => {
                 for item in walk(steps, value) {
-                    render(inner, item, root, out);
+                    render(inner, item, out);
                 }
             }
         }

@@ -54,7 +54,7 @@ fn to_json(yaml: &Yaml<'_>) -> Result<Value, String> {
 pub fn emit(value: &Value) -> String {
     let mut text = String::new();
     let mut emitter = YamlEmitter::new(&mut text);
-    emitter.multiline_strings(true);
+    emitter.multiline(true);
     if emitter.dump(&to_yaml(value)).is_err() {
         return String::new();
     }

@@ -11,11 +11,11 @@ use tidemill_fleet::objects::{Kind, Object, ObjectKey};
 
 /// A request that is turned down.
 #[derive(Debug)]
-pub(super) struct Refusal(Response);
+pub(super) struct Refusal(Box<Response>);
 
 impl Refusal {
     pub(super) fn new(code: StatusCode, reason: &str, message: impl Into<String>) -> Self {
-        Self(status(code, reason, &message.into(), None))
+        Self(Box::new(status(code, reason, &message.into(), None)))
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -42,13 +42,13 @@ impl From<Error> for Refusal {
             }
             _ => None,
         };
-        Self(status(code, reason, &error.to_string(), details))
+        Self(Box::new(status(code, reason, &error.to_string(), details)))
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        self.0
+        *self.0
     }
 }
 

@@ -35,6 +35,8 @@ const MAX_OBJECT_BYTES: usize = 1 << 20;
 pub const APPLIED_HEADER: &str = "x-tidemill-applied";
 
 type Answer = Result<Response, Refusal>;
+/// Fields with whether they must have, or must not have, a value.
+type FieldTests = Vec<(String, bool, String)>;
 
 /// The routes of every kind.
 pub fn router() -> Router<ApiState> {
@@ -128,7 +130,7 @@ impl Options {
         }
     }
 
-    fn selectors(&self) -> Result<(LabelSelector, Vec<(String, bool, String)>), Refusal> {
+    fn selectors(&self) -> Result<(LabelSelector, FieldTests), Refusal> {
         let labels =
             LabelSelector::parse(&self.label_selector).map_err(|error| Refusal::bad_request(error.to_string()))?;
         let mut fields = Vec::new();
@@ -153,7 +155,7 @@ struct Shown {
     kind: &'static Kind,
     namespace: Option<String>,
     labels: LabelSelector,
-    fields: Vec<(String, bool, String)>,
+    fields: FieldTests,
 }
 
 impl Shown {
