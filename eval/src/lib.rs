@@ -14,6 +14,6 @@ pub mod promql;
 pub mod traceql;
 
 pub use error::{Error, Result};
-pub use labels::{Label, Labels, LabelsBuilder};
+pub use labels::{Label, Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::Matcher;
 pub use number::format_number;

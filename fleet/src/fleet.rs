@@ -18,6 +18,7 @@ use crate::objects::{FieldProblem, Kind, LabelSelector, Object, ObjectKey, find_
 use crate::runtime::{LogOptions, LogStream, Runtime};
 use crate::scale::{Counters, ScaleOptions, Scaler};
 use crate::storage::{Storage, Write};
+use crate::told::ToldUsage;
 use crate::{merge, pods};
 
 /// The annotation that keeps what was applied last.
@@ -36,6 +37,8 @@ pub struct FleetOptions {
     pub scale: ScaleOptions,
     /// How sources are looked at.
     pub sources: SourcesOptions,
+    /// A file that tells what replicas use, in place of what is measured; see [`ToldUsage`].
+    pub told_usage: Option<PathBuf>,
 }
 
 /// What an application did.
@@ -127,7 +130,12 @@ impl Fleet {
         };
         let local = LocalRuntime::open(local)?;
         let sources = Arc::new(Sources::new(options.sources));
-        let (mut fleet, mut task) = Self::over(storage, Arc::new(local.clone()), sources, options.scale);
+        let runtime: Arc<dyn Runtime> = Arc::new(local.clone());
+        let runtime = match options.told_usage {
+            Some(file) => Arc::new(ToldUsage::new(runtime, file)),
+            None => runtime,
+        };
+        let (mut fleet, mut task) = Self::over(storage, runtime, sources, options.scale);
         fleet.local = Some((local, options.folder));
         task.fleet = fleet.clone();
         Ok((fleet, task))

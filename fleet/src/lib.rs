@@ -15,6 +15,7 @@ pub mod pods;
 pub mod runtime;
 pub mod scale;
 pub mod storage;
+mod told;
 
 pub use error::{Error, Result};
 pub use fleet::{Applied, Fleet, FleetOptions, FleetTask, LAST_APPLIED, ObjectList, PatchKind, Propagation};

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod catalog;
 pub mod clock;
 pub mod loaded;
+pub mod loki_push;
 pub mod notify;
 pub mod otlp_grpc;
 pub mod otlp_http;

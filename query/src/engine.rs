@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::plan::{Parts, Plan, Started, Work};
+use crate::promql::{SeriesTables, Turns};
 use crate::run::{AbortOnDrop, End, channel, forward, guarded};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
@@ -31,6 +32,7 @@ pub struct QueryEngine {
 struct Shared {
     parts: Arc<Parts>,
     slots: Arc<Semaphore>,
+    turns: Turns,
     /// Decoding and computing stay off the threads that answer requests. `None` only while dropping.
     runtime: Option<Runtime>,
 }
@@ -69,9 +71,10 @@ impl QueryEngine {
             catalog: Arc::new(LiveCatalog::new(metastore)),
             loader: Arc::new(SegmentLoader::new(buckets, options.footer_cache_bytes, options.coalesce_gap_bytes)),
             base: base_state()?,
+            series: SeriesTables::new(options.series_cache_bytes, options.promotion.clone()),
             options,
         };
-        let shared = Shared { parts: Arc::new(parts), slots, runtime: Some(runtime) };
+        let shared = Shared { parts: Arc::new(parts), slots, turns: Turns::default(), runtime: Some(runtime) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -121,7 +124,7 @@ impl QueryEngine {
         QueryStream::new(batch.schema(), Some(batch), rest, End::complete(), task, stats)
     }
 
-    async fn start(
+    pub(crate) async fn start(
         &self,
         organization: OrganizationId,
         work: Work,
@@ -159,11 +162,19 @@ impl QueryEngine {
         slots.try_acquire_owned().map_err(|_| Error::TooManyQueries { running })
     }
 
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.shared.turns
+    }
+
+    pub(crate) fn parts_shared(&self) -> Arc<Parts> {
+        Arc::clone(&self.shared.parts)
+    }
+
     pub(crate) fn parts(&self) -> &Parts {
         &self.shared.parts
     }
 
-    fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
         self.shared.runtime.as_ref().expect("the runtime is there until the engine is dropped")
     }
 }

@@ -25,6 +25,12 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// The query needs more than its limits allow.
+    #[error("{problem}")]
+    QueryLimit {
+        /// Which limit, and what to narrow.
+        problem: String,
+    },
     /// Too many queries run already.
     #[error("{running} queries are running, the limit of this process; try again")]
     TooManyQueries {
@@ -75,7 +81,7 @@ impl Error {
     /// What the failure means to the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Statement { .. } => ErrorKind::Invalid,
+            Self::Statement { .. } | Self::QueryLimit { .. } => ErrorKind::Invalid,
             Self::TimeLimit { .. } | Self::TooManyQueries { .. } | Self::AttributeTypes { .. } => ErrorKind::Busy,
             Self::Store(error) => error.kind(),
             Self::SegmentMissing { .. } | Self::SegmentCorrupt { .. } => ErrorKind::Corrupt,

@@ -5,7 +5,9 @@
 //! metastore or a bucket, or answers from data of another organization; every entry takes the organization first.
 //! Start with [`QueryEngine::sql`]; evaluators that bring their own language read rows through [`scan`].
 
+pub mod logql;
 pub mod output;
+pub mod promql;
 pub mod scan;
 
 mod attributes;
@@ -23,6 +25,7 @@ mod session;
 mod statement;
 mod stats;
 mod tables;
+pub mod traceql;
 
 pub use attributes::{AttributeInfo, AttributeKey, Cardinality};
 pub use engine::QueryEngine;

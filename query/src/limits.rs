@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidemill_types::TimeRange;
 
+use crate::promql::Promotion;
 use crate::{Error, Result};
 
 /// Segments replaced by compaction keep their objects for at least 30 minutes; every query ends well before.
@@ -51,6 +52,10 @@ pub struct QueryOptions {
     pub spill_folder: PathBuf,
     /// Memory for footers and indexes of segments.
     pub footer_cache_bytes: u64,
+    /// Memory for the series of segments, as PromQL names them.
+    pub series_cache_bytes: u64,
+    /// The resource attributes that PromQL has as labels of every series.
+    pub promotion: Promotion,
     /// Whether segments, row groups and rows may be ruled out unread. Without, every query reads everything: to compare answers.
     pub uses_indexes: bool,
     /// Ranges of an object at most this far apart are fetched in one request.
@@ -65,6 +70,8 @@ impl QueryOptions {
             concurrent_queries: 16,
             spill_folder: spill_folder.into(),
             footer_cache_bytes: 128 << 20,
+            series_cache_bytes: 128 << 20,
+            promotion: Promotion::default(),
             uses_indexes: true,
             coalesce_gap_bytes: 32 << 10,
         }

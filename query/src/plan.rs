@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
 use crate::guards::guard;
+use crate::logql::LineScan;
+use crate::promql::SeriesTables;
 use crate::run::next_batch;
 use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
 use crate::session::new_session;
@@ -36,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Arc<LiveCatalog>,
     pub(crate) loader: Arc<SegmentLoader>,
     pub(crate) base: SessionState,
+    pub(crate) series: SeriesTables,
     pub(crate) options: QueryOptions,
 }
 
@@ -45,6 +48,8 @@ pub(crate) enum Work {
     Statement(QueryStatement),
     /// An evaluator's rows.
     Rows(RowRequest),
+    /// Log records that LogQL asks for.
+    Lines(LineScan),
 }
 
 /// One piece of work of one organization on its way to rows.
@@ -105,6 +110,7 @@ impl Plan {
         match &self.work {
             Work::Statement(statement) => statement.tables.clone(),
             Work::Rows(request) => BTreeSet::from([request.signal]),
+            Work::Lines(_) => BTreeSet::from([Signal::Logs]),
         }
     }
 
@@ -112,6 +118,7 @@ impl Plan {
         match &self.work {
             Work::Statement(statement) => statement.attributes.iter().cloned().collect(),
             Work::Rows(request) => request.named_attributes(),
+            Work::Lines(scan) => scan.named_attributes(),
         }
     }
 
@@ -126,6 +133,7 @@ impl Plan {
         let physical = match &self.work {
             Work::Statement(statement) => self.plan_statement(&session, statement, types).await?,
             Work::Rows(request) => self.plan_rows(&session, request, types).await?,
+            Work::Lines(scan) => self.plan_lines(&session, scan, types).await?,
         };
         self.stats.planned();
         let schema = physical.schema();
@@ -168,6 +176,21 @@ impl Plan {
         Ok(table.scan_of(scan, self.parts.options.threads))
     }
 
+    async fn plan_lines(
+        &self,
+        session: &SessionContext,
+        scan: &LineScan,
+        types: &Types,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let table = self.table(Signal::Logs, types);
+        let projection: Vec<usize> = scan.columns.iter().map(|name| table.place(name)).collect::<Result<_>>()?;
+        let predicate = scan.predicate(|key| self.assumed(Signal::Logs, key, types));
+        let schema = DFSchema::try_from(table.all_columns())?;
+        let predicate = session.state().create_physical_expr(predicate, &schema)?;
+        let scan = table.plan(Some(&projection), Some(predicate), None).await?;
+        Ok(table.scan_of(scan, self.parts.options.threads))
+    }
+
     fn table(&self, signal: Signal, types: &Types) -> SegmentTable {
         let attributes: Vec<(AttributeKey, AttributeType)> = self
             .attributes()
@@ -184,6 +207,7 @@ impl Plan {
             stats: self.stats.clone(),
             uses_indexes: self.parts.options.uses_indexes,
             within: self.limits.within,
+            tells_of_unknown_attributes: matches!(self.work, Work::Statement(_)),
             settled: Arc::clone(&types.settled),
         };
         SegmentTable::new(context, signal, &attributes)

@@ -59,9 +59,8 @@ pub struct GlobalOptions {
         long,
         short,
         global = true,
-        value_enum,
+        value_parser = Output::parse,
         default_value_t,
-        hide_possible_values = true,
         value_name = "FORMAT",
         display_order = 1006
     )]
@@ -92,9 +91,18 @@ pub enum Command {
     Load(commands::load::LoadOptions),
     /// Run one SQL statement over logs, metrics and spans
     Sql(commands::sql::SqlOptions),
-    /// PromQL by itself: run test scripts
-    #[command(subcommand)]
-    Promql(commands::promql::PromqlCommand),
+    /// Ask one query of PromQL over the metrics, or run its test scripts
+    Promql(commands::promql::PromqlOptions),
+    /// Check the text of a query in PromQL, LogQL or TraceQL
+    Validate(commands::validate::ValidateOptions),
+    /// Run one TraceQL query: traces, or numbers over time
+    Traceql(commands::traceql::TraceqlOptions),
+    /// Show one trace as a tree
+    Trace(commands::trace::TraceOptions),
+    /// Ask logs in LogQL: lines, or numbers over time
+    Logql(commands::logql::LogqlOptions),
+    /// Follow logs by a LogQL query, as they come
+    Tail(commands::logql::tail::TailOptions),
     /// Attribute keys: types, how often, and whether they have columns of their own
     Attributes(commands::attributes::AttributesOptions),
     /// The catalog against the buckets
@@ -120,13 +128,38 @@ pub enum Command {
     Queue(commands::queue::QueueOptions),
     /// Live segments
     Segments(commands::segments::SegmentsOptions),
-    /// Decisions about size: run case files through them alone
-    #[command(subcommand)]
-    Scale(commands::scale::ScaleCommand),
+    /// Set the size of workloads, or run case files of decisions about sizes
+    Scale(commands::scale::ScaleOptions),
     /// Find what is a bad idea in manifests of autoscalers
     Lint(commands::lint::LintOptions),
     /// What policies would have done with a load
     Simulate(commands::simulate::SimulateOptions),
+    /// Decide a recorded incident again, and run other policies over its load
+    Replay(commands::replay::ReplayOptions),
+    /// Make objects as manifests say: workloads, policies, secrets …
+    Apply(commands::fleet::apply::ApplyOptions),
+    /// Show objects: kinds, names, selectors; -o yaml|json|wide|name|jsonpath=…; -w watches
+    Get(commands::fleet::get::GetOptions),
+    /// Show objects in full, with what happened to them
+    Describe(commands::fleet::describe::DescribeOptions),
+    /// Why a size is what it is: the last decisions, their reasons, values and ages
+    Explain(commands::fleet::explain::ExplainOptions),
+    /// What replicas print
+    Logs(commands::fleet::logs::LogsOptions),
+    /// What happened to objects
+    Events(commands::fleet::events::EventsOptions),
+    /// What replicas use
+    Top(commands::fleet::top::TopOptions),
+    /// Change fields of an object
+    Patch(commands::fleet::patch::PatchOptions),
+    /// Wait until objects are as told
+    Wait(commands::fleet::wait::WaitOptions),
+    /// Delete objects, with what they own
+    Delete(commands::fleet::delete::DeleteOptions),
+    /// Pause an autoscaler: its target keeps its size
+    Pause(commands::fleet::pause::PauseOptions),
+    /// Let a paused autoscaler go on
+    Resume(commands::fleet::pause::PauseOptions),
     /// Check database, bucket, clock, disk and ports, and say how to fix each
     Doctor,
 }

@@ -260,12 +260,26 @@ impl Remote {
 
     /// Begins a request to `/api/v1/<path>`.
     pub fn request(&self, method: Method, path: &str) -> Call {
-        let mut builder = self.client.request(method, format!("{}/api/v1/{path}", self.base));
+        self.call(method, &format!("/api/v1/{path}"))
+    }
+
+    /// Begins a request to a path from the root.
+    pub fn call(&self, method: Method, path: &str) -> Call {
+        let mut builder = self.client.request(method, format!("{}{path}", self.base));
         if let Some(key) = &self.key {
             builder = builder.bearer_auth(key);
         }
         if let Some(organization) = &self.organization {
             builder = builder.header(ORGANIZATION_HEADER, organization);
+        }
+        Call { builder, base: self.base.clone() }
+    }
+
+    /// Begins a request to any path.
+    pub fn request_to(&self, method: Method, path: &str) -> Call {
+        let mut builder = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            builder = builder.bearer_auth(key);
         }
         Call { builder, base: self.base.clone() }
     }
@@ -347,10 +361,35 @@ impl Call {
 async fn read_problem(response: reqwest::Response) -> Error {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
+    if let Some(error) = error_of_status(&text) {
+        return error;
+    }
     let Ok(body) = serde_json::from_str::<ProblemBody>(&text) else {
-        return Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim()));
+        // Other systems' APIs tell their errors as plain text.
+        return match status.as_u16() {
+            400 | 413 | 422 => Error::invalid(text.trim()),
+            429 => Error::new(ErrorKind::Busy, text.trim()),
+            _ => Error::new(ErrorKind::Unavailable, format!("the server answered {status}: {}", text.trim())),
+        };
     };
     error_of(body.error)
+}
+
+/// The error of a Kubernetes `Status`.
+fn error_of_status(text: &str) -> Option<Error> {
+    let status: serde_json::Value = serde_json::from_str(text).ok()?;
+    if status.get("kind")? != "Status" {
+        return None;
+    }
+    let word = |name: &str| status.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let kind = match word("reason") {
+        "NotFound" => ErrorKind::NotFound,
+        "AlreadyExists" | "Conflict" => ErrorKind::Conflict,
+        "ServiceUnavailable" => ErrorKind::Unavailable,
+        "InternalError" => ErrorKind::Internal,
+        _ => ErrorKind::Invalid,
+    };
+    Some(Error::new(kind, word("message")))
 }
 
 /// The error that the server told.

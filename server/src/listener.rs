@@ -157,7 +157,7 @@ impl Connection {
             .keep_alive_interval(KEEP_ALIVE)
             .adaptive_window(true);
         let stream = TokioIo::new(PromptStream::new(stream, HANDSHAKE_TIMEOUT));
-        let connection = builder.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
+        let connection = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(service)).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, %peer, "connection ended");
         }

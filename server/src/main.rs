@@ -12,6 +12,7 @@ mod data_folder;
 mod demo;
 mod encode;
 mod error;
+mod fleet;
 mod http;
 mod intake;
 mod invocation;
@@ -45,6 +46,11 @@ use output::say;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The small parent of a replica's container: it stays small by being nothing else.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == tidemill_fleet::local::shim::COMMAND) {
+        return ExitCode::from(tidemill_fleet::local::shim::main(arguments));
+    }
     let cli = Cli::parse();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::admin::MAX_ROWS;
@@ -14,8 +13,8 @@ const UNITS: &[&str] = &["", "B", "KiB", "MiB", "GiB", "TiB", "s", "min", "h", "
 /// Rows of a list unless told otherwise.
 const LISTED_ROWS: usize = 100;
 
-/// How tables are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Output {
     /// Aligned columns for people.
     #[default]
@@ -26,6 +25,40 @@ pub enum Output {
     Csv,
     /// One page with charts; for simulations only.
     Html,
+    /// A form of objects: `yaml`, `wide`, `name`, `jsonpath=…`, `custom-columns=…`; for the fleet's commands only.
+    Object(&'static str),
+}
+
+impl Output {
+    /// What `--output` may say.
+    ///
+    /// # Errors
+    /// What it may not, and what it may.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let is_template = ["jsonpath=", "custom-columns="].iter().any(|start| text.starts_with(start));
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            "html" => Ok(Self::Html),
+            // It is said once, on the command line.
+            _ if is_template || matches!(text, "yaml" | "wide" | "name") => Ok(Self::Object(text.to_owned().leak())),
+            _ => Err("expected table, json or csv; of objects also yaml, wide, name, jsonpath=… or custom-columns=…"
+                .to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Table => "table",
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Html => "html",
+            Self::Object(text) => text,
+        })
+    }
 }
 
 /// A table being printed.
@@ -159,7 +192,10 @@ pub fn print<T: Serialize>(output: Output, data: &T, table: impl FnOnce(&T) -> T
         }
         Output::Table => print_text(&table(data).render()),
         Output::Csv => print_text(&table(data).render_csv()),
-        Output::Html => Err(Error::invalid("--output html: only `tidemill simulate` prints a page")),
+        Output::Html => {
+            Err(Error::invalid("--output html: only `tidemill simulate` and `tidemill replay` print a page"))
+        }
+        Output::Object(_) => Err(Error::invalid(format!("--output {output}: only commands about objects print that"))),
     }
 }
 

@@ -1,12 +1,16 @@
 //! The query engine of this process: built at the first query, so that an idle server stays small; its limits; what recent queries did.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tidemill_eval::{Labels, Matcher};
+use tidemill_query::promql::{
+    LabelSelect, MetricMetadata, Promotion, PromqlAnswer, PromqlLimits, PromqlRequest, SeriesExemplars,
+};
 use tidemill_query::{AttributeInfo, QueryEngine, QueryLimits, QueryOptions, QueryStats, QueryStream, StatsHandle};
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
@@ -20,6 +24,8 @@ use crate::error::{Error, Result};
 use crate::http::Problem;
 use crate::present::first_line;
 use crate::stack::Stack;
+
+type PromqlResult<T> = tidemill_eval::Result<T>;
 
 /// Queries whose statistics are remembered.
 const REMEMBERED_QUERIES: usize = 256;
@@ -38,6 +44,7 @@ struct Shared {
     buckets: Arc<Buckets>,
     options: QueryOptions,
     most: QueryLimits,
+    promql: PromqlLimits,
     engine: OnceCell<QueryEngine>,
     recent: Mutex<VecDeque<Recent>>,
 }
@@ -119,6 +126,7 @@ impl Queries {
             buckets: stack.buckets.clone(),
             options: options(&stack.config, stack.spool.join("query")),
             most: most(&stack.config),
+            promql: promql_limits(&stack.config),
             engine: OnceCell::new(),
             recent: Mutex::default(),
         };
@@ -184,6 +192,79 @@ impl Queries {
         self.engine().await?.attributes(organization, signal, time).await.map_err(from_query)
     }
 
+    /// Evaluates a query of PromQL, in at most `timeout_ms` where that is less than the configuration allows.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn promql(
+        &self,
+        organization: OrganizationId,
+        request: PromqlRequest,
+        timeout_ms: Option<i64>,
+    ) -> PromqlResult<PromqlAnswer> {
+        let mut limits = self.shared.promql;
+        if let Some(asked) = timeout_ms.and_then(|timeout| u64::try_from(timeout).ok()).filter(|timeout| *timeout > 0) {
+            limits.time = limits.time.min(Duration::from_millis(asked));
+        }
+        let text = first_line(&request.query, MAX_TRACED_TEXT);
+        let span = tracing::info_span!("promql", %organization, db.query.text = text);
+        self.metrics_engine().await?.promql(organization, request, limits).instrument(span).await
+    }
+
+    /// The series that are asked about, and warnings.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn promql_series(
+        &self,
+        organization: OrganizationId,
+        select: LabelSelect,
+    ) -> PromqlResult<(BTreeSet<Labels>, Vec<String>)> {
+        self.metrics_engine().await?.promql_series(organization, select, self.shared.promql).await
+    }
+
+    /// What is known of metrics, by their names.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn promql_metadata(
+        &self,
+        organization: OrganizationId,
+        metric: Option<String>,
+        times_ms: (i64, i64),
+    ) -> PromqlResult<BTreeMap<String, BTreeSet<MetricMetadata>>> {
+        self.metrics_engine().await?.promql_metadata(organization, metric, times_ms, self.shared.promql).await
+    }
+
+    /// The exemplars of the series that meet one of `selectors`.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn promql_exemplars(
+        &self,
+        organization: OrganizationId,
+        selectors: Vec<Vec<Matcher>>,
+        times_ms: (i64, i64),
+    ) -> PromqlResult<Vec<SeriesExemplars>> {
+        self.metrics_engine().await?.promql_exemplars(organization, selectors, times_ms, self.shared.promql).await
+    }
+
+    async fn metrics_engine(&self) -> PromqlResult<&QueryEngine> {
+        self.engine().await.map_err(|error| tidemill_eval::Error::Source {
+            what: "metrics".to_owned(),
+            kind: error.kind(),
+            source: Box::new(error),
+        })
+    }
+
+    /// The engine, and what one query of it may use at most.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub(crate) async fn open_engine(&self) -> Result<(&QueryEngine, QueryLimits)> {
+        Ok((self.engine().await?, self.shared.most))
+    }
+
     async fn engine(&self) -> Result<&QueryEngine> {
         let shared = &self.shared;
         let build = async || {
@@ -229,7 +310,20 @@ fn options(config: &Config, spill_folder: PathBuf) -> QueryOptions {
     let mut options = QueryOptions::new(spill_folder);
     options.concurrent_queries = config.count("query.concurrency");
     options.footer_cache_bytes = config.bytes("query.cache");
+    options.series_cache_bytes = config.bytes("promql.series_cache");
+    options.promotion = Promotion::new(config.list("promql.promote"));
     options
+}
+
+fn promql_limits(config: &Config) -> PromqlLimits {
+    PromqlLimits {
+        time: config.duration("query.timeout"),
+        bytes: config.bytes("promql.max_bytes"),
+        series: config.count("promql.max_series"),
+        samples: config.count("promql.max_samples"),
+        concurrency: config.count("promql.concurrency"),
+        lookback_ms: i64::try_from(config.duration("promql.lookback").as_millis()).unwrap_or(i64::MAX),
+    }
 }
 
 fn most(config: &Config) -> QueryLimits {

@@ -8,7 +8,7 @@ use tidemill_lake::clock::SystemClock;
 use tidemill_lake::receive::{DiskLimits, DiskMonitor, Gate, Receiver, ReceiverDeps, ReceiverOptions};
 use tidemill_lake::sweep::{SweeperDeps, SweeperHandle, SweeperOptions};
 use tidemill_lake::worker::{WorkerDeps, WorkerHandle, WorkerOptions};
-use tidemill_lake::{otlp_grpc, otlp_http, receive, sweep, worker};
+use tidemill_lake::{loki_push, otlp_grpc, otlp_http, receive, sweep, worker};
 use tidemill_store::metastore::queues_for;
 use tidemill_types::{ErrorKind, OrganizationId};
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,7 @@ impl Assembly {
                 // An SDK that takes the one port for the other is understood all the same.
                 let routes = otlp_grpc::router(receiver.clone(), authenticator.clone())
                     .merge(otlp_http::router(receiver.clone(), authenticator.clone()))
+                    .merge(loki_push::router(receiver.clone(), authenticator.clone()))
                     .fallback(nothing_but_otlp);
                 let routes = self.traced(routes);
                 tasks.spawn("OTLP over gRPC", grpc.serve(routes.clone(), tasks.stop.clone()));
@@ -161,13 +162,20 @@ impl Assembly {
         if let Some(receiver) = &receiver {
             self.own.doors.iter().for_each(|(door, organization)| door.open(receiver.clone(), *organization));
         }
-        self.own.telemetry.numbers.set(receiver, worker, sweeper);
+        let loki = receiver.clone().map(|receiver| loki_push::router(receiver, authenticator.clone()));
+        self.own.telemetry.numbers.set(receiver.clone(), worker, sweeper);
+        let fleet = if self.roles == Roles::ALL && config.flag("fleet.enabled") {
+            Some(crate::fleet::start(config, &self.stack.folder, self.stack.metastore.clone(), tasks)?)
+        } else {
+            None
+        };
         let state = ApiState {
             admin: Admin { metastore: self.stack.metastore.clone() },
             authenticator: authenticator.clone(),
             readiness: self.readiness.clone(),
             numbers: self.own.telemetry.numbers.clone(),
             queries: queries.clone(),
+            fleet,
             load: LoadState {
                 intake: Intake {
                     metastore: self.stack.metastore.clone(),
@@ -177,8 +185,9 @@ impl Assembly {
                 },
                 spool: self.stack.spool.clone(),
             },
+            receiver,
         };
-        let mut routes = router(state);
+        let mut routes = router(state).merge(loki.unwrap_or_default());
         if self.roles.notify {
             routes = self.start_notifications(tasks, authenticator, routes).await?;
         }

@@ -14,6 +14,10 @@ pub(crate) enum Event {
     Done(u64),
     /// A replica goes down over its item.
     Crash(u64),
+    /// The claim of a replica that is gone is given up: the item of this arrival waits again.
+    GiveUp(i64),
+    /// The vertical autoscaler looks.
+    Size,
     /// CPU is measured.
     Measure,
     /// A clock of the policy.

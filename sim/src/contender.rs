@@ -5,6 +5,9 @@ use tidemill_scaling::forecast;
 use tidemill_scaling::hpa::{self, Behavior, Metric, ResourceTarget, Rules};
 use tidemill_scaling::keda::{Profile, Strategy, StrategyKind, Target, Trigger, job, object};
 use tidemill_scaling::record::Policy;
+use tidemill_scaling::vpa::{self, shared_resources};
+
+use crate::replica::Size;
 
 /// The horizontal autoscaler's clock upstream.
 pub(crate) const SYNC_MS: i64 = 15_000;
@@ -24,6 +27,18 @@ pub struct Contender {
     pub sync_ms: Option<i64>,
     /// Whether an arrival wakes it.
     pub is_woken: bool,
+    /// The workload that it is for.
+    #[serde(default)]
+    pub workload: String,
+    /// What a replica requests.
+    #[serde(default)]
+    pub size: Size,
+    /// A vertical autoscaler of the same workload.
+    #[serde(default)]
+    pub vertical: Option<vpa::Policy>,
+    /// What is left out, and why.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Contender {
@@ -42,12 +57,64 @@ impl Contender {
             Policy::ScaledJob(job) => Policy::ScaledJob(job::Policy { profile: Profile::Strict, ..job }),
             other => other,
         };
-        Self { name: name.to_owned(), policy, poll_ms: poll_ms.max(1000), sync_ms, is_woken: false }
+        Self { poll_ms: poll_ms.max(1000), sync_ms, is_woken: false, ..Self::native(name, policy) }
     }
 
     /// A policy as it is run here: one clock, and woken by what arrives.
     pub fn native(name: &str, policy: Policy) -> Self {
-        Self { name: name.to_owned(), policy, poll_ms: NATIVE_MS, sync_ms: None, is_woken: true }
+        Self {
+            name: name.to_owned(),
+            policy,
+            poll_ms: NATIVE_MS,
+            sync_ms: None,
+            is_woken: true,
+            workload: String::new(),
+            size: Size::default(),
+            vertical: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// A policy as its profile says: strict as upstream would run it, anything else as it is run here.
+    pub fn by_profile(name: &str, policy: Policy) -> Self {
+        let profile = match &policy {
+            Policy::ScaledObject(object) => object.profile,
+            Policy::ScaledJob(job) => job.profile,
+            Policy::HorizontalPodAutoscaler(_) | Policy::VerticalPodAutoscaler(_) => Profile::Strict,
+        };
+        match profile {
+            Profile::Strict => Self::upstream(name, policy),
+            Profile::Native => Self::native(name, policy),
+        }
+    }
+
+    /// Adds the vertical autoscaler of the same workload. A combination that would chase itself is refused: it is left out, and noted.
+    pub fn join_vertical(&mut self, name: &str, vertical: &vpa::Policy) {
+        let horizontal = match &self.policy {
+            Policy::HorizontalPodAutoscaler(policy) => policy.clone(),
+            Policy::ScaledObject(policy) => policy.horizontal(),
+            Policy::ScaledJob(_) | Policy::VerticalPodAutoscaler(_) => return,
+        };
+        let shared: Vec<&str> =
+            shared_resources(&horizontal, vertical).iter().map(|shared| shared.resource.name()).collect();
+        if shared.is_empty() {
+            self.name = format!("{} + {name}", self.name);
+            self.vertical = Some(vertical.clone());
+        } else {
+            self.notes.push(format!(
+                "{name} is refused beside {}: it changes the request of {}, whose utilization the other follows",
+                self.name,
+                shared.join(" and ")
+            ));
+        }
+    }
+
+    /// The vertical autoscaler that works here.
+    pub(crate) fn vertical_policy(&self) -> Option<&vpa::Policy> {
+        match &self.policy {
+            Policy::VerticalPodAutoscaler(policy) => Some(policy),
+            _ => self.vertical.as_ref(),
+        }
     }
 
     /// The comparison of five policies on one queue of items, each replica taking one at a time.

@@ -2,16 +2,20 @@
 //!
 //! Owns: arrivals, service times, start-up delays, failures, the clocks that poll, and what came of it. Never: deciding a size; that is
 //! `tidemill_scaling`'s `step`, the same that production calls. The same seed gives the same bytes: there is one source of chance, and time is
-//! whole milliseconds. Start with [`simulate`]; loads are in [`load`], policies in [`contender`].
+//! whole milliseconds. Start with [`simulate`]; loads are in [`load`], policies in [`contender`], and recorded
+//! incidents in [`replay`].
 
 pub mod contender;
 pub mod html;
 pub mod load;
 pub mod outcome;
+pub mod replay;
 
 mod clock;
 mod observe;
 mod random;
+mod replica;
+mod vertical;
 mod world;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use contender::Contender;
 pub use load::{Load, LoadError};
 pub use outcome::Outcome;
+pub use replica::{Size, Usage};
 
 /// What every policy of a comparison meets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +40,10 @@ pub struct Setup {
     pub objective_ms: i64,
     /// What the queue's number counts, for policies that follow it.
     pub counts: Counts,
+    /// What a replica uses.
+    pub usage: Usage,
+    /// How long the claim of a replica that went down is kept; 0 gives it up at once.
+    pub lease_ms: i64,
 }
 
 /// What a queue's number counts.
@@ -56,6 +65,8 @@ impl Default for Setup {
             failure: 0.0,
             objective_ms: 60_000,
             counts: Counts::Unfinished,
+            usage: Usage::default(),
+            lease_ms: 0,
         }
     }
 }

@@ -6,14 +6,12 @@ use tidemill_scaling::hpa::{self, Container, Metric, Phase, Pod, PodUsage, PodVa
 use tidemill_scaling::keda::job::{self, Job};
 use tidemill_scaling::keda::{StrategyKind, Target, Trigger, TriggerReading, TriggerValue, object};
 use tidemill_scaling::record::{Observation, Policy};
-use tidemill_scaling::{TimeMs, vpa};
+use tidemill_scaling::vpa;
 
 use crate::Counts;
 use crate::clock::Clock;
-use crate::world::{MEASURE_MS, Replica, START, World};
-
-/// What a container requests in this world, in millicores and in bytes × 1000.
-const REQUEST_MILLI: i64 = 1000;
+use crate::replica::Replica;
+use crate::world::{MEASURE_MS, START, World};
 
 impl World<'_> {
     /// One look, of the policy's kind.
@@ -30,7 +28,7 @@ impl World<'_> {
                 triggers: policy.triggers.iter().map(|trigger| self.trigger(trigger, None)).collect(),
             }),
             Policy::ScaledJob(policy) => {
-                let in_flight = (policy.strategy.kind == StrategyKind::Exact).then_some(self.working);
+                let in_flight = (policy.strategy.kind == StrategyKind::Exact).then_some(self.working + self.orphans);
                 Observation::ScaledJob(job::Observation {
                     jobs: Ok(self.replicas.iter().map(|(id, replica)| job_of(*id, replica)).collect()),
                     triggers: policy.triggers.iter().map(|trigger| self.trigger(trigger, in_flight)).collect(),
@@ -45,12 +43,8 @@ impl World<'_> {
         Scale { spec_replicas: self.asked, status_replicas: status }
     }
 
-    fn at(&self) -> TimeMs {
-        START.plus_ms(self.now)
-    }
-
     fn waiting(&self) -> f64 {
-        let working = if self.setup.counts == Counts::Unfinished { self.working } else { 0 };
+        let working = if self.setup.counts == Counts::Unfinished { self.working + self.orphans } else { 0 };
         (self.queue.len() + working) as f64
     }
 
@@ -74,16 +68,18 @@ impl World<'_> {
         }
     }
 
-    /// CPU is the share of time that a replica works; memory stays at half; any other metric is the queue.
+    /// CPU and memory are what was measured of the replicas; any other metric is the queue.
     fn reading(&self, metric: &Metric) -> Reading {
         let values = match metric {
             Metric::Resource { resource, .. } | Metric::ContainerResource { resource, .. } => {
+                let container = self.container_of(metric);
                 let usage = self.replicas.iter().filter_map(|(id, replica)| {
-                    let (share, at) = replica.measured?;
+                    let measured = replica.measured?;
                     let milli =
-                        if resource == "cpu" { (share * REQUEST_MILLI as f64) as i64 } else { REQUEST_MILLI / 2 };
-                    let containers_milli = BTreeMap::from([(container_of(metric), Some(milli))]);
-                    Some(PodUsage { pod: name_of(*id), at: START.plus_ms(at), window_ms: MEASURE_MS, containers_milli })
+                        if resource == "cpu" { measured.cpu_milli } else { measured.memory_bytes.saturating_mul(1000) };
+                    let containers_milli = BTreeMap::from([(container.clone(), Some(milli))]);
+                    let at = START.plus_ms(measured.at_ms);
+                    Some(PodUsage { pod: name_of(*id), at, window_ms: MEASURE_MS, containers_milli })
                 });
                 Readings::Usage(usage.collect())
             }
@@ -100,17 +96,27 @@ impl World<'_> {
         Reading { observed_at: Some(self.at()), values: Ok(values) }
     }
 
+    /// The container that a metric names; there is only one that works.
+    fn container_of(&self, metric: &Metric) -> String {
+        match metric {
+            Metric::ContainerResource { container, .. } => container.clone(),
+            _ => self.contender.size.container.clone(),
+        }
+    }
+
     fn pods(&self) -> Vec<Pod> {
         let pod = |(id, replica): (&u64, &Replica)| {
-            let requests_milli =
-                BTreeMap::from([("cpu".to_owned(), REQUEST_MILLI), ("memory".to_owned(), REQUEST_MILLI)]);
+            let mut requests_milli = BTreeMap::new();
+            requests_milli.extend(replica.requests.cpu_milli.map(|milli| ("cpu".to_owned(), milli)));
+            let memory = replica.requests.memory_bytes.map(|bytes| ("memory".to_owned(), bytes.saturating_mul(1000)));
+            requests_milli.extend(memory);
             Pod {
                 ready: Some(replica.ready_ms.is_some()),
                 ready_changed_at: START.plus_ms(replica.ready_ms.unwrap_or(replica.started_ms)),
                 phase: if replica.ready_ms.is_some() { Phase::Running } else { Phase::Pending },
-                is_deleting: replica.is_leaving(),
+                is_deleting: replica.is_leaving,
                 live_leases: u32::from(replica.item.is_some()),
-                containers: vec![Container { name: "worker".to_owned(), requests_milli }],
+                containers: vec![Container { name: self.contender.size.container.clone(), requests_milli }],
                 ..Pod::ready_since(name_of(*id), START.plus_ms(replica.started_ms))
             }
         };
@@ -118,14 +124,7 @@ impl World<'_> {
     }
 }
 
-fn container_of(metric: &Metric) -> String {
-    match metric {
-        Metric::ContainerResource { container, .. } => container.clone(),
-        _ => "worker".to_owned(),
-    }
-}
-
-fn name_of(id: u64) -> String {
+pub(crate) fn name_of(id: u64) -> String {
     format!("replica-{id}")
 }
 

@@ -8,6 +8,8 @@ use tidemill_scaling::{Action, TimeMs};
 use crate::clock::{Agenda, Clock, Event};
 use crate::outcome::{Change, Ledger, Outcome};
 use crate::random::Random;
+use crate::replica::Replica;
+use crate::vertical::{self, Vertical};
 use crate::{Contender, Load, Setup};
 
 /// Where the world's time begins; a round number of seconds of our own era.
@@ -19,39 +21,27 @@ const WAKE_MS: i64 = 100;
 /// How long the world goes on after its load, so that what waits can end.
 const TAIL_MS: i64 = 1_800_000;
 
-/// A replica or a job.
-#[derive(Debug, Clone)]
-pub(crate) struct Replica {
-    pub started_ms: i64,
-    pub ready_ms: Option<i64>,
-    /// The arrival of the item that it works on.
-    pub item: Option<i64>,
-    busy_since: i64,
-    busy_ms: i64,
-    /// Share of the last measured stretch that it worked, and that stretch's end.
-    pub measured: Option<(f64, i64)>,
-    /// It ends when its item is done.
-    is_leaving: bool,
-}
-
 pub(crate) struct World<'a> {
     pub setup: &'a Setup,
     load: &'a Load,
-    contender: &'a Contender,
+    pub contender: &'a Contender,
     state: Option<State>,
+    pub vertical: Option<Vertical>,
     pub now: i64,
-    agenda: Agenda,
+    pub agenda: Agenda,
     next_arrival: usize,
     pub queue: VecDeque<i64>,
     pub replicas: BTreeMap<u64, Replica>,
     idle: BTreeSet<u64>,
     pub working: usize,
+    /// Items whose claim outlives the replica that made it.
+    pub orphans: usize,
     next_id: u64,
     /// What the policy asked for; replicas that leave are not in it.
     pub asked: i32,
     is_waking: bool,
     random: Random,
-    ledger: Ledger,
+    pub ledger: Ledger,
 }
 
 impl<'a> World<'a> {
@@ -61,6 +51,7 @@ impl<'a> World<'a> {
             load,
             contender,
             state: Some(contender.policy.first_state()),
+            vertical: contender.vertical_policy().cloned().map(Vertical::new),
             now: 0,
             agenda: Agenda::default(),
             next_arrival: 0,
@@ -68,6 +59,7 @@ impl<'a> World<'a> {
             replicas: BTreeMap::new(),
             idle: BTreeSet::new(),
             working: 0,
+            orphans: 0,
             next_id: 0,
             asked: 0,
             is_waking: false,
@@ -77,19 +69,25 @@ impl<'a> World<'a> {
         world.asked = match &contender.policy {
             Policy::HorizontalPodAutoscaler(policy) => policy.min_replicas,
             Policy::ScaledObject(policy) => policy.min(),
-            Policy::ScaledJob(_) | Policy::VerticalPodAutoscaler(_) => 0,
+            Policy::ScaledJob(_) => 0,
+            Policy::VerticalPodAutoscaler(_) => contender.size.replicas,
         };
         for _ in 0..world.asked {
             world.start_replica();
         }
         world.agenda.set(1000, Event::Second);
-        if matches!(contender.policy, Policy::HorizontalPodAutoscaler(_) | Policy::ScaledObject(_)) {
+        if !matches!(contender.policy, Policy::ScaledJob(_)) {
             world.agenda.set(MEASURE_MS, Event::Measure);
         }
-        let first = if contender.sync_ms.is_some() { Clock::Poll } else { Clock::Both };
-        world.agenda.set(0, Event::Ask(first));
-        if let Some(sync_ms) = contender.sync_ms {
-            world.agenda.set(sync_ms, Event::Ask(Clock::Sync));
+        if world.vertical.is_some() {
+            world.agenda.set(vertical::LOOP_MS, Event::Size);
+        }
+        if !matches!(contender.policy, Policy::VerticalPodAutoscaler(_)) {
+            let first = if contender.sync_ms.is_some() { Clock::Poll } else { Clock::Both };
+            world.agenda.set(0, Event::Ask(first));
+            if let Some(sync_ms) = contender.sync_ms {
+                world.agenda.set(sync_ms, Event::Ask(Clock::Sync));
+            }
         }
         world
     }
@@ -110,10 +108,10 @@ impl<'a> World<'a> {
                 self.happen(event);
             }
         }
-        let unfinished = self.queue.len() + self.working;
+        let unfinished = self.queue.len() + self.working + self.orphans;
         let waited = self.queue.iter().map(|arrived| end - arrived);
         self.ledger.waits_ms.extend(waited);
-        self.ledger.close(&self.contender.name, self.load.arrivals_ms.len(), unfinished)
+        self.ledger.close(self.contender, self.load.arrivals_ms.len(), unfinished)
     }
 
     fn arrive(&mut self, at: i64) {
@@ -138,6 +136,11 @@ impl<'a> World<'a> {
             }
             Event::Done(id) => self.done(id),
             Event::Crash(id) => self.crash(id),
+            Event::GiveUp(arrived) => {
+                self.orphans -= 1;
+                self.put_back(arrived);
+            }
+            Event::Size => self.ask_vertical(),
             Event::Measure => {
                 self.measure();
                 self.agenda.set(self.now + MEASURE_MS, Event::Measure);
@@ -172,22 +175,34 @@ impl<'a> World<'a> {
         matches!(self.contender.policy, Policy::ScaledJob(_))
     }
 
-    fn start_replica(&mut self) {
+    pub fn startup_delay(&mut self) -> i64 {
+        (self.setup.startup_ms as f64 * (0.5 + self.random.unit())) as i64
+    }
+
+    pub fn at(&self) -> TimeMs {
+        START.plus_ms(self.now)
+    }
+
+    pub fn start_replica(&mut self) {
         let id = self.next_id;
         self.next_id += 1;
         self.ledger.starts += 1;
-        let delay = (self.setup.startup_ms as f64 * (0.5 + self.random.unit())) as i64;
-        let replica = Replica {
-            started_ms: self.now,
-            ready_ms: None,
-            item: None,
-            busy_since: 0,
-            busy_ms: 0,
-            measured: None,
-            is_leaving: false,
+        let delay = self.startup_delay();
+        let size = &self.contender.size;
+        let (requests, limits) = match &self.vertical {
+            Some(vertical) => vertical.admitted(size.requests, size.limits),
+            None => (size.requests, size.limits),
         };
-        self.replicas.insert(id, replica);
+        self.ledger.request(requests);
+        self.replicas.insert(id, Replica::new(self.now, requests, limits, self.setup.usage.memory_bytes));
         self.agenda.set(self.now + delay, Event::Ready(id));
+    }
+
+    pub fn remove_replica(&mut self, id: u64) -> Option<Replica> {
+        self.idle.remove(&id);
+        let removed = self.replicas.remove(&id)?;
+        self.ledger.release(removed.requests);
+        Some(removed)
     }
 
     /// Idle replicas take what waits, oldest first.
@@ -196,11 +211,19 @@ impl<'a> World<'a> {
             && let Some(id) = self.idle.pop_first()
         {
             let Some(arrived) = self.queue.pop_front() else { return };
-            let length = (self.random.exponential(self.setup.service_ms as f64) as i64).max(1);
+            let length = self.random.exponential(self.setup.service_ms as f64);
             let fails = self.random.unit() < self.setup.failure;
+            let usage = &self.setup.usage;
+            let more = if usage.item_bytes > 0 { self.random.exponential(usage.item_bytes as f64) as i64 } else { 0 };
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
+            let length = ((length * replica.slowdown(usage)) as i64).max(1);
             replica.item = Some(arrived);
             replica.busy_since = self.now;
+            replica.memory_bytes = usage.memory_bytes + more;
+            replica.is_doomed = replica.limits.memory_bytes.is_some_and(|limit| replica.memory_bytes > limit);
+            let used = replica.limits.memory_bytes.map_or(replica.memory_bytes, |most| most.min(replica.memory_bytes));
+            replica.memory_peak = replica.memory_peak.max(used);
+            let fails = fails || replica.is_doomed;
             self.working += 1;
             if fails {
                 self.agenda.set(self.now + length / 2, Event::Crash(id));
@@ -213,8 +236,8 @@ impl<'a> World<'a> {
 
     /// A job that is ready and finds nothing ends.
     fn end_wasted_job(&mut self, id: u64) {
-        if self.is_jobs() && self.idle.remove(&id) {
-            self.replicas.remove(&id);
+        if self.is_jobs() && self.idle.contains(&id) {
+            self.remove_replica(id);
             self.ledger.wasted += 1;
         }
     }
@@ -224,37 +247,52 @@ impl<'a> World<'a> {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.item = None;
         replica.busy_ms += self.now - replica.busy_since;
+        replica.memory_bytes = self.setup.usage.memory_bytes;
         self.working -= 1;
         if replica.is_leaving || is_jobs {
-            self.replicas.remove(&id);
+            self.remove_replica(id);
             return;
         }
         self.idle.insert(id);
         self.take_items();
     }
 
-    /// The replica goes down; its item waits again where it was, and the replica starts anew.
+    /// The replica goes down, and starts anew; its item waits again where it was as soon as its claim is given up.
     fn crash(&mut self, id: u64) {
-        let Some(replica) = self.replicas.remove(&id) else { return };
+        let is_jobs = self.is_jobs();
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let (item, is_doomed, is_leaving) = (replica.item.take(), replica.is_doomed, replica.is_leaving);
         self.working -= 1;
-        if let Some(arrived) = replica.item {
-            let place = self.queue.partition_point(|waiting| *waiting <= arrived);
-            self.queue.insert(place, arrived);
+        match item {
+            Some(arrived) if self.setup.lease_ms > 0 => {
+                self.orphans += 1;
+                self.agenda.set(self.now + self.setup.lease_ms, Event::GiveUp(arrived));
+            }
+            Some(arrived) => self.put_back(arrived),
+            None => {}
         }
-        if !replica.is_leaving && !self.is_jobs() {
-            self.start_replica();
+        if is_doomed && !is_leaving && !is_jobs {
+            self.kill_for_memory(id);
+        } else {
+            self.ledger.ooms += u64::from(is_doomed);
+            self.remove_replica(id);
+            if !is_leaving && !is_jobs {
+                self.start_replica();
+            }
         }
         self.take_items();
     }
 
+    fn put_back(&mut self, arrived: i64) {
+        let place = self.queue.partition_point(|waiting| *waiting <= arrived);
+        self.queue.insert(place, arrived);
+        self.take_items();
+    }
+
     fn measure(&mut self) {
+        let (now, usage) = (self.now, self.setup.usage);
         for replica in self.replicas.values_mut().filter(|replica| replica.ready_ms.is_some()) {
-            let running =
-                if replica.item.is_some() { self.now - replica.busy_since.max(self.now - MEASURE_MS) } else { 0 };
-            // What was done before this stretch began counts for the stretch it ended in.
-            let busy = replica.busy_ms.min(MEASURE_MS - running) + running;
-            replica.busy_ms = 0;
-            replica.measured = Some((busy as f64 / MEASURE_MS as f64, self.now));
+            replica.measure(now, MEASURE_MS, &usage);
         }
     }
 
@@ -266,6 +304,7 @@ impl<'a> World<'a> {
             Err(_) => unreachable_kinds(),
         };
         self.state = Some(outcome.state);
+        self.ledger.orphan_reports += u64::from(outcome.reasons.iter().any(|reason| reason.code == "OrphanClaims"));
         for action in outcome.actions {
             let (is_up, text) = match &action {
                 Action::Scale { from, to, .. } => (to > from, format!("{from} to {to} replicas")),
@@ -290,21 +329,21 @@ impl<'a> World<'a> {
     fn scale_to(&mut self, from: i32, to: i32, victims: &[String]) {
         self.asked = to;
         (from..to).for_each(|_| self.start_replica());
-        for id in victims.iter().filter_map(|name| crate::observe::id_of(name)) {
+        let ids: Vec<u64> = victims.iter().filter_map(|name| crate::observe::id_of(name)).collect();
+        let took_leased = ids.iter().any(|id| self.replicas.get(id).is_some_and(|replica| replica.item.is_some()));
+        if took_leased
+            && self.replicas.iter().any(|(id, one)| one.item.is_none() && !one.is_leaving && !ids.contains(id))
+        {
+            self.ledger.leased_before_idle += 1;
+        }
+        for id in ids {
             match self.replicas.get_mut(&id) {
                 Some(replica) if replica.item.is_some() => replica.is_leaving = true,
                 _ => {
-                    self.replicas.remove(&id);
-                    self.idle.remove(&id);
+                    self.remove_replica(id);
                 }
             }
         }
-    }
-}
-
-impl Replica {
-    pub fn is_leaving(&self) -> bool {
-        self.is_leaving
     }
 }
 

@@ -29,7 +29,11 @@ fn the_same_seed_gives_the_same_bytes() {
         Contender::comparison(20, 10_000).iter().map(|contender| simulate(&setup, &load, contender)).collect()
     };
     let (first, again, other) = (run(1), run(1), run(2));
-    assert_eq!(html::page(&setup, &load, &first), html::page(&setup, &load, &again));
+    let page = |outcomes: &[Outcome]| {
+        let section = html::Section { workload: "queue", load: &load, outcomes, recorded: None };
+        html::page(&setup, &[section])
+    };
+    assert_eq!(page(&first), page(&again));
     assert_eq!(serde_json::to_string(&first).expect("JSON"), serde_json::to_string(&again).expect("JSON"));
     assert_ne!(first, other);
 }
@@ -157,4 +161,48 @@ fn generators_are_known_or_refused() {
         assert!(Load::generate(text, 600_000, 1).is_err(), "{text}");
     }
     assert!(Load::generate("poisson:1", 0, 1).is_err());
+}
+
+#[test]
+fn a_day_at_one_second_takes_less_than_a_second() {
+    let load = load("sine:1,0.9,86400", 24);
+    let contenders = Contender::comparison(50, 10_000);
+    let native = contenders.iter().find(|contender| contender.name == "backlog").expect("it is among them");
+    let begun = std::time::Instant::now();
+    let outcome = simulate(&Setup::default(), &load, native);
+    let taken = begun.elapsed();
+    assert!(outcome.minutes.len() >= 24 * 60 && outcome.items > 80_000, "{} items", outcome.items);
+    assert!(taken < std::time::Duration::from_secs(1), "{taken:?}");
+}
+
+/// Reference 2.2 to 2.5: polls of 30 s decide between none and one, syncs of 15 s between one and more, and 300 s of stabilization hold a size.
+#[test]
+fn keda_keeps_its_clocks_and_its_windows() {
+    let setup = Setup { startup_ms: 1_000, service_ms: 20_000, ..Setup::default() };
+    // Twenty items at once at 61 s.
+    let load = Load { name: "burst".to_owned(), arrivals_ms: vec![61_000; 20], duration_ms: 120_000 };
+    let policy = object::Policy {
+        profile: Profile::Strict,
+        min_replicas: Some(1),
+        max_replicas: Some(50),
+        ..object::Policy::with_defaults(vec![queue()])
+    };
+    let keda = simulate(&setup, &load, &Contender::upstream("keda", Policy::ScaledObject(Box::new(policy.clone()))));
+    let (first, second) = (&keda.changes[0], &keda.changes[1]);
+    // The sync after 61 s is at 75 s; without a behavior at most 4, or twice as many, at each.
+    assert_eq!((first.at_s, first.action.as_str()), (75, "1 to 4 replicas"), "{:?}", keda.changes);
+    assert_eq!((second.at_s, second.action.as_str()), (90, "4 to 8 replicas"), "{:?}", keda.changes);
+    // The largest recommendation, of 75 s, holds for 300 s.
+    let down = keda.changes.iter().find(|change| is_down(&change.action)).expect("it shrinks again");
+    assert!((376..=405).contains(&down.at_s), "{:?}", keda.changes);
+    // Its best settings: a poll each second wakes it at once, and the sync still waits for its clock.
+    let best = object::Policy { polling_interval_ms: 1_000, min_replicas: None, ..policy };
+    let best = simulate(&setup, &load, &Contender::upstream("best", Policy::ScaledObject(Box::new(best))));
+    assert_eq!((best.changes[0].at_s, best.changes[0].action.as_str()), (61, "0 to 1 replicas"), "{:?}", best.changes);
+    assert_eq!(best.changes[1].at_s, 75, "{:?}", best.changes);
+}
+
+fn is_down(action: &str) -> bool {
+    let sizes: Vec<i32> = action.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    matches!(sizes.as_slice(), [from, to] if to < from)
 }

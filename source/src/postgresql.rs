@@ -89,7 +89,8 @@ impl Postgresql {
 }
 
 fn config(parameters: &Parameters, timeout: Duration) -> Result<(Config, Tls), SourceError> {
-    let invalid = |what: &'static str| move |error: tokio_postgres::Error| SourceError::invalid(format!("{what}: {error}"));
+    let invalid =
+        |what: &'static str| move |error: tokio_postgres::Error| SourceError::invalid(format!("{what}: {error}"));
     let (mut config, mode) = match parameters.get("connection") {
         Some(text) => (text.parse::<Config>().map_err(invalid("connection"))?, sslmode_of(text)),
         None => {

@@ -51,12 +51,10 @@ struct Known {
     timeout: Duration,
     /// Since when every look failed.
     failing_since: Mutex<Option<Timestamp>>,
-    /// One look at a time; who waits takes what the one before it found, if that is fresh.
+    /// One look at a time: when the last one began, and what it found. Who waited takes it if it began after they asked, and never an older one: what was read
+    /// before the jobs that it is compared with makes too many, and what is pushed is news.
     looking: tokio::sync::Mutex<Option<(Timestamp, Result<Observed, SourceError>)>>,
 }
-
-/// A look that ended so short a time ago serves the next who asks as well.
-const SHARED_FOR_MS: i64 = 50;
 
 impl Sources {
     /// No source yet.
@@ -100,12 +98,13 @@ impl Sources {
         let asked = Timestamp::now();
         let mut last = known.looking.lock().await;
         if let Some((at, found)) = last.as_ref()
-            && (*at >= asked || asked.as_millisecond() - at.as_millisecond() < SHARED_FOR_MS && found.is_ok())
+            && *at >= asked
         {
             return found.clone();
         }
+        let began = Timestamp::now();
         let found = match &known.client {
-            Ok(client) => match tokio::time::timeout(known.timeout, client.observe(asked)).await {
+            Ok(client) => match tokio::time::timeout(known.timeout, client.observe(began)).await {
                 Ok(found) => found,
                 Err(_) => Err(SourceError::unavailable(format!("no answer within {} ms", known.timeout.as_millis()))),
             },
@@ -119,7 +118,7 @@ impl Sources {
             }
         }
         drop(failing);
-        *last = Some((Timestamp::now(), found.clone()));
+        *last = Some((began, found.clone()));
         found
     }
 

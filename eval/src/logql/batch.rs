@@ -89,6 +89,28 @@ impl LogBatch {
         Ok(Self { streams, time, line, stream, metadata })
     }
 
+    /// A batch of columns that are typed already; `metadata` may have names of any kind.
+    ///
+    /// # Errors
+    /// Columns differ in length, a line has no time, text or stream, or its stream lies outside the table.
+    pub fn of_columns(
+        streams: Arc<[StreamLabels]>,
+        time: Int64Array,
+        line: StringArray,
+        stream: UInt32Array,
+        metadata: Vec<(String, StringArray)>,
+    ) -> Result<Self> {
+        let rows = line.len();
+        let is_even = time.len() == rows && stream.len() == rows && metadata.iter().all(|(_, own)| own.len() == rows);
+        if !is_even || time.null_count() + line.null_count() + stream.null_count() > 0 {
+            return Err(Error::Data("columns of log lines that do not fit together".to_owned()));
+        }
+        if let Some(beyond) = stream.values().iter().find(|index| **index as usize >= streams.len()) {
+            return Err(Error::Data(format!("a log line of stream {beyond}, of {} streams", streams.len())));
+        }
+        Ok(Self { streams, time, line, stream, metadata })
+    }
+
     /// How many lines it has.
     pub fn rows(&self) -> usize {
         self.line.len()

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 use tidemill_lang::logql::ast::{
-    Grouping, MatchOperator, Matcher, Metric, MetricKind, RangeAggregation, RangeFunction, StageKind,
+    Grouping, LogQuery, MatchOperator, Matcher, Metric, MetricKind, RangeAggregation, RangeFunction, StageKind,
 };
 
-use super::batch::LogBatch;
+use super::batch::{LogBatch, StreamLabels};
 use super::collect::{Collected, Samples, Windows};
 use super::filter::TextTest;
 use super::labels::{ERROR, ERROR_DETAILS, LabelSet, RowLabels};
 use super::log::StreamTable;
 use super::pipeline::{Pipeline, Row};
-use super::required::injected_grouping;
+use super::required::{injected_grouping, required_before};
 use super::vector::{self, MetricAnswer, Series};
 use crate::error::{Error, Result};
 
@@ -115,6 +115,25 @@ impl MetricRun {
         self.leaves.iter().map(Leaf::selection).collect()
     }
 
+    /// The labels and structured metadata that lines must carry for the answer to be right, beside those of the selectors' streams;
+    /// `None` where any may matter.
+    pub fn needed_labels(&self) -> Option<Vec<String>> {
+        let mut all = Vec::new();
+        for leaf in &self.leaves {
+            let stages = &leaf.range.query.stages;
+            all.extend(required_before(stages, leaf.grouping.as_ref())?);
+            all.extend(leaf.range.query.matchers.iter().map(|matcher| matcher.name.clone()));
+        }
+        all.sort_unstable();
+        all.dedup();
+        Some(all)
+    }
+
+    /// The lines that each selection's aggregation takes, in the order of [`Self::selections`].
+    pub fn queries(&self) -> impl Iterator<Item = &LogQuery> {
+        self.leaves.iter().map(|leaf| &leaf.range.query)
+    }
+
     /// Takes lines, in any order.
     ///
     /// # Errors
@@ -153,6 +172,25 @@ impl MetricRun {
         let step_ns = self.params.step_ns.unwrap_or(0);
         let times_ns = (0..self.instants as i64).map(|index| self.params.start_ns + index * step_ns).collect();
         Ok(MetricAnswer::new(value, times_ns, self.params.step_ns.is_none(), &self.metric))
+    }
+}
+
+/// The conditions of a selector, for one stream at a time.
+#[derive(Debug)]
+pub struct StreamSelector(StreamTests);
+
+impl StreamSelector {
+    /// The selector of `matchers`.
+    ///
+    /// # Errors
+    /// A pattern is too large.
+    pub fn new(matchers: &[Matcher]) -> Result<Self> {
+        StreamTests::new(matchers).map(Self)
+    }
+
+    /// Whether a stream meets all conditions.
+    pub fn meets(&self, stream: &StreamLabels) -> bool {
+        self.0.tests.iter().all(|(name, test)| test.meets(stream.get(name)))
     }
 }
 

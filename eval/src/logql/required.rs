@@ -22,6 +22,21 @@ pub(super) fn injected_grouping(aggregation: &VectorAggregation, range: &RangeAg
 
 /// For each stage, the labels that are needed behind it.
 pub(super) fn required_behind(stages: &[Stage], grouping: Option<&Grouping>) -> Vec<Required> {
+    required(stages, grouping).0
+}
+
+/// The labels that a line must have before its pipeline, so that a range aggregation is right; `None` where any may matter.
+pub(super) fn required_before(stages: &[Stage], grouping: Option<&Grouping>) -> Option<Vec<String>> {
+    let mut names = required(stages, grouping).1?;
+    // What a parser finds stands under another name where the line has that label already.
+    let originals = names.iter().filter_map(|name| name.strip_suffix("_extracted").map(str::to_owned));
+    names.extend(originals.collect::<Vec<_>>());
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
+}
+
+fn required(stages: &[Stage], grouping: Option<&Grouping>) -> (Vec<Required>, Option<Vec<String>>) {
     let mut names: Option<Vec<String>> = match grouping {
         Some(grouping) if !grouping.is_without => Some(grouping.labels.clone()),
         _ => None,
@@ -41,7 +56,7 @@ pub(super) fn required_behind(stages: &[Stage], grouping: Option<&Grouping>) -> 
         }
     }
     behind.reverse();
-    behind
+    (behind, names)
 }
 
 /// The labels that a stage reads; `None` where it may read any.

@@ -103,6 +103,12 @@ impl Annotations {
         self.warn(format!("this native histogram metric is not a gauge: {}", quote(metric)), span);
     }
 
+    pub(crate) fn delta_values(&mut self, metric: &str, span: Span) {
+        let text = "each sample of this metric counts only what was added since the one before (delta temporality), rate and \
+                    increase add them up:";
+        self.info(format!("{text} {}", quote(metric)), span);
+    }
+
     pub(crate) fn ignored_in_range(&mut self, metric: &str, span: Span) {
         let text = "ignored histograms in a range containing both floats and histograms for metric name";
         self.info(format!("{text} {}", quote(metric)), span);

@@ -129,6 +129,9 @@ impl<'a> Evaluator<'a> {
                     let message = "smoothed and anchored modifiers do not work with native histograms";
                     return Err(Error::Data(message.to_owned()));
                 }
+                for series in series.iter().filter(|series| series.samples.is_delta) {
+                    self.notes.delta_values(series.labels.get(crate::labels::METRIC_NAME), expr.span);
+                }
                 let row = if is_smoothed { smoothed_row } else { vector_row };
                 let rows = series.iter().map(|series| row(series, grid, shift, lookback));
                 let rows: Vec<Row> = rows.filter(Row::has_any).collect();

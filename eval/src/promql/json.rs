@@ -15,10 +15,31 @@ use crate::labels::Labels;
 /// How many annotations of each kind an answer tells.
 const MAX_ANNOTATIONS: usize = 10;
 
+/// What an answer says beside the value and the annotations of its evaluation.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// Warnings of who answers.
+    pub warnings: Vec<String>,
+    /// Statistics, as JSON.
+    pub stats: Option<String>,
+}
+
 /// The answer to a query that succeeded.
 pub fn encode_answer(value: &Value, notes: &Annotations, query: &str) -> String {
+    encode_answer_with(value, notes, query, &Extras::default())
+}
+
+/// The answer to a query that succeeded, with more to say.
+pub fn encode_answer_with(value: &Value, notes: &Annotations, query: &str, extras: &Extras) -> String {
     let mut json = String::from("{\"status\":\"success\",\"data\":");
     push_value(&mut json, value);
+    if let Some(stats) = &extras.stats {
+        // Into the object of the value.
+        json.pop();
+        json.push_str(",\"stats\":");
+        json.push_str(stats);
+        json.push('}');
+    }
     let severities = [("warnings", "warning", Severity::Warning), ("infos", "info", Severity::Info)];
     for (field, word, severity) in severities {
         let mut texts = notes.texts(severity, query);
@@ -26,6 +47,9 @@ pub fn encode_answer(value: &Value, notes: &Annotations, query: &str) -> String 
         texts.truncate(MAX_ANNOTATIONS);
         if omitted > 0 {
             texts.push(format!("{omitted} more {word} annotations omitted"));
+        }
+        if severity == Severity::Warning {
+            texts.splice(0..0, extras.warnings.iter().cloned());
         }
         if !texts.is_empty() {
             json.push_str(&format!(",\"{field}\":"));

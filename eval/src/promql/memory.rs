@@ -85,5 +85,6 @@ fn columns(held: &BTreeMap<i64, Held>, select: &Select) -> Samples {
         values: ScalarBuffer::from(values),
         starts: ScalarBuffer::from(starts),
         histograms,
+        is_delta: false,
     }
 }

@@ -27,6 +27,7 @@ pub mod script;
 
 mod select_k;
 mod selection;
+mod selectors;
 mod source;
 mod value;
 
@@ -36,5 +37,6 @@ pub use grid::Grid;
 pub use histogram::{Bucket, Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, ResetHint};
 pub use memory::MemoryStore;
 pub use row::{Cell, Row};
+pub use selectors::{selector_of, selectors_in};
 pub use source::{HistogramSample, STALE_NAN, Samples, Select, Series, Source, is_stale};
 pub use value::{Sample, SeriesValue, Value};

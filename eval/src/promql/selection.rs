@@ -125,6 +125,7 @@ pub(super) fn window(samples: &Samples, (start, end): (i64, i64), (before, after
         values: &samples.values[first..last],
         starts: if samples.starts.is_empty() { &[] } else { &samples.starts[first..last] },
         histograms: &samples.histograms[first_histogram..last_histogram],
+        is_delta: samples.is_delta,
         start,
         end,
     }
@@ -143,6 +144,7 @@ pub(super) fn without_stale(mut samples: Samples) -> Samples {
         values: kept.iter().map(|at| samples.values[*at]).collect(),
         starts: starts.into(),
         histograms: samples.histograms,
+        is_delta: samples.is_delta,
     }
 }
 
@@ -186,6 +188,7 @@ pub(super) fn series_of_rows(rows: Vec<Row>, grid: Grid) -> Vec<(Series, bool)> 
             values: present.iter().filter_map(|step| row.float(*step)).collect(),
             starts: Vec::new().into(),
             histograms: histograms.collect(),
+            is_delta: false,
         };
         (Series { labels: row.labels.clone(), samples }, row.drops_name)
     });

@@ -48,6 +48,8 @@ pub struct Samples {
     pub starts: ScalarBuffer<i64>,
     /// The native histograms.
     pub histograms: Vec<HistogramSample>,
+    /// Whether each sample counts only what was added since the one before.
+    pub is_delta: bool,
 }
 
 /// One native histogram of a series.

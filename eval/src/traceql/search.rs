@@ -128,6 +128,12 @@ impl SearchRun {
         Ok(())
     }
 
+    /// Whether traces that start at `start_ns` or before can no longer become part of the answer.
+    pub fn is_settled(&self, start_ns: i64) -> bool {
+        let oldest = self.traces.first_key_value().map(|((oldest, _), _)| *oldest);
+        self.params.limit == 0 || (self.traces.len() >= self.params.limit && oldest.is_some_and(|it| it >= start_ns))
+    }
+
     /// The answer, newest first.
     pub fn finish(self) -> Vec<TraceAnswer> {
         self.traces.into_values().rev().collect()

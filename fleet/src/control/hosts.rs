@@ -15,6 +15,8 @@ const HOST_WORDS: [&str; 11] =
 pub struct Hosts {
     /// Names without a domain, with their addresses; services come before mapped hosts.
     names: BTreeMap<String, Ipv4Addr>,
+    /// Where a name's address is listened to when a URL says no port.
+    ports: BTreeMap<String, u16>,
 }
 
 /// Where a mapped host leads, and how its name is reached here.
@@ -64,7 +66,13 @@ fn alias(network: [u8; 2], name: &str) -> Ipv4Addr {
 impl Hosts {
     /// Names with what they lead to.
     pub fn new(names: impl IntoIterator<Item = (String, Ipv4Addr)>) -> Self {
-        Self { names: names.into_iter().collect() }
+        Self { names: names.into_iter().collect(), ports: BTreeMap::new() }
+    }
+
+    /// With the ports of mapped hosts, which stand in URLs that say none: `http://db` would mean port 80, where nothing listens.
+    pub fn with_ports(mut self, ports: impl IntoIterator<Item = (String, u16)>) -> Self {
+        self.ports = ports.into_iter().collect();
+        self
     }
 
     /// The value of a variable, or of a trigger's metadata, with its names replaced. `name` is the variable's own name, by which a bare word is known for a host.
@@ -84,18 +92,19 @@ impl Hosts {
         let mut rest = text;
         while let Some((before, word, domain, after)) = next_word(rest) {
             out.push_str(before);
+            let follows_scheme = out.ends_with("//") || out.ends_with('@');
+            let has_port = after.strip_prefix(':').is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit()));
             let is_known = self.names.get(word).filter(|_| {
-                let follows_scheme = out.ends_with("//") || out.ends_with('@');
-                let has_port =
-                    after.strip_prefix(':').is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit()));
                 let has_domain = domain.contains(".svc");
-                follows_scheme
-                    || has_port
-                    || has_domain
-                    || (is_host && domain.is_empty() || is_host && domain.matches('.').count() == 1)
+                follows_scheme || has_port || has_domain || (is_host && domain.matches('.').count() < 2)
             });
             match is_known {
-                Some(address) => out.push_str(&address.to_string()),
+                Some(address) => {
+                    out.push_str(&address.to_string());
+                    if let Some(port) = self.ports.get(word).filter(|_| follows_scheme && !has_port) {
+                        out.push_str(&format!(":{port}"));
+                    }
+                }
                 None => {
                     out.push_str(word);
                     out.push_str(domain);
@@ -183,6 +192,10 @@ mod tests {
             "wget -q http://127.49.0.1/health; echo db dbs xdb"
         );
         assert_eq!(hosts.rewrite_text("db:8000 --db=db"), "127.49.0.1:8000 --db=db");
+        let hosts = hosts.with_ports([("db".to_owned(), 9090)]);
+        assert_eq!(hosts.rewrite_value("serverAddress", "http://db.monitoring.svc"), "http://127.49.0.1:9090");
+        assert_eq!(hosts.rewrite_value("serverAddress", "http://db:80/x"), "http://127.49.0.1:80/x");
+        assert_eq!(hosts.rewrite_value("PG_HOST", "db"), "127.49.0.1");
         // A user is no host.
         assert_eq!(hosts.rewrite_value("PG_USERNAME", "db"), "db");
     }

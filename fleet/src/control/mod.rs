@@ -79,6 +79,7 @@ impl Plan {
 impl Controller {
     /// A controller over what is stored and what runs.
     pub fn new(storage: Arc<Storage>, runtime: Arc<dyn Runtime>, events: Arc<Events>) -> Self {
+        storage.set_reachable(0);
         Self { storage, runtime, events, proxies: Proxies::default() }
     }
 
@@ -109,6 +110,7 @@ impl Controller {
 
     /// Looks once and does what is missing. Returns when something follows from time alone.
     async fn pass(&self, now: TimeMs) -> Result<Option<TimeMs>> {
+        let sequence = *self.storage.watch().borrow();
         let seen = self.look(now);
         let mut plan = Plan::default();
         garbage::plan(&seen, &mut plan);
@@ -122,6 +124,7 @@ impl Controller {
         }
         self.events.trim(now, &mut plan.writes);
         let failed = self.proxies.set(&services::wanted(&seen)).await;
+        self.storage.set_reachable(sequence);
         services::statuses(&seen, &failed, &mut plan);
         // What must not happen twice is in the replicas' own records, so the order of these is free; statuses come last, to be true.
         for replica in plan.start {
@@ -180,11 +183,17 @@ pub fn mapping(storage: &Storage) -> (BTreeMap<String, String>, BTreeMap<String,
 pub fn hosts_of(storage: &Storage, namespace: &str) -> Hosts {
     let (_, mapped) = mapping(storage);
     let services = storage.list("Service", Some(namespace)).objects;
+    let is_service = |name: &String| services.iter().any(|service| service.metadata.name == *name);
+    let ports: Vec<(String, u16)> = mapped
+        .iter()
+        .filter(|(name, _)| !is_service(name))
+        .filter_map(|(name, host)| Some((name.clone(), host.port()?)))
+        .collect();
     let names = mapped.into_iter().map(|(name, host)| (name, host.alias));
     let services = services
         .iter()
         .map(|service| (service.metadata.name.clone(), service_address(namespace, &service.metadata.name)));
-    Hosts::new(names.chain(services))
+    Hosts::new(names.chain(services)).with_ports(ports)
 }
 
 /// Images, secrets and hosts that the replicas of an object would miss, each with the line to add.

@@ -30,6 +30,9 @@ use crate::storage::Storage;
 pub use counters::{Counted, Counters, READY_BOUNDS_S};
 use policies::Known;
 
+/// A look waits at most this long for the addresses of names that were just stored.
+const REACHABLE: Duration = Duration::from_secs(1);
+
 /// How often policies look.
 #[derive(Debug, Clone, Copy)]
 pub struct ScaleOptions {
@@ -83,6 +86,8 @@ struct Running {
     state: State,
     due: Due,
     is_looking: bool,
+    /// The change by which it was taken up.
+    since: u64,
 }
 
 impl Scaler {
@@ -156,7 +161,9 @@ impl Scaler {
             let state = state.unwrap_or_else(|| known.policy.first_state());
             let now = Instant::now();
             let sync = known.is_strict().then_some(now);
-            running.insert(uid, Running { known, state, due: Due { poll: now, sync }, is_looking: false });
+            let due = Due { poll: now, sync };
+            let since = object.metadata.resource_version.parse().unwrap_or_default();
+            running.insert(uid, Running { known, state, due, is_looking: false, since });
         }
     }
 
@@ -188,7 +195,9 @@ impl Scaler {
             *sync = now + self.options.sync_period;
         }
         policy.is_looking = true;
+        let since = policy.since;
         tokio::spawn(async move {
+            self.storage.wait_until_reachable(since, REACHABLE).await;
             let observation = self.observe(&known, tick).await;
             let looked = Looked { uid: known.uid.clone(), version: known.version.clone(), observation };
             // The loop is gone only when the process ends.

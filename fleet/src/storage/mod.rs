@@ -64,6 +64,8 @@ pub struct Storage {
     memory: Mutex<Memory>,
     database: Mutex<Database>,
     changed: watch::Sender<u64>,
+    /// The last change whose names can be connected to; where nobody says so, all of them.
+    reachable: watch::Sender<u64>,
 }
 
 impl Storage {
@@ -75,7 +77,8 @@ impl Storage {
         let mut database = Database::open(&folder.join("fleet.db"))?;
         let (objects, sequence) = database.load()?;
         let changed = watch::Sender::new(sequence);
-        Ok(Self { memory: Mutex::new(Memory::new(objects, sequence)), database: Mutex::new(database), changed })
+        let memory = Mutex::new(Memory::new(objects, sequence));
+        Ok(Self { memory, database: Mutex::new(database), changed, reachable: watch::Sender::new(u64::MAX) })
     }
 
     /// Carries out every write or none, on the disk before it returns. What changed is returned in the order of the writes of objects.
@@ -151,6 +154,18 @@ impl Storage {
     /// Counts up with every change.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Tells that the names of everything up to this change can be connected to.
+    pub(crate) fn set_reachable(&self, sequence: u64) {
+        self.reachable.send_replace(sequence);
+    }
+
+    /// Waits until [`Storage::set_reachable`] was told of this change, at most `limit`: a look that comes before finds nobody at a mapped host.
+    pub(crate) async fn wait_until_reachable(&self, sequence: u64, limit: std::time::Duration) {
+        let mut reachable = self.reachable.subscribe();
+        // Who looks too early is told so by the connection.
+        let _ = tokio::time::timeout(limit, reachable.wait_for(|reached| *reached >= sequence)).await;
     }
 
     /// What a policy remembers, as JSON.

@@ -71,3 +71,33 @@ fn unknown_kinds_and_expectations_fail() {
         assert!(run(&document).is_err(), "{document}");
     }
 }
+
+#[test]
+fn an_input_that_is_not_understood_fails_and_words_about_a_case_do_not() {
+    let case =
+        |input: Value| json!({"cases": [{"kind": "clamp_default_rules", "input": input, "expect": {"replicas": 4}}]});
+    let known = json!({"desired": 9, "max": 10, "min": 1, "current": 1, "note": "any order of fields"});
+    assert!(run(&case(known.clone())).expect("one case")[0].is_passed());
+    let mut unknown = known;
+    unknown["surprise"] = json!(1);
+    let results = run(&case(unknown)).expect("one case");
+    assert!(results[0].problems[0].contains("input.surprise: unknown field"), "{:?}", results[0].problems);
+    // The order of names in a set says nothing.
+    let pods = |name: &str| json!({"name": name, "phase": "Pending", "ready": null});
+    let grouped = json!({"cases": [{
+        "kind": "group_pods",
+        "input": {"pods": [pods("a"), pods("b")], "metrics": [], "resource": "cpu"},
+        "expect": {"unready": ["b", "a"], "ready": 0},
+    }]});
+    assert_eq!(run(&grouped).expect("one case")[0].problems, Vec::<String>::new());
+    // Strategies of a documented table are honoured, and a share may be a number.
+    let table = |strategy: Value| {
+        let mut case = json!({"queue": 10, "target": 1, "running": 4, "pending": 2, "maxReplica": 100, "created": 8});
+        case.as_object_mut().expect("an object").extend(strategy.as_object().expect("an object").clone());
+        json!({"docs_table": [case]})
+    };
+    assert!(run(&table(json!({"strategy": "accurate"}))).expect("one case")[0].is_passed());
+    let custom = json!({"strategy": "custom", "custom_deduction": 0, "custom_pct": 0.5});
+    assert!(run(&table(custom)).expect("one case")[0].is_passed());
+    assert!(!run(&table(json!({"strategy": "default"}))).expect("one case")[0].is_passed());
+}

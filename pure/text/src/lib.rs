@@ -7,6 +7,7 @@ mod hash;
 mod labels;
 mod literal;
 mod pattern;
+pub mod prometheus;
 mod series;
 mod service_bloom;
 mod tokens;

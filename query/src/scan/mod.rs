@@ -15,6 +15,7 @@ mod provider;
 mod prune;
 mod repeats;
 mod request;
+mod row_condition;
 mod rows;
 mod segment_plan;
 mod severity;
@@ -30,9 +31,11 @@ use tidemill_types::SegmentMeta;
 
 use crate::tables::{LogicalColumn, TableColumns};
 
-pub(crate) use open::SegmentLoader;
+pub(crate) use convert::Conversion;
+pub(crate) use open::{OpenSegment, SegmentLoader, SegmentReader};
 pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
 pub use request::{Matcher, MatcherTarget, RowRequest};
+pub use row_condition::{Comparison, RowCondition, RowValue};
 pub(crate) use trace_days::TracePlaces;
 pub(crate) use work::TimeOrder;
 

@@ -45,6 +45,8 @@ pub(crate) struct TableContext {
     pub(crate) uses_indexes: bool,
     /// Rows of other times do not exist for this query.
     pub(crate) within: Option<TimeRange>,
+    /// Whether an attribute that does not occur is worth a warning: evaluators also ask where a name is only one of several meanings.
+    pub(crate) tells_of_unknown_attributes: bool,
     /// What earlier plans of this query found out; types only widen, so replanning ends.
     pub(crate) settled: Arc<Mutex<SettledTypes>>,
 }
@@ -171,7 +173,7 @@ impl SegmentTable {
         let mut changed = Vec::new();
         for (key, planned) in wanted {
             let found = known.get(key);
-            if found.is_none() && is_complete {
+            if found.is_none() && is_complete && self.context.tells_of_unknown_attributes {
                 self.context.stats.warn(unknown_attribute(signal, key, &known));
             }
             let Some(kind) = found.and_then(|found| found.kind) else { continue };

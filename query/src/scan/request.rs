@@ -4,10 +4,11 @@ use datafusion::logical_expr::{Expr, cast, lit};
 use tidemill_segment::read::AttributeType;
 use tidemill_types::{Signal, TimeRange};
 
+use super::row_condition::RowCondition;
 use crate::attributes::AttributeKey;
 
 /// Rows of one signal. Batches have the columns in the order asked for, then the attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RowRequest {
     /// Which signal.
     pub signal: Signal,
@@ -24,7 +25,7 @@ pub struct RowRequest {
 }
 
 /// A condition on one column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Matcher {
     /// Its text is one of these.
     In(MatcherTarget, Vec<String>),
@@ -34,6 +35,8 @@ pub enum Matcher {
     Contains(MatcherTarget, String),
     /// Its text matches this regular expression somewhere.
     Regex(MatcherTarget, String),
+    /// It meets the condition, or an evaluator finds that it does not.
+    Condition(RowCondition),
 }
 
 /// What a matcher looks at.
@@ -45,14 +48,23 @@ pub enum MatcherTarget {
     Attribute(AttributeKey),
 }
 
+impl MatcherTarget {
+    /// Its text; `type_of` tells the type of an attribute's column.
+    fn text(&self, type_of: &impl Fn(&AttributeKey) -> AttributeType) -> Expr {
+        let column = |name: &str| Expr::Column(datafusion::common::Column::from_name(name));
+        match self {
+            Self::Column(name) => column(name),
+            Self::Attribute(key) if type_of(key) == AttributeType::String => column(&key.column_name()),
+            Self::Attribute(key) => cast(column(&key.column_name()), arrow::datatypes::DataType::Utf8View),
+        }
+    }
+}
+
 impl RowRequest {
     /// The attributes that it names anywhere.
     pub(crate) fn named_attributes(&self) -> Vec<AttributeKey> {
-        let matched = self.matchers.iter().filter_map(|matcher| match matcher.target() {
-            MatcherTarget::Attribute(key) => Some(key.clone()),
-            MatcherTarget::Column(_) => None,
-        });
-        let mut keys: Vec<AttributeKey> = self.attributes.iter().cloned().chain(matched).collect();
+        let mut keys = self.attributes.clone();
+        self.matchers.iter().for_each(|matcher| matcher.attributes(&mut keys));
         keys.sort();
         keys.dedup();
         keys
@@ -64,42 +76,35 @@ impl RowRequest {
             lit(datafusion::common::ScalarValue::TimestampNanosecond(Some(nanoseconds), Some("UTC".into())))
         };
         let time = Expr::Column(datafusion::common::Column::from_name("time"));
-        let mut all = time.clone().gt_eq(at(self.time.start.0)).and(time.lt(at(self.time.end.0)));
-        for matcher in &self.matchers {
-            let text = match matcher.target() {
-                MatcherTarget::Column(name) => Expr::Column(datafusion::common::Column::from_name(name)),
-                MatcherTarget::Attribute(key) => {
-                    let column = Expr::Column(datafusion::common::Column::from_name(key.column_name()));
-                    match type_of(key) {
-                        AttributeType::String => column,
-                        _ => cast(column, arrow::datatypes::DataType::Utf8View),
-                    }
-                }
-            };
-            all = all.and(matcher.test(text));
-        }
-        all
+        let within = time.clone().gt_eq(at(self.time.start.0)).and(time.lt(at(self.time.end.0)));
+        self.matchers.iter().fold(within, |all, matcher| all.and(matcher.expression(&type_of)))
     }
 }
 
 impl Matcher {
-    fn target(&self) -> &MatcherTarget {
+    fn attributes(&self, into: &mut Vec<AttributeKey>) {
         match self {
-            Self::In(target, _) | Self::NotIn(target, _) | Self::Contains(target, _) | Self::Regex(target, _) => target,
+            Self::In(target, _) | Self::NotIn(target, _) | Self::Contains(target, _) | Self::Regex(target, _) => {
+                if let MatcherTarget::Attribute(key) = target {
+                    into.push(key.clone());
+                }
+            }
+            Self::Condition(condition) => condition.attributes(into),
         }
     }
 
-    fn test(&self, text: Expr) -> Expr {
+    fn expression(&self, type_of: &impl Fn(&AttributeKey) -> AttributeType) -> Expr {
         let list = |values: &[String]| values.iter().map(|value| view(value)).collect();
         match self {
-            Self::In(_, values) => text.in_list(list(values), false),
-            Self::NotIn(_, values) => text.in_list(list(values), true),
-            Self::Contains(_, part) => text.like(view(&like_pattern(part))),
-            Self::Regex(_, pattern) => datafusion::logical_expr::binary_expr(
-                text,
+            Self::In(target, values) => target.text(type_of).in_list(list(values), false),
+            Self::NotIn(target, values) => target.text(type_of).in_list(list(values), true),
+            Self::Contains(target, part) => target.text(type_of).like(view(&like_pattern(part))),
+            Self::Regex(target, pattern) => datafusion::logical_expr::binary_expr(
+                target.text(type_of),
                 datafusion::logical_expr::Operator::RegexMatch,
                 view(pattern),
             ),
+            Self::Condition(condition) => condition.expression(type_of),
         }
     }
 }

@@ -3,8 +3,10 @@
 mod docs;
 mod equivalence;
 mod metrics;
+mod promql;
 mod pruning;
 mod replaced;
 mod sql;
 mod trace_days;
+mod traces;
 mod world;

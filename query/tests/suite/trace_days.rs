@@ -18,7 +18,7 @@ use tidemill_store::metastore::{ClaimRequest, NewWork, Publication, TraceDay, Tr
 use tidemill_store::object::{ObjectInfo, ObjectRead, PutBody, PutMode};
 use tidemill_store::{Metastore, ObjectStore};
 use tidemill_types::keys::TraceDayKey;
-use tidemill_types::{Action, Day, SegmentMeta, Signal, Tier, WorkId, WorkQueue};
+use tidemill_types::{Action, Day, SegmentMeta, Signal, Tier, TimeRange, WorkId, WorkQueue};
 
 const DAY_NS: i64 = 86_400 * SECOND_NS;
 const JOBS: WorkQueue = WorkQueue { signal: Signal::Traces, action: Action::Job };
@@ -203,6 +203,39 @@ async fn a_trace_is_read_from_the_segment_that_has_it_alone() {
     assert!(read.iter().all(|key| *key == segments[7].object_key), "{read:?}");
     let (found, nowhere, read) = watched.sql(&lookup(1_000_000)).await;
     assert_eq!((found.len(), nowhere.segments_pruned, read.len()), (0, 12, 0), "known to be in none");
+}
+
+#[tokio::test]
+async fn a_trace_without_a_time_costs_two_requests_and_one_a_day() {
+    let mut world = World::new().await;
+    let days = 3;
+    for day in 0..days {
+        let mut segments = Vec::new();
+        for part in 0..4_u32 {
+            let time = START_NS + i64::from(day) * DAY_NS + i64::from(part) * 3_600 * SECOND_NS;
+            // Several blocks of the index, so that no lookup warms the next one.
+            let first = (day * 4 + part) * 3_000;
+            segments.push(merged(&mut world, time, first..first + 3_000).await);
+        }
+        index(&world, &segments).await;
+    }
+    let watched = Watched::new(&world);
+    // Footers and the tails of the indexes are warm, no row is.
+    watched.sql("SELECT count(*) FROM spans WHERE attr('number') = -1").await;
+    watched.sql(&lookup(1_000_000)).await;
+    for trace in [17, 5 * 3_000 + 1, 11 * 3_000 + 2_999] {
+        let mut id = [0; 16];
+        hex::decode_to_slice(trace_id(trace), &mut id).expect("an id");
+        let found = watched.engine.trace(organization(1), id, TimeRange::ALL, QueryLimits::default()).await;
+        let found = found.expect("answers");
+        let spans = found.answer.expect("is there").resource_spans.remove(0).scope_spans.remove(0).spans;
+        assert_eq!(spans.len(), 2);
+        let read = std::mem::take(&mut *watched.store.reads.lock());
+        let of_indexes = read.iter().filter(|key| key.ends_with(".tmtd")).count();
+        assert!(of_indexes <= days as usize, "a block of each day: {read:?}");
+        assert!(read.len() - of_indexes <= 2, "the segment that has it: {read:?}");
+        assert_eq!(found.stats.requests, read.len() as u64);
+    }
 }
 
 #[tokio::test]

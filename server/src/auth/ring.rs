@@ -24,6 +24,10 @@ use super::issue::hash_key;
 /// The header by which an operator says for which organization it acts: its id or its name.
 pub const ORGANIZATION_HEADER: &str = "x-tidemill-organization";
 
+/// The header by which clients of Loki, Mimir and Tempo name a tenant. Heard only where no keys are asked for: with keys, the key alone
+/// says whose data it is.
+const TENANT_HEADER: &str = "x-scope-orgid";
+
 /// After an unknown key the snapshot is read again, but not before it is this old: the caller waits, and guessing costs the
 /// database little.
 const SHORTEST_AGE: Duration = Duration::from_millis(250);
@@ -171,11 +175,13 @@ fn bucket_of(hash: &[u8; 32]) -> [u8; 8] {
 impl Authenticator for KeyRing {
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         // A name in other letters than ASCII comes as its UTF-8.
-        let named = headers.get(ORGANIZATION_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let named = named.as_deref();
+        let name_in = |header| headers.get(header).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let named = name_in(ORGANIZATION_HEADER);
         let Some(key) = api_key(headers) else {
-            return self.caller_without_key(named).await;
+            let named = named.or_else(|| name_in(TENANT_HEADER));
+            return self.caller_without_key(named.as_deref()).await;
         };
+        let named = named.as_deref();
         let stored = self.find_key(&key).await?;
         let organization = match (stored.role, stored.organization, named) {
             (KeyRole::Operator, _, Some(named)) => Some(self.organization(named).await?),
@@ -194,6 +200,7 @@ impl Authenticator for KeyRing {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use tidemill_store::sqlite::SqliteMetastore;
     use tidemill_types::TimestampNs;
     use uuid::Uuid;
@@ -277,6 +284,28 @@ mod tests {
         world.metastore.create_organization(bakery, "Bäckerei").await.expect("is created");
         assert_eq!(ask(&ring, Some(&operator), Some("Bäckerei")).await.map(|it| it.organization), Ok(Some(bakery)));
         assert!(matches!(ask(&ring, Some(&operator), Some("nobody")).await, Err(AuthError::Forbidden(_))));
+    }
+
+    #[tokio::test]
+    async fn tenants_are_named_only_where_no_keys_are_asked_for() {
+        let world = World::new().await;
+        let (member, _) = world.key(Some(world.shop)).await;
+        let (operator, _) = world.key(None).await;
+        let ask = async |openness, key: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TENANT_HEADER, "other".parse().expect("a header"));
+            if let Some(key) = key {
+                let basic = base64::engine::general_purpose::STANDARD.encode(format!("anybody:{key}"));
+                headers.insert("authorization", format!("Basic {basic}").parse().expect("a header"));
+            }
+            world.ring(openness).authenticate(&headers).await.map(|caller| caller.organization)
+        };
+        assert_eq!(ask(Openness::Open, None).await, Ok(Some(world.other)));
+        assert_eq!(ask(Openness::KeyNeeded, None).await, Err(AuthError::Missing));
+        for openness in [Openness::Open, Openness::KeyNeeded] {
+            assert_eq!(ask(openness, Some(&member)).await, Ok(Some(world.shop)), "a key says whose data it is");
+            assert_eq!(ask(openness, Some(&operator)).await, Ok(None));
+        }
     }
 
     #[tokio::test]

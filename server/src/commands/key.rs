@@ -57,7 +57,7 @@ pub async fn run(global: &GlobalOptions, target: &Target, command: KeyCommand) -
             };
             let created = target.create_key(organization, &label).await?;
             match global.output {
-                Output::Json | Output::Html => print(global.output, &created, |_| Table::default()),
+                Output::Json | Output::Html | Output::Object(_) => print(global.output, &created, |_| Table::default()),
                 Output::Table | Output::Csv => {
                     say!("key {} made; it is shown only now:", created.stored.id);
                     print_text(&format!("{}\n", created.key))

@@ -1,10 +1,12 @@
 //! `tidemill lint`: manifests that can be read and are still a bad idea.
 
+mod promql;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use tidemill_scaling::lint::{Finding, Severity, lint};
+use tidemill_scaling::lint::{Finding, Severity, lint_with};
 use tidemill_scaling::manifest::{Object, Problem, read};
 
 use crate::cli::GlobalOptions;
@@ -22,12 +24,16 @@ warnings pass. The rules are told in docs/scaling.md.
 
 Examples:
   tidemill lint -f manifests/
-  tidemill lint -f hpa.yaml -f vpa.yaml --output json"
+  tidemill lint -f hpa.yaml -f vpa.yaml --output json
+  tidemill lint -f manifests/ --prometheus http://127.0.0.1:9090"
 )]
 pub struct LintOptions {
     /// A manifest, or a folder of them; repeatable
     #[arg(short = 'f', long = "file", required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Ask this Prometheus, or what speaks its API, whether the series of queries exist and of which type they are
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
     /// Warnings alone do not fail
     #[arg(long)]
     allow_warnings: bool,
@@ -45,7 +51,8 @@ struct Report {
 /// `Invalid` when a manifest cannot be read or something is found.
 pub fn run(global: &GlobalOptions, options: &LintOptions) -> Result<()> {
     let (objects, problems) = read_all(&options.files)?;
-    let report = Report { findings: lint(&objects), problems };
+    let queries = promql::Known::of(&objects, options.prometheus.as_deref())?;
+    let report = Report { findings: lint_with(&objects, &queries), problems };
     print(global.output, &report, table)?;
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let warnings = report.findings.len() - errors;

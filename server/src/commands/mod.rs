@@ -5,21 +5,27 @@ pub mod catalog;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod fleet;
 pub mod inbox;
 pub mod key;
 pub mod lint;
 pub mod load;
+pub mod logql;
 pub mod org;
 pub mod profiles;
 pub mod promql;
 pub mod queue;
+pub mod replay;
 pub mod role;
 pub mod scale;
 pub mod segments;
 pub mod simulate;
 pub mod sql;
 pub mod status;
+pub mod trace;
+pub mod traceql;
 pub mod up;
+pub mod validate;
 
 use std::future::Future;
 
@@ -38,8 +44,8 @@ use crate::roles::Roles;
 /// The command's; its kind is the exit code.
 pub fn run(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
-    if global.output == Output::Html && !matches!(command, Command::Simulate(_)) {
-        return Err(Error::invalid("--output html: only `tidemill simulate` prints a page"));
+    if global.output == Output::Html && !matches!(command, Command::Simulate(_) | Command::Replay(_)) {
+        return Err(Error::invalid("--output html: only `tidemill simulate` and `tidemill replay` print a page"));
     }
     match command {
         Command::Up(options) => up::run(&global, &options),
@@ -51,7 +57,12 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Sweeper(options) => role::run_role(&global, &options, Roles { sweep: true, ..Roles::default() }),
         Command::Load(options) => load::run(&global, options),
         Command::Sql(options) => sql::run(&global, options),
-        Command::Promql(command) => promql::run(&global, &command),
+        Command::Promql(options) => promql::run(&global, &options),
+        Command::Validate(options) => validate::run(&global, &options),
+        Command::Traceql(options) => traceql::run(&global, &options),
+        Command::Trace(options) => trace::run(&global, &options),
+        Command::Logql(options) => logql::run(&global, &options),
+        Command::Tail(options) => logql::tail::run(&global, &options),
         Command::Attributes(options) => attributes::run(&global, &options),
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Profiles(command) => ask(&global, async |target| profiles::run(&target, command).await),
@@ -62,9 +73,30 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inbox(options) => ask(&global, async |target| inbox::run(&global, &target, options).await),
         Command::Queue(options) => ask(&global, async |target| queue::run(&global, &target, options).await),
         Command::Segments(options) => ask(&global, async |target| segments::run(&global, &target, options).await),
-        Command::Scale(command) => scale::run(&global, &command),
+        Command::Scale(options) => scale::run(&global, options),
         Command::Lint(options) => lint::run(&global, &options),
         Command::Simulate(options) => simulate::run(&global, &options),
+        Command::Replay(options) => replay::run(&global, &options),
+        Command::Apply(options) => {
+            fleet::run(&global, async |client| fleet::apply::run(&global, client, options).await)
+        }
+        Command::Get(options) => fleet::run(&global, async |client| fleet::get::run(&global, client, options).await),
+        Command::Describe(options) => fleet::run(&global, async |client| fleet::describe::run(client, options).await),
+        Command::Explain(options) => {
+            fleet::run(&global, async |client| fleet::explain::run(&global, client, options).await)
+        }
+        Command::Logs(options) => fleet::run(&global, async |client| fleet::logs::run(client, options).await),
+        Command::Events(options) => {
+            fleet::run(&global, async |client| fleet::events::run(&global, client, options).await)
+        }
+        Command::Top(options) => fleet::run(&global, async |client| fleet::top::run(&global, client, options).await),
+        Command::Patch(options) => {
+            fleet::run(&global, async |client| fleet::patch::run(&global, client, options).await)
+        }
+        Command::Wait(options) => fleet::run(&global, async |client| fleet::wait::run(client, options).await),
+        Command::Delete(options) => fleet::run(&global, async |client| fleet::delete::run(client, options).await),
+        Command::Pause(options) => fleet::run(&global, async |client| fleet::pause::run(client, options, true).await),
+        Command::Resume(options) => fleet::run(&global, async |client| fleet::pause::run(client, options, false).await),
         Command::Doctor => doctor::run(&global),
     }
 }

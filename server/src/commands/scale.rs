@@ -1,4 +1,4 @@
-//! `tidemill scale`: the deciders alone, over files of cases.
+//! `tidemill scale`: a size by hand, and the deciders alone, over files of cases.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,22 @@ use tidemill_scaling::cases::{self, CaseResult};
 use crate::cli::GlobalOptions;
 use crate::error::{Error, Result};
 use crate::output::{Output, Table, print};
+
+/// A size by hand, or what to do with decisions.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
+  tidemill scale deploy/web --replicas 3
+  tidemill scale check cases/*.json"
+)]
+pub struct ScaleOptions {
+    #[command(subcommand)]
+    command: Option<ScaleCommand>,
+    #[command(flatten)]
+    size: super::fleet::scale::SizeOptions,
+}
 
 /// What to do with decisions.
 #[derive(Debug, Subcommand)]
@@ -45,8 +61,14 @@ struct Checked {
 ///
 /// # Errors
 /// `Invalid` when a file cannot be read or a case fails.
-pub fn run(global: &GlobalOptions, command: &ScaleCommand) -> Result<()> {
-    let ScaleCommand::Check(options) = command;
+pub fn run(global: &GlobalOptions, options: ScaleOptions) -> Result<()> {
+    match options.command {
+        Some(ScaleCommand::Check(check)) => run_check(global, &check),
+        None => super::fleet::run(global, async |client| super::fleet::scale::run(client, options.size).await),
+    }
+}
+
+fn run_check(global: &GlobalOptions, options: &CheckOptions) -> Result<()> {
     let mut checked = Vec::new();
     for path in &options.files {
         let file = path.display().to_string();

@@ -177,13 +177,14 @@ async fn print_here(
 fn format_of(output: Output) -> OutputFormat {
     match output {
         // A page is refused before any command but `simulate` begins.
-        Output::Table | Output::Html => OutputFormat::Table,
+        Output::Table | Output::Html | Output::Object(_) => OutputFormat::Table,
         Output::Json => OutputFormat::JsonLines,
         Output::Csv => OutputFormat::Csv,
     }
 }
 
-fn tell(stats: &Value) {
+/// Says on stderr what a query did.
+pub fn tell(stats: &Value) {
     let count = |name: &str| stats[name].as_u64().unwrap_or(0);
     let ms = |name: &str| stats[name].as_f64().unwrap_or(0.0);
     say!("segments considered {}, pruned {}", count("segments_considered"), count("segments_pruned"));

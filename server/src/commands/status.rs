@@ -17,7 +17,7 @@ use crate::present::age;
 pub async fn run(global: &GlobalOptions, target: &Target) -> Result<()> {
     let status = target.status().await?;
     match global.output {
-        Output::Json | Output::Html => print(global.output, &status, |_| Table::default()),
+        Output::Json | Output::Html | Output::Object(_) => print(global.output, &status, |_| Table::default()),
         Output::Csv => print(global.output, &status, queues),
         Output::Table => {
             let lag = match status.ingest_lag_ms {

@@ -6,10 +6,14 @@
 mod administration;
 mod arguments;
 mod caller;
+mod fleet;
 mod health;
 mod load;
+mod loki;
 mod problem;
+mod prometheus;
 mod sql;
+pub mod tempo;
 mod trace;
 
 use std::sync::Arc;
@@ -21,11 +25,15 @@ use http::StatusCode;
 use problem::answer;
 
 pub use administration::{KeysRequest, NewDocument, NewKeyRequest, NewOrganization, RedriveRequest, Redriven};
+pub use fleet::APPLIED_HEADER;
 pub use health::Readiness;
 pub use load::LoadState;
+pub use loki::query_range as loki_query_range;
 pub use problem::{Problem, ProblemBody};
 pub use sql::{AttributesRequest, QUERY_ID_HEADER, SqlRequest, WARNING_HEADER};
 pub use trace::trace_requests;
+
+use tidemill_lake::receive::Receiver;
 
 use crate::admin::Admin;
 use crate::auth::KeyRing;
@@ -49,8 +57,12 @@ pub struct ApiState {
     pub numbers: Numbers,
     /// SQL, where this process queries.
     pub queries: Option<Queries>,
+    /// Objects and replicas, where this process runs a fleet.
+    pub fleet: Option<tidemill_fleet::Fleet>,
     /// What loading files stands on.
     pub load: LoadState,
+    /// Takes what is pushed, where this process receives.
+    pub receiver: Option<Receiver>,
 }
 
 /// Every route of the API that this process serves itself.
@@ -59,10 +71,14 @@ pub fn router(state: ApiState) -> Router {
         .merge(administration::router())
         .merge(health::router())
         .merge(sql::router())
+        .merge(tempo::router())
+        .merge(loki::router())
+        .merge(fleet::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(load::router())
+        .merge(prometheus::router())
         .with_state(state)
 }
 

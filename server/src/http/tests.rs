@@ -63,7 +63,9 @@ impl Api {
             readiness,
             numbers: Numbers::default(),
             queries: Some(Queries::new(&stack)),
+            fleet: None,
             load: LoadState { intake, spool: stack.spool },
+            receiver: None,
         });
         Self { _folder: temporary, admin, routes, operator, shop, other }
     }
@@ -231,4 +233,40 @@ async fn statements_are_answered_in_the_format_asked_for() {
     let limits = json!({ "query": "SELECT 1", "limits": { "time_ms": 86_400_000 } });
     let (status, body) = api.ask(Method::POST, "/api/v1/sql", Some(&api.shop), limits).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+}
+
+#[tokio::test]
+async fn questions_of_prometheus_are_answered_in_its_shape() {
+    let api = Api::new().await;
+    for base in ["/api/v1", "/prometheus/api/v1"] {
+        let (status, body) = api.get(&format!("{base}/query?query=1%2B1&time=7&stats=all"), &api.shop).await;
+        assert_eq!((status, &body["data"]["result"]), (StatusCode::OK, &json!([7, "2"])), "{body}");
+        assert!(body["data"]["stats"]["samples"]["totalQueryableSamples"].is_u64(), "{body}");
+        let (_, body) = api.get(&format!("{base}/query_range?query=time()&start=0&end=4&step=2"), &api.shop).await;
+        assert_eq!(body["data"]["result"][0]["values"], json!([[0, "0"], [2, "2"], [4, "4"]]), "{body}");
+        for path in ["/rules", "/alerts", "/status/buildinfo", "/status/flags", "/labels", "/metadata"] {
+            let (status, body) = api.get(&format!("{base}{path}"), &api.shop).await;
+            assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("success")), "{path}: {body}");
+        }
+    }
+    for (path, status, kind, word) in [
+        ("query?query=up%20%2B", 400, "bad_data", "parse error"),
+        ("query", 400, "bad_data", "query"),
+        ("query?query=up&time=soon", 400, "bad_data", "valid timestamp"),
+        ("query_range?query=up&start=0&end=9&step=0", 400, "bad_data", "zero or negative"),
+        ("query_range?query=up&start=9&end=0&step=1", 400, "bad_data", "before start"),
+        ("query_range?query=up&start=0&end=99999&step=1", 400, "bad_data", "11,000"),
+        ("query_range?query=up%5B5m%5D&start=0&end=9&step=1", 400, "bad_data", "range query"),
+        ("query?query=topk(NaN,vector(1))", 422, "execution", "NaN"),
+        ("series", 400, "bad_data", "match[]"),
+        ("series?match[]=%7B%7D", 400, "bad_data", "match[]"),
+        ("labels?limit=x", 400, "bad_data", "limit"),
+    ] {
+        let (answered, body) = api.get(&format!("/api/v1/{path}"), &api.shop).await;
+        assert_eq!((answered.as_u16(), &body["errorType"]), (status, &json!(kind)), "{path}: {body}");
+        assert!(body["error"].as_str().is_some_and(|text| text.contains(word)), "{path}: {body}");
+    }
+    // This process does not receive.
+    assert_eq!(api.ask(Method::POST, "/api/v1/write", Some(&api.shop), Value::Null).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(api.ask(Method::GET, "/api/v1/query?query=1", None, Value::Null).await.0, StatusCode::UNAUTHORIZED);
 }

@@ -38,7 +38,7 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-fn refused(message: impl Into<String>) -> LoadError {
+pub(crate) fn refused(message: impl Into<String>) -> LoadError {
     LoadError { message: message.into() }
 }
 
@@ -60,7 +60,13 @@ impl Load {
     }
 
     /// Adds the arrivals of a stretch of time with this many items, evenly by chance; fractions of items come by chance.
-    fn spread(&mut self, from_ms: i64, length_ms: i64, items: f64, random: &mut Random) -> Result<(), LoadError> {
+    pub(crate) fn spread(
+        &mut self,
+        from_ms: i64,
+        length_ms: i64,
+        items: f64,
+        random: &mut Random,
+    ) -> Result<(), LoadError> {
         let whole = items.floor();
         let count = whole + f64::from(random.unit() < items - whole);
         if self.arrivals_ms.len() as f64 + count > MAX_ARRIVALS as f64 {

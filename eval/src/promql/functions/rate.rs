@@ -22,6 +22,9 @@ pub(super) const DELTA: Meaning = Meaning { is_counter: false, is_per_second: fa
 
 /// The change over the range, extrapolated to its edges.
 pub(super) fn rate(window: &Window<'_>, env: &mut Env<'_>, meaning: Meaning) -> Option<Cell> {
+    if window.is_delta && meaning.is_counter {
+        return added(window, env, meaning);
+    }
     if let Some(extension) = env.extension {
         return extended(window, extension, meaning).map(Cell::Float);
     }
@@ -54,6 +57,39 @@ pub(super) fn rate(window: &Window<'_>, env: &mut Env<'_>, meaning: Meaning) -> 
     }
     let samples = (window.times.len(), first_time, last_time);
     Some(Cell::Float(change * factor(window, samples, meaning, (first, change))))
+}
+
+/// What the samples of a delta series in the range add up to: each says what was added since the one before it.
+fn added(window: &Window<'_>, env: &mut Env<'_>, meaning: Meaning) -> Option<Cell> {
+    let is_inside = |time: i64| time > window.start && time <= window.end;
+    if !window.times.is_empty() && !window.histograms.is_empty() {
+        env.notes.mixed_samples(env.metric, env.first_span);
+        return None;
+    }
+    let per = if meaning.is_per_second { window.seconds() } else { 1.0 };
+    let mut histograms = window.histograms.iter().filter(|sample| is_inside(sample.time));
+    if let Some(first) = histograms.next() {
+        let mut sum = first.histogram.as_ref().clone();
+        for sample in histograms {
+            match sum.add(&sample.histogram) {
+                Ok(combined) if combined.has_reconciled_bounds => {
+                    env.notes.reconciled_bounds("addition", env.first_span);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    env.notes.mixed_schemas(env.metric, env.first_span);
+                    return None;
+                }
+            }
+        }
+        sum.hint = ResetHint::Gauge;
+        sum.divide(per);
+        return Some(Cell::Histogram(Arc::new(sum.compacted())));
+    }
+    let inside = window.times.iter().zip(window.values).filter(|(time, _)| is_inside(**time));
+    let mut values = inside.map(|(_, value)| *value).peekable();
+    values.peek()?;
+    Some(Cell::Float(values.sum::<f64>() / per))
 }
 
 /// By what the change between the first and the last sample is multiplied, so that it is the change over the range. An edge is reached
@@ -166,7 +202,7 @@ pub(super) fn instant(window: &Window<'_>, env: &mut Env<'_>, is_rate: bool) -> 
         return None;
     }
     let seconds = (time - before_time) as f64 / 1000.0;
-    let is_restart = is_restarted((*before_start, *before_time), (*start, *time));
+    let is_restart = window.is_delta || is_restarted((*before_start, *before_time), (*start, *time));
     match (before, now) {
         (Cell::Float(before), Cell::Float(now)) => {
             let change = if is_rate && (now < before || is_restart) { *now } else { now - before };

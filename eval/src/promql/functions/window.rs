@@ -16,6 +16,8 @@ pub(in super::super) struct Window<'a> {
     pub starts: &'a [i64],
     /// The histograms.
     pub histograms: &'a [HistogramSample],
+    /// Whether each sample counts only what was added since the one before.
+    pub is_delta: bool,
     /// The start of the range, which is outside of it.
     pub start: i64,
     /// The end of the range, which is inside of it.

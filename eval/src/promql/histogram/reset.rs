@@ -1,5 +1,6 @@
 //! Whether a counter was reset between two histograms.
 
+use super::super::source::is_stale;
 use super::{Buckets, Histogram, ResetHint};
 
 impl Histogram {
@@ -35,6 +36,24 @@ impl Histogram {
         };
         fell(&seen(&self.positive, self.schema), &seen(&previous.positive, previous.schema))
             || fell(&seen(&self.negative, self.schema), &seen(&previous.negative, previous.schema))
+    }
+
+    /// The hint that a Prometheus gives this histogram when it reads it back, stored behind `before`: it compares what it writes.
+    pub fn stored_hint(&self, before: Option<&Self>) -> ResetHint {
+        let before = match (self.hint, before) {
+            (ResetHint::Gauge | ResetHint::Reset, _) => return self.hint,
+            (_, None) => return ResetHint::Unknown,
+            (_, Some(before)) if is_stale(before.sum) || before.hint == ResetHint::Gauge => return ResetHint::Unknown,
+            (_, Some(before)) => before,
+        };
+        let has_other_layout = self.schema != before.schema
+            || self.zero_threshold != before.zero_threshold
+            || self.custom != before.custom;
+        if self.count >= before.count && has_other_layout {
+            return ResetHint::Unknown;
+        }
+        let plain = Self { hint: ResetHint::Unknown, ..self.clone() };
+        if plain.is_reset_since(before) { ResetHint::Reset } else { ResetHint::NotReset }
     }
 
     /// Whether the observations between two bounds that both have became fewer.

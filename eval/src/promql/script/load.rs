@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use tidemill_lang::promql::parse_duration;
 
-use super::super::histogram::{Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, ResetHint};
+use super::super::histogram::{Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram};
 use super::super::memory::MemoryStore;
-use super::super::source::is_stale;
 use super::super::value::Sample;
 use super::series::{Item, end_of_labels, parse_labels, parse_line};
 use super::{Loaded, LoadedSample};
@@ -210,31 +209,12 @@ impl Hints {
             }
             Sample::Histogram(histogram) => {
                 let before = self.last.get(&sample.labels).and_then(Option::as_ref);
-                let hint = hint(histogram, before.map(Arc::as_ref));
+                let hint = histogram.stored_hint(before.map(Arc::as_ref));
                 let mut stored = histogram.as_ref().clone();
                 stored.hint = hint;
                 self.last.insert(sample.labels.clone(), Some(Arc::clone(histogram)));
                 store.add_histogram(&sample.labels, sample.time, Arc::new(stored), sample.start);
             }
-        }
-    }
-}
-
-fn hint(histogram: &Histogram, before: Option<&Histogram>) -> ResetHint {
-    match (histogram.hint, before) {
-        (ResetHint::Gauge, _) => ResetHint::Gauge,
-        (ResetHint::Reset, _) => ResetHint::Reset,
-        (_, None) => ResetHint::Unknown,
-        (_, Some(before)) if is_stale(before.sum) || before.hint == ResetHint::Gauge => ResetHint::Unknown,
-        (_, Some(before)) => {
-            let has_other_layout = histogram.schema != before.schema
-                || histogram.zero_threshold != before.zero_threshold
-                || histogram.custom != before.custom;
-            if histogram.count >= before.count && has_other_layout {
-                return ResetHint::Unknown;
-            }
-            let plain = Histogram { hint: ResetHint::Unknown, ..histogram.clone() };
-            if plain.is_reset_since(before) { ResetHint::Reset } else { ResetHint::NotReset }
         }
     }
 }

@@ -3,11 +3,13 @@
 //! [`Lexer::tokens`] turns a text into all its tokens at once, ending with [`Kind::End`], or refuses it at the first place that is no
 //! token. Keywords are identifiers here: a parser tells them from names, since most languages let a keyword be a name somewhere.
 
+mod cursor;
 mod dialect;
 mod number;
 mod text;
 mod token;
 
+pub(crate) use cursor::Cursor;
 pub use dialect::{Comments, Dialect, Nesting, Quotes, Unit};
 pub use number::duration;
 pub use token::{Kind, Token};

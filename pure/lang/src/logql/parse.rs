@@ -1,15 +1,15 @@
-//! Reads queries: the cursor over tokens, selectors, and operators between metrics.
+//! Reads queries: selectors, and operators between metrics.
+
+use std::ops::{Deref, DerefMut};
 
 use super::ast::*;
 use super::check;
 use super::dialect::DIALECT;
 use super::regex::compile_anchored_regex;
 use crate::error::{Error, Result};
-use crate::lexer::{Kind, Lexer, Token};
+use crate::lexer::{Cursor, Kind, Token};
 use crate::span::Span;
 
-/// The longest query that is read, in bytes.
-const QUERY_LIMIT_BYTES: usize = 128 << 10;
 /// How deep parentheses, aggregations and label filters may nest.
 const DEPTH_LIMIT: usize = 64;
 
@@ -47,74 +47,30 @@ pub(super) enum Part {
     Metric(Metric),
 }
 
-pub(super) struct Parser<'a> {
-    pub(super) source: &'a str,
-    tokens: Vec<Token<'a>>,
-    at: usize,
-    depth: usize,
+/// Reads what a cursor comes to.
+pub(super) struct Parser<'a>(Cursor<'a>);
+
+impl<'a> Deref for Parser<'a> {
+    type Target = Cursor<'a>;
+
+    fn deref(&self) -> &Cursor<'a> {
+        &self.0
+    }
+}
+
+impl DerefMut for Parser<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl<'a> Parser<'a> {
     fn new(source: &'a str) -> Result<Self> {
-        if source.len() > QUERY_LIMIT_BYTES {
-            let message = format!("a query of {} bytes; at most {QUERY_LIMIT_BYTES} are read", source.len());
-            return Err(Error::syntax(message, Span::at(0), source));
-        }
-        Ok(Self { source, tokens: Lexer::tokens(source, &DIALECT)?, at: 0, depth: 0 })
-    }
-
-    pub(super) fn peek(&self) -> &Token<'a> {
-        self.peek_at(0)
-    }
-
-    /// The token `ahead` places further on; the end where there is none.
-    pub(super) fn peek_at(&self, ahead: usize) -> &Token<'a> {
-        self.tokens.get(self.at + ahead).unwrap_or(&self.tokens[self.tokens.len() - 1])
-    }
-
-    pub(super) fn next(&mut self) -> Token<'a> {
-        let token = self.peek().clone();
-        if self.at + 1 < self.tokens.len() {
-            self.at += 1;
-        }
-        token
-    }
-
-    /// Takes the operator if it comes next.
-    pub(super) fn takes(&mut self, operator: &str) -> bool {
-        let is_next = self.peek().is(operator);
-        if is_next {
-            self.next();
-        }
-        is_next
-    }
-
-    /// Takes the keyword if it comes next.
-    pub(super) fn takes_keyword(&mut self, keyword: &str) -> bool {
-        let is_next = self.peek().is_keyword(keyword);
-        if is_next {
-            self.next();
-        }
-        is_next
-    }
-
-    pub(super) fn expect(&mut self, operator: &str) -> Result<Span> {
-        if self.peek().is(operator) { Ok(self.next().span) } else { Err(self.unexpected([format!("`{operator}`")])) }
+        Cursor::new(source, &DIALECT).map(Self)
     }
 
     fn expect_end(&self) -> Result<()> {
         if self.peek().kind == Kind::End { Ok(()) } else { Err(self.unexpected(["end of input"])) }
-    }
-
-    /// A refusal of the next token.
-    pub(super) fn unexpected<T: Into<String>>(&self, allowed: impl IntoIterator<Item = T>) -> Error {
-        let token = self.peek();
-        Error::syntax(format!("unexpected {}", token.description()), token.span, self.source).allowing(allowed)
-    }
-
-    /// A refusal at the next token.
-    pub(super) fn refuse(&self, message: impl Into<String>) -> Error {
-        Error::syntax(message, self.peek().span, self.source)
     }
 
     pub(super) fn name(&mut self, what: &str) -> Result<Token<'a>> {
@@ -142,12 +98,11 @@ impl<'a> Parser<'a> {
 
     /// Reads one level deeper.
     pub(super) fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.depth == DEPTH_LIMIT {
+        if !self.enter(DEPTH_LIMIT) {
             return Err(self.refuse(format!("nested deeper than {DEPTH_LIMIT}")));
         }
-        self.depth += 1;
         let part = read(self);
-        self.depth -= 1;
+        self.leave();
         part
     }
 
@@ -282,7 +237,7 @@ impl<'a> Parser<'a> {
             }
             Kind::Number(_) | Kind::Operator("+" | "-") => {
                 let value = self.number()?;
-                let end = self.tokens[self.at.saturating_sub(1)].span;
+                let end = self.last_span();
                 Ok(Part::Metric(Metric { kind: MetricKind::Literal(value), span: start.to(end) }))
             }
             Kind::Name => self.function().map(Part::Metric),
@@ -304,16 +259,11 @@ impl<'a> Parser<'a> {
         Ok(if is_negative { -value } else { value })
     }
 
-    /// The span from `start` to the last token that was taken.
-    pub(super) fn span_since(&self, start: Span) -> Span {
-        start.to(self.tokens[self.at.saturating_sub(1)].span)
-    }
-
     /// A selector with its pipeline.
     pub(super) fn log_query(&mut self) -> Result<LogQuery> {
         let start = self.peek().span;
         let matchers = self.selector()?;
         let stages = self.stages()?;
-        Ok(LogQuery { matchers, stages, span: self.span_since(start) })
+        Ok(LogQuery { matchers, stages, span: self.since(start) })
     }
 }

@@ -30,7 +30,7 @@ impl<'a> Parser<'a> {
                 },
                 _ => return Ok(stages),
             };
-            stages.push(Stage { kind, span: self.span_since(start) });
+            stages.push(Stage { kind, span: self.since(start) });
         }
     }
 
@@ -150,7 +150,7 @@ impl<'a> Parser<'a> {
             let start = self.peek().span;
             let mut words = Vec::new();
             while self.peek().is("-") || self.peek().kind == Kind::Name && !words.is_empty() {
-                let follows = self.span_since(start).end == self.peek().span.start || words.is_empty();
+                let follows = self.since(start).end == self.peek().span.start || words.is_empty();
                 if !follows {
                     break;
                 }
@@ -161,7 +161,7 @@ impl<'a> Parser<'a> {
                 "--keep-empty" => keeps_empty = true,
                 other => {
                     let message = format!("unknown flag {other:?} of logfmt");
-                    return Err(Error::syntax(message, self.span_since(start), self.source)
+                    return Err(Error::syntax(message, self.since(start), self.source)
                         .allowing(["`--strict`", "`--keep-empty`"]));
                 }
             }

@@ -65,7 +65,7 @@ impl Parser<'_> {
             let message = format!("{} {how} unwrap is no aggregation", function.name());
             return Err(Error::of_type(message, name.span, self.source));
         }
-        let span = name.span.to(if grouping.is_some() { self.span_since(name.span) } else { end });
+        let span = name.span.to(if grouping.is_some() { self.since(name.span) } else { end });
         let Range { range_ns, offset_ns } = range;
         let kind = MetricKind::Range(RangeAggregation { function, parameter, query, range_ns, offset_ns, grouping });
         Ok(Metric { kind, span })
@@ -86,7 +86,7 @@ impl Parser<'_> {
         if range.is_none() && self.peek().is("[") {
             range = Some(self.range()?);
             query.stages.extend(self.stages()?);
-            query.span = self.span_since(start);
+            query.span = self.since(start);
         }
         Ok((query, range))
     }
@@ -138,7 +138,7 @@ impl Parser<'_> {
         let of_place = self.peek().span;
         let Part::Metric(of) = self.nested(|parser| parser.expression(0))? else {
             let message = format!("{} takes a metric, not lines", function.name());
-            return Err(Error::of_type(message, self.span_since(of_place), self.source));
+            return Err(Error::of_type(message, self.since(of_place), self.source));
         };
         self.expect(")")?;
         if grouping.is_none() {
@@ -150,7 +150,7 @@ impl Parser<'_> {
             return Err(Error::of_type(message, grouping_place, self.source));
         }
         let aggregation = VectorAggregation { function, count, of, grouping };
-        Ok(Metric { kind: MetricKind::Aggregation(Box::new(aggregation)), span: self.span_since(name.span) })
+        Ok(Metric { kind: MetricKind::Aggregation(Box::new(aggregation)), span: self.since(name.span) })
     }
 
     fn series_count(&self, function: VectorFunction, value: f64, place: Span) -> Result<usize> {
@@ -171,11 +171,7 @@ impl Parser<'_> {
         self.expect("(")?;
         let of_place = self.peek().span;
         let Part::Metric(of) = self.nested(|parser| parser.expression(0))? else {
-            return Err(Error::of_type(
-                "label_replace takes a metric, not lines",
-                self.span_since(of_place),
-                self.source,
-            ));
+            return Err(Error::of_type("label_replace takes a metric, not lines", self.since(of_place), self.source));
         };
         let mut texts = Vec::new();
         for _ in 0..4 {

@@ -1,14 +1,13 @@
-//! Reads queries: the cursor over tokens, pipelines and spansets.
+//! Reads queries: pipelines and spansets.
+
+use std::ops::{Deref, DerefMut};
 
 use super::ast::*;
 use super::check;
 use super::dialect::DIALECT;
-use crate::error::{Error, Result};
-use crate::lexer::{Kind, Lexer, Token};
-use crate::span::Span;
+use crate::error::Result;
+use crate::lexer::{Cursor, Kind};
 
-/// The longest query that is read, in bytes.
-const QUERY_LIMIT_BYTES: usize = 128 << 10;
 /// How deep parentheses and expressions may nest.
 const DEPTH_LIMIT: usize = 64;
 
@@ -41,11 +40,21 @@ pub fn parse_attribute(source: &str) -> Result<Attribute> {
     }
 }
 
-pub(super) struct Parser<'a> {
-    pub(super) source: &'a str,
-    tokens: Vec<Token<'a>>,
-    at: usize,
-    depth: usize,
+/// Reads what a cursor comes to.
+pub(super) struct Parser<'a>(Cursor<'a>);
+
+impl<'a> Deref for Parser<'a> {
+    type Target = Cursor<'a>;
+
+    fn deref(&self) -> &Cursor<'a> {
+        &self.0
+    }
+}
+
+impl DerefMut for Parser<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 /// Spans, or numbers of them.
@@ -56,65 +65,20 @@ pub(super) enum Part {
 
 impl<'a> Parser<'a> {
     fn new(source: &'a str) -> Result<Self> {
-        if source.len() > QUERY_LIMIT_BYTES {
-            let message = format!("a query of {} bytes; at most {QUERY_LIMIT_BYTES} are read", source.len());
-            return Err(Error::syntax(message, Span::at(0), source));
-        }
-        Ok(Self { source, tokens: Lexer::tokens(source, &DIALECT)?, at: 0, depth: 0 })
-    }
-
-    pub(super) fn peek(&self) -> &Token<'a> {
-        self.peek_at(0)
-    }
-
-    pub(super) fn peek_at(&self, ahead: usize) -> &Token<'a> {
-        self.tokens.get(self.at + ahead).unwrap_or(&self.tokens[self.tokens.len() - 1])
-    }
-
-    pub(super) fn next(&mut self) -> Token<'a> {
-        let token = self.peek().clone();
-        if self.at + 1 < self.tokens.len() {
-            self.at += 1;
-        }
-        token
-    }
-
-    pub(super) fn takes(&mut self, operator: &str) -> bool {
-        let is_next = self.peek().is(operator);
-        if is_next {
-            self.next();
-        }
-        is_next
+        Cursor::new(source, &DIALECT).map(Self)
     }
 
     pub(super) fn is_word(&self, word: &str) -> bool {
         self.peek().kind == Kind::Name && self.peek().text == word
     }
 
-    pub(super) fn expect(&mut self, operator: &str) -> Result<Span> {
-        if self.peek().is(operator) { Ok(self.next().span) } else { Err(self.unexpected([format!("`{operator}`")])) }
-    }
-
-    pub(super) fn unexpected<T: Into<String>>(&self, allowed: impl IntoIterator<Item = T>) -> Error {
-        let token = self.peek();
-        Error::syntax(format!("unexpected {}", token.description()), token.span, self.source).allowing(allowed)
-    }
-
-    pub(super) fn refuse(&self, message: impl Into<String>) -> Error {
-        Error::syntax(message, self.peek().span, self.source)
-    }
-
-    pub(super) fn since(&self, start: Span) -> Span {
-        start.to(self.tokens[self.at.saturating_sub(1)].span)
-    }
-
+    /// Reads one level deeper.
     pub(super) fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.depth == DEPTH_LIMIT {
+        if !self.enter(DEPTH_LIMIT) {
             return Err(self.refuse(format!("nested deeper than {DEPTH_LIMIT}")));
         }
-        self.depth += 1;
         let part = read(self);
-        self.depth -= 1;
+        self.leave();
         part
     }
 

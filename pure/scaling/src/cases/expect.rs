@@ -38,6 +38,18 @@ impl Mismatches {
         }
     }
 
+    /// Compares names whose order says nothing.
+    pub fn check_set(&mut self, name: &str, found: impl Into<Value>) {
+        if let Some(Value::Array(expected)) = self.expected.get_mut(name) {
+            expected.sort_by_key(ToString::to_string);
+        }
+        let mut found = found.into();
+        if let Value::Array(found) = &mut found {
+            found.sort_by_key(ToString::to_string);
+        }
+        self.check(name, found);
+    }
+
     /// Notes the error that came where the case expects one, or that one came where it does not.
     pub fn check_error(&mut self, message: &str) {
         self.check("error", true);

@@ -4,7 +4,7 @@ mod input;
 
 use serde_json::{Value, json};
 
-use super::{Mismatches, field, ms};
+use super::{Mismatches, field, ms, only};
 use crate::decision::{FactValue, Outcome, Reason, Truth};
 use crate::hpa::{
     Behavior, History, Limits, Metric, Observation, Policy, Recommendation, Rules, Scale, ScaleEvent, ScaleUpLimit,
@@ -15,6 +15,9 @@ use input::{Described, NOW, TIMING, describe, pods_of, reading_of};
 
 /// Runs a case; `None` where the kind is not one of these.
 pub(super) fn run(kind: &str, input: &Value, found: &mut Mismatches) -> Option<Result<(), String>> {
+    if let Err(error) = only(input, known_fields(kind)?) {
+        return Some(Err(error));
+    }
     Some(match kind {
         "resource_utilization"
         | "pods_average"
@@ -31,6 +34,66 @@ pub(super) fn run(kind: &str, input: &Value, found: &mut Mismatches) -> Option<R
         "behavior_rate" => rate(input, found),
         "store_event" => store(input, found),
         "controller_tick" => tick(input, found),
+        _ => return None,
+    })
+}
+
+/// The fields of each kind of case.
+fn known_fields(kind: &str) -> Option<&'static [&'static str]> {
+    Some(match kind {
+        "resource_utilization"
+        | "pods_average"
+        | "object_value"
+        | "external_value"
+        | "object_average"
+        | "external_average" => &[
+            "metrics",
+            "resource",
+            "container",
+            "pods",
+            "current",
+            "status_replicas",
+            "tolerance",
+            "target_utilization",
+            "target_average",
+            "target_value",
+            "values",
+        ],
+        "group_pods" => &["metrics", "pods", "resource"],
+        "utilization_ratio" | "usage_ratio" => &["usage", "requests", "target"],
+        "clamp_default_rules" => {
+            &["current", "desired", "min", "max", "scale_up_limit_factor", "scale_up_limit_minimum"]
+        }
+        "stabilize_default" => &["desired", "recommendations", "window_s", "up_events", "down_events"],
+        "stabilize_behavior" => {
+            &["current", "desired", "recommendations", "up_window_s", "down_window_s", "up_events", "down_events"]
+        }
+        "behavior_rate" => &[
+            "current",
+            "desired",
+            "min",
+            "max",
+            "scale_up",
+            "scale_down",
+            "up_events",
+            "down_events",
+            "recommendations",
+        ],
+        "store_event" => &["events", "policy_periods_s", "new_change", "sum_window_s"],
+        "controller_tick" => &[
+            "metrics",
+            "behavior",
+            "min",
+            "max",
+            "spec",
+            "status",
+            "recommendations",
+            "up_events",
+            "down_events",
+            "tolerance",
+            "scale_up_limit_factor",
+            "scale_up_limit_minimum",
+        ],
         _ => return None,
     })
 }
@@ -79,9 +142,9 @@ fn group(input: &Value, found: &mut Mismatches) -> Result<(), String> {
     let groups = input::groups(&pods, input)?;
     let names = |set: &std::collections::BTreeSet<String>| json!(set);
     found.check("ready", groups.ready);
-    found.check("unready", names(&groups.unready));
-    found.check("missing", names(&groups.missing));
-    found.check("ignored", names(&groups.ignored));
+    found.check_set("unready", names(&groups.unready));
+    found.check_set("missing", names(&groups.missing));
+    found.check_set("ignored", names(&groups.ignored));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Mismatches, field};
+use super::{Mismatches, field, only};
 use crate::decision::{FactValue, Outcome, TimeMs};
 use crate::hpa::Phase;
 use crate::keda::job::{self, Job, Observation, Policy, State};
@@ -45,14 +45,32 @@ fn strategy(input: &Value, names: [&str; 2]) -> Result<Strategy, String> {
         Some("") | None => None,
         Some(_) => Some(field(input, "strategy")?),
     };
-    Ok(Strategy {
-        kind: kind.unwrap_or_default(),
-        custom_deduction: field(input, names[0])?,
-        custom_percentage: field(input, names[1])?,
-    })
+    // A share is text in a manifest; a number means the same.
+    let custom_percentage = match input.get(names[1]) {
+        Some(Value::Number(share)) => Some(share.to_string()),
+        _ => field(input, names[1])?,
+    };
+    Ok(Strategy { kind: kind.unwrap_or_default(), custom_deduction: field(input, names[0])?, custom_percentage })
 }
 
 fn effective(input: &Value, found: &mut Mismatches) -> Result<(), String> {
+    only(
+        input,
+        &[
+            "strategy",
+            "custom_deduction",
+            "custom_pct",
+            "maxScale",
+            "running",
+            "pending",
+            "maxReplica",
+            "scaleTo",
+            "effectiveMaxScale",
+            "scaleToOut",
+            "kind",
+            "expect",
+        ],
+    )?;
     let outcome = strategy(input, ["custom_deduction", "custom_pct"])?.effective_max_scale(
         field(input, "maxScale")?,
         field(input, "running")?,
@@ -67,6 +85,7 @@ fn effective(input: &Value, found: &mut Mismatches) -> Result<(), String> {
 }
 
 fn bounds(input: &Value, found: &mut Mismatches) -> Result<(), String> {
+    only(input, &["min", "max", "expectedMin", "expectedMax", "kind", "expect"])?;
     let bounds = JobBounds::new(field(input, "min")?, field(input, "max")?);
     found.check("expectedMin", bounds.min);
     found.check("expectedMax", bounds.max);
@@ -74,6 +93,23 @@ fn bounds(input: &Value, found: &mut Mismatches) -> Result<(), String> {
 }
 
 fn decision(input: &Value, found: &mut Mismatches) -> Result<(), String> {
+    only(
+        input,
+        &[
+            "strategy",
+            "custom_deduction",
+            "custom_pct",
+            "min",
+            "max",
+            "maxScale",
+            "running",
+            "pending",
+            "scaleTo",
+            "expected",
+            "kind",
+            "expect",
+        ],
+    )?;
     let combined =
         Combined { is_active: true, queue_length: field(input, "scaleTo")?, max_value: field(input, "maxScale")? };
     let bounds = JobBounds::new(field(input, "min")?, field(input, "max")?);
@@ -127,6 +163,7 @@ fn calculation(input: &Value, name: &str) -> Result<Calculation, String> {
 }
 
 fn combined(input: &Value, found: &mut Mismatches) -> Result<(), String> {
+    only(input, &["scalers", "calc", "min", "max", "expected", "kind", "expect"])?;
     let scalers: Vec<CaseScaler> = field(input, "scalers")?;
     let policy = Policy {
         calculation: calculation(input, "calc")?,
@@ -145,14 +182,38 @@ fn combined(input: &Value, found: &mut Mismatches) -> Result<(), String> {
 }
 
 fn documented(input: &Value, found: &mut Mismatches) -> Result<(), String> {
+    only(
+        input,
+        &[
+            "queue",
+            "target",
+            "maxReplica",
+            "running",
+            "pending",
+            "strategy",
+            "custom_deduction",
+            "custom_pct",
+            "created",
+            "kind",
+            "expect",
+        ],
+    )?;
     let scalers = [CaseScaler { queue_length: field(input, "queue")?, target: field(input, "target")?, active: true }];
-    let policy = policy(&scalers, None, field(input, "maxReplica")?);
-    found.check("created", decide_all(&policy, &scalers, field(input, "running")?, 0).created_jobs());
+    let policy = Policy {
+        strategy: strategy(input, ["custom_deduction", "custom_pct"])?,
+        ..policy(&scalers, None, field(input, "maxReplica")?)
+    };
+    let pending = field::<Option<usize>>(input, "pending")?.unwrap_or(0);
+    found.check("created", decide_all(&policy, &scalers, field(input, "running")?, pending).created_jobs());
     Ok(())
 }
 
 fn derived(case: &Value, found: &mut Mismatches) -> Result<(), String> {
     let input = case.get("inputs").unwrap_or(case);
+    only(
+        input,
+        &["rows", "how", "strategy", "ded", "pct", "mn", "mx", "running", "pending", "created", "kind", "expect"],
+    )?;
     let rows: Vec<(f64, f64, bool)> = field(input, "rows")?;
     let scalers: Vec<CaseScaler> =
         rows.into_iter().map(|(queue_length, target, active)| CaseScaler { queue_length, target, active }).collect();

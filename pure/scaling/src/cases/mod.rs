@@ -89,6 +89,18 @@ fn run_sectioned(kind: &str, index: usize, case: &Value) -> CaseResult {
     CaseResult { id: format!("{kind}-{index}"), kind: kind.to_owned(), name, problems }
 }
 
+/// Words about a case that no decision depends on.
+const TALK: [&str; 8] = ["note", "notes", "comment", "description", "src", "id", "name", "upstream"];
+
+/// Fields that are not among these: a case that says what is not understood must not pass.
+fn only(input: &Value, known: &[&str]) -> Result<(), String> {
+    let fields = input.as_object().ok_or("the input is no object")?;
+    match fields.keys().find(|name| !known.contains(&name.as_str()) && !TALK.contains(&name.as_str())) {
+        Some(name) => Err(format!("input.{name}: unknown field; the fields are {}", known.join(", "))),
+        None => Ok(()),
+    }
+}
+
 /// A field of a case, read as `T`.
 fn field<T: serde::de::DeserializeOwned>(input: &Value, name: &str) -> Result<T, String> {
     let value = input.get(name).cloned().unwrap_or(Value::Null);

@@ -1,13 +1,18 @@
 //! Rules about `ScaledObject` and `ScaledJob`: starving strategies, settings without effect, values that read as zero.
 
-use super::{Report, secrets};
+use super::{Report, find, secrets};
 use crate::keda::{StrategyKind, Target};
-use crate::manifest::{Body, KedaSpec, Object, TriggerSpec};
+use crate::manifest::{Body, KedaSpec, Object, TriggerSpec, Workload};
 
 pub(super) fn check(object: &Object, objects: &[Object], report: &mut Report) {
+    missing_secrets(object, objects, report);
     match &object.body {
-        Body::ScaledObject { policy, spec, .. } => {
+        Body::ScaledObject { policy, spec, target } => {
             without_effect(object, policy, spec, report);
+            falls_at_once(object, policy, report);
+            if let Some((_, workload)) = find(objects, object, target) {
+                missing_env(object, workload, spec, report);
+            }
             for trigger in &spec.triggers {
                 check_trigger(object, objects, trigger, report);
             }
@@ -37,25 +42,53 @@ pub(super) fn check(object: &Object, objects: &[Object], report: &mut Report) {
                 let why = "KEDA deletes running jobs whenever this object changes; here they end by themselves";
                 report.warn("rollout-unset", object, "spec", why, "write rollout: {strategy: gradual}");
             }
-            let known = secrets(objects, &object.namespace);
-            for secret in workload.containers.iter().flat_map(|container| &container.secrets) {
-                if !known.is_empty() && !known.contains(secret) {
-                    let why = format!("no Secret {secret} is among the manifests of this namespace");
-                    report.error("missing-secret", object, "spec.jobTargetRef", why, "add it, or mend its name");
-                }
-            }
-            let env: Vec<&String> = workload.containers.iter().flat_map(|container| &container.env).collect();
-            for trigger in &spec.triggers {
-                for (name, variable) in trigger.metadata.iter().filter(|(name, _)| name.ends_with("FromEnv")) {
-                    if !env.contains(&variable) {
-                        let why = format!("no container of the job has the environment variable {variable}");
-                        let path = format!("{}.metadata.{name}", trigger.path);
-                        report.error("missing-env", object, &path, why, "add the variable, or mend its name");
-                    }
-                }
-            }
+            missing_env(object, workload, spec, report);
         }
         _ => {}
+    }
+}
+
+/// Where the manifests hold secrets at all, those that are named must be among them.
+fn missing_secrets(object: &Object, objects: &[Object], report: &mut Report) {
+    let known = secrets(objects, &object.namespace);
+    if known.is_empty() {
+        return;
+    }
+    for (path, secret) in object.secrets.iter().filter(|(_, secret)| !known.contains(secret)) {
+        let why = format!("no Secret {secret} is among the manifests of namespace {}", object.namespace);
+        report.error("missing-secret", object, path, why, "add it, or mend its name");
+    }
+}
+
+/// `…FromEnv` names a variable of a container.
+fn missing_env(object: &Object, workload: &Workload, spec: &KedaSpec, report: &mut Report) {
+    // What a whole ConfigMap or Secret holds is not looked into.
+    if workload.containers.iter().any(|container| container.has_env_from) {
+        return;
+    }
+    let env: Vec<&String> = workload.containers.iter().flat_map(|container| &container.env).collect();
+    for trigger in &spec.triggers {
+        for (name, variable) in trigger.metadata.iter().filter(|(name, _)| name.ends_with("FromEnv")) {
+            if !env.contains(&variable) {
+                let why = format!("no container of it has the environment variable {variable}");
+                let path = format!("{}.metadata.{name}", trigger.path);
+                report.error("missing-env", object, &path, why, "add the variable, or mend its name");
+            }
+        }
+    }
+}
+
+/// A cooldown that is over before the next poll: one quiet look takes everything away.
+fn falls_at_once(object: &Object, policy: &crate::keda::object::Policy, report: &mut Report) {
+    let goes_down = policy.min() == 0 || policy.idle_replicas.is_some();
+    if goes_down && policy.cooldown_ms < policy.polling_interval_ms {
+        let why = format!(
+            "a cooldown of {} s is over before the next poll ({} s): one quiet look takes every replica away",
+            policy.cooldown_ms / 1000,
+            policy.polling_interval_ms / 1000
+        );
+        let fix = "write a cooldownPeriod of several polls";
+        report.warn("flapping", object, "spec.cooldownPeriod", why, fix);
     }
 }
 
@@ -107,46 +140,20 @@ fn check_trigger(object: &Object, objects: &[Object], trigger: &TriggerSpec, rep
             report.error("missing-authentication", object, &trigger.path, why, "add it, or mend its name");
         }
     }
-    if trigger.scaler == "prometheus" {
-        if trigger.metadata.get("ignoreNullValues").is_none_or(|text| text != "false") {
-            let why =
-                "ignoreNullValues is true unless written: a gap, or a series that is gone, reads as 0 and scales in";
-            report.warn(
-                "gap-reads-as-zero",
-                object,
-                &trigger.path,
-                why,
-                "write ignoreNullValues: \"false\", and a fallback",
-            );
-        }
-        if let Some(query) = trigger.metadata.get("query") {
-            check_promql(object, &at("query"), query, report);
-        }
+    if trigger.scaler == "prometheus" && trigger.metadata.get("ignoreNullValues").is_none_or(|text| text != "false") {
+        let why = "ignoreNullValues is true unless written: a gap, or a series that is gone, reads as 0 and scales in";
+        report.warn(
+            "gap-reads-as-zero",
+            object,
+            &trigger.path,
+            why,
+            "write ignoreNullValues: \"false\", and a fallback",
+        );
     }
     if matches!(trigger.scaler.as_str(), "postgresql" | "mysql" | "sqlite")
         && let Some(query) = trigger.metadata.get("query")
     {
         check_sql(object, &at("query"), query, report);
-    }
-}
-
-/// Gauges by the names that Prometheus conventions give them.
-const GAUGE_ENDINGS: &[&str] =
-    &["_bytes", "_ratio", "_depth", "_celsius", "_current", "_available", "_size", "_percent", "_usage"];
-
-fn check_promql(object: &Object, path: &str, query: &str, report: &mut Report) {
-    for function in ["rate(", "irate(", "increase("] {
-        for inside in query.split(function).skip(1) {
-            let name: String = inside
-                .trim_start()
-                .chars()
-                .take_while(|next| next.is_alphanumeric() || *next == '_' || *next == ':')
-                .collect();
-            if GAUGE_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
-                let why = format!("{function}…) is for counters, and {name} is named like a gauge");
-                report.warn("rate-of-gauge", object, path, why, "use deriv() or avg_over_time() for a gauge");
-            }
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod events;
 mod pairs;
+mod promql;
 mod sizes;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Body, Object, TargetRef, Workload};
+
+pub use promql::{MetricType, NoQueries, Queries, QueryFacts, Selected};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,11 +47,17 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// Checks objects of one or more files together. Findings are ordered by file, line and rule.
+/// Checks objects of one or more files together, PromQL by its words alone. Findings are ordered by file, line and rule.
 pub fn lint(objects: &[Object]) -> Vec<Finding> {
+    lint_with(objects, &NoQueries)
+}
+
+/// The same with somebody who can read PromQL, and perhaps knows which series there are.
+pub fn lint_with(objects: &[Object], queries: &dyn Queries) -> Vec<Finding> {
     let mut report = Report { findings: Vec::new() };
     for object in objects {
         events::check(object, objects, &mut report);
+        promql::check(object, queries, &mut report);
         sizes::check(object, objects, &mut report);
     }
     pairs::check(objects, &mut report);

@@ -10,6 +10,7 @@ const CPU_RANGE: std::ops::RangeInclusive<i32> = 60..=80;
 const MEMORY_RANGE: std::ops::RangeInclusive<i32> = 70..=85;
 
 pub(super) fn check(object: &Object, objects: &[Object], report: &mut Report) {
+    forecast(object, report);
     let Some((target, path)) = target_of(object) else { return };
     let found = find(objects, object, target);
     if found.is_none() && has_workloads(objects, object) {
@@ -27,6 +28,30 @@ pub(super) fn check(object: &Object, objects: &[Object], report: &mut Report) {
         }
         Body::Vertical { policy, .. } => vertical(object, policy, found, report),
         _ => {}
+    }
+}
+
+/// A forecast that nothing reads, or that may not raise anything.
+fn forecast(object: &Object, report: &mut Report) {
+    const KEY: &str = "tidemill.dev/forecast";
+    let path = "metadata.annotations";
+    let written: Vec<&String> = object.annotations.keys().filter(|name| name.starts_with(KEY)).collect();
+    let Some(first) = written.first() else { return };
+    let (behavior, fixed) = match &object.body {
+        Body::Horizontal { policy, .. } => (&policy.behavior, policy.min_replicas == policy.max_replicas),
+        Body::ScaledObject { policy, .. } => (&policy.behavior, policy.min() == policy.max()),
+        _ => {
+            let why = format!("{first}: only a ScaledObject or a HorizontalPodAutoscaler has a forecast");
+            report.warn("no-effect", object, path, why, "leave it out");
+            return;
+        }
+    };
+    if !object.annotations.contains_key(KEY) {
+        let why = format!("{first} does nothing without {KEY}");
+        report.warn("no-effect", object, path, why, format!("write {KEY}: preview, or leave it out"));
+    } else if fixed || behavior.as_ref().is_some_and(|behavior| behavior.scale_up.select == Select::Disabled) {
+        let why = "a forecast only raises the size, and this object may not grow";
+        report.warn("no-effect", object, path, why, "leave the forecast out, or let the object grow");
     }
 }
 

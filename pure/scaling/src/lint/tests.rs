@@ -130,3 +130,97 @@ fn a_finding_has_its_line() {
     let finding = findings.iter().find(|finding| finding.rule == "no-effect").expect("found");
     assert_eq!((finding.line, finding.path.as_str(), finding.file.as_str()), (7, "spec.cooldownPeriod", "f.yaml"));
 }
+
+/// A reader that knows one query, and a server that knows one metric.
+struct Known(Result<QueryFacts, String>, Option<MetricType>, Option<bool>);
+
+impl Queries for Known {
+    fn facts(&self, _query: &str) -> Option<Result<QueryFacts, String>> {
+        Some(self.0.clone())
+    }
+
+    fn has_series(&self, _selector: &str) -> Option<bool> {
+        self.2
+    }
+
+    fn type_of(&self, _metric: &str) -> Option<MetricType> {
+        self.1
+    }
+}
+
+#[test]
+fn promql_is_judged_by_what_it_selects() {
+    let text = "kind: ScaledObject\nmetadata: {name: o}\nspec:\n  scaleTargetRef: {name: w}\n  triggers:\n    - type: prometheus\n      \
+                metadata: {serverAddress: http://p, query: q, threshold: \"5\", ignoreNullValues: \"false\"}\n";
+    let objects = read("f.yaml", text).expect("valid");
+    let found = |facts, known, has_series| -> Vec<String> {
+        lint_with(&objects, &Known(facts, known, has_series)).into_iter().map(|finding| finding.rule).collect()
+    };
+    let selects = |metric: &str, function: Option<&str>| {
+        let selected = Selected {
+            metric: Some(metric.to_owned()),
+            text: metric.to_owned(),
+            function: function.map(str::to_owned),
+        };
+        Ok(QueryFacts { selectors: vec![selected], fills_gaps: false })
+    };
+    assert_eq!(found(selects("jobs_total", Some("rate")), None, None), Vec::<String>::new());
+    assert_eq!(found(selects("queue_depth", Some("rate")), None, None), ["rate-of-gauge"]);
+    assert_eq!(found(selects("jobs", Some("rate")), None, None), ["rate-of-gauge"]);
+    assert_eq!(found(selects("jobs", Some("rate")), Some(MetricType::Counter), None), Vec::<String>::new());
+    assert_eq!(found(selects("jobs_total", Some("rate")), Some(MetricType::Gauge), None), ["rate-of-gauge"]);
+    assert_eq!(found(selects("jobs_total", None), None, None), ["counter-without-rate"]);
+    assert_eq!(found(selects("queue_depth", None), None, Some(false)), ["missing-series"]);
+    assert_eq!(found(selects("queue_depth", None), None, Some(true)), Vec::<String>::new());
+    assert_eq!(found(Err("unexpected )".to_owned()), None, None), ["unreadable-query"]);
+    let filled = QueryFacts { selectors: Vec::new(), fills_gaps: true };
+    assert_eq!(found(Ok(filled), None, None), ["gap-reads-as-zero"]);
+}
+
+#[test]
+fn a_forecast_must_have_an_effect() {
+    let with = |annotations: &str, more: &str| {
+        rules(
+            &[&object("SELECT 1", more).replace("{name: o}", &format!("{{name: o, annotations: {{{annotations}}}}}"))],
+        )
+    };
+    assert!(!has(&with("tidemill.dev/forecast: preview", ""), "no-effect", "o"));
+    assert!(has(&with("tidemill.dev/forecast-method: linear", ""), "no-effect", "o"));
+    assert!(has(
+        &with("tidemill.dev/forecast: \"on\"", "  minReplicaCount: 3\n  maxReplicaCount: 3"),
+        "no-effect",
+        "o"
+    ));
+}
+
+#[test]
+fn secrets_and_variables_that_are_named_must_be_there() {
+    let secret = "kind: Secret\nmetadata: {name: known}\n";
+    let authentication = |name: &str| {
+        format!(
+            "kind: TriggerAuthentication\nmetadata: {{name: a}}\nspec: {{secretTargetRef: [{{parameter: p, name: {name}, key: k}}]}}\n"
+        )
+    };
+    assert!(has(&rules(&[secret, &authentication("gone")]), "missing-secret", "a"));
+    assert!(!has(&rules(&[secret, &authentication("known")]), "missing-secret", "a"));
+    let workload = |more: &str| {
+        format!(
+            "kind: Deployment\nmetadata: {{name: w}}\nspec:\n  template:\n    spec: {{containers: [{{name: c, env: [{{name: HOST, value: h}}], \
+             envFrom: [{{secretRef: {{name: gone{more}}}}}]}}]}}\n"
+        )
+    };
+    assert!(has(&rules(&[secret, &workload("")]), "missing-secret", "w"));
+    assert!(!has(&rules(&[secret, &workload(", optional: true")]), "missing-secret", "w"));
+    let from =
+        |variable: &str| object("SELECT 1", "").replace("query:", &format!("passwordFromEnv: {variable}, query:"));
+    let plain = "kind: Deployment\nmetadata: {name: w}\nspec: {template: {spec: {containers: [{name: c, env: [{name: HOST, value: h}]}]}}}\n";
+    assert!(has(&rules(&[&from("GONE"), plain]), "missing-env", "o"));
+    assert!(!has(&rules(&[&from("HOST"), plain]), "missing-env", "o"));
+    assert!(!has(&rules(&[&from("GONE"), &workload("")]), "missing-env", "o"));
+}
+
+#[test]
+fn a_cooldown_shorter_than_a_poll_flaps() {
+    assert!(has(&rules(&[&object("SELECT 1", "  cooldownPeriod: 20")]), "flapping", "o"));
+    assert!(!has(&rules(&[&object("SELECT 1", "  cooldownPeriod: 60")]), "flapping", "o"));
+}

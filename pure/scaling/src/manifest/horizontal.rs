@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::place::Place;
-use super::{Body, target_ref};
+use super::{Body, forecast, target_ref};
 use crate::hpa::{
     Behavior, Metric, Policy, ResourceTarget, Rules, ScalingPolicy, ScalingPolicyKind, Select, ValueTarget, validate,
 };
 
-pub(super) fn read(root: &Place<'_>, lines: &mut BTreeMap<String, usize>) -> Option<Body> {
+pub(super) fn read(
+    root: &Place<'_>,
+    annotations: &BTreeMap<String, String>,
+    lines: &mut BTreeMap<String, usize>,
+) -> Option<Body> {
     if let Some(version) = root.get("apiVersion")
         && let Some(text) = version.text()
         && text != "autoscaling/v2"
@@ -31,7 +35,8 @@ pub(super) fn read(root: &Place<'_>, lines: &mut BTreeMap<String, usize>) -> Opt
         lines.insert(place.path.clone(), place.line);
     }
     let behavior = spec.get("behavior").map(|place| behavior(&place));
-    let policy = Policy { behavior, ..Policy::strict(min, max?, metrics) };
+    let forecast = forecast::read(&spec, annotations);
+    let policy = Policy { behavior, forecast, ..Policy::strict(min, max?, metrics) };
     for (path, message) in validate(&policy) {
         spec.note_at(&format!("spec.{path}"), message);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::place::Place;
 use super::trigger::{self, TriggerSpec};
-use super::{Body, horizontal, target_ref, workload};
+use super::{Body, forecast, horizontal, target_ref, workload};
 use crate::formula::Formula;
 use crate::keda::object::{self, Annotations, CompositeType, Modifiers};
 use crate::keda::{Calculation, Fallback, FallbackBehavior, StrategyKind, Target, Trigger, job};
@@ -88,6 +88,7 @@ pub(super) fn scaled_object(
         policy.modifiers = advanced.get("scalingModifiers").and_then(|place| modifiers(&place, &policy.triggers));
     }
     policy.annotations = pauses(spec, annotations);
+    policy.forecast = forecast::read(spec, annotations);
     check_bounds(spec, &policy);
     for (path, message) in
         crate::hpa::validate(&policy.horizontal()).into_iter().filter(|(path, _)| path.starts_with("behavior"))

@@ -3,6 +3,7 @@
 //! Owns: reading YAML with one or more documents into policies, every problem at once with file, line and path. Never: filling in a value that
 //! is wrong. Start with [`read`]; what reads well and is still a bad idea is found by [`crate::lint`].
 
+mod forecast;
 mod horizontal;
 mod keda;
 mod place;
@@ -43,6 +44,8 @@ pub struct Object {
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
+    /// Secrets that it cannot do without: where each is named, and its name.
+    pub secrets: Vec<(String, String)>,
     /// Lines of paths, for findings.
     pub lines: BTreeMap<String, usize>,
     /// What it says.
@@ -143,7 +146,7 @@ fn read_object(root: &Place<'_>) -> Option<Object> {
     let body = match kind.as_str() {
         "ScaledObject" => keda::scaled_object(&root.need("spec")?, &annotations, &mut lines)?,
         "ScaledJob" => keda::scaled_job(&root.need("spec")?, &annotations, &mut lines)?,
-        "HorizontalPodAutoscaler" => horizontal::read(root, &mut lines)?,
+        "HorizontalPodAutoscaler" => horizontal::read(root, &annotations, &mut lines)?,
         "VerticalPodAutoscaler" => vertical::read(&root.need("spec")?, &mut lines)?,
         "Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicaSet" => {
             Body::Workload(workload::read(&root.need("spec")?))
@@ -155,6 +158,10 @@ fn read_object(root: &Place<'_>) -> Option<Object> {
         }
         _ => Body::Other,
     };
+    let mut secrets = Vec::new();
+    if let Some(spec) = root.get("spec") {
+        spec.secrets(&mut secrets, &mut lines);
+    }
     Some(Object {
         file: root.notes_file(),
         line: root.line,
@@ -163,6 +170,7 @@ fn read_object(root: &Place<'_>) -> Option<Object> {
         name: name?,
         labels: metadata.texts_at("labels"),
         annotations,
+        secrets,
         lines,
         body,
     })

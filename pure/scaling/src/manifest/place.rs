@@ -190,6 +190,35 @@ impl<'a> Place<'a> {
         self.get(name).map(|place| place.texts()).unwrap_or_default()
     }
 
+    /// Every reference to a secret that is not optional, wherever it stands.
+    pub fn secrets(&self, found: &mut Vec<(String, String)>, lines: &mut BTreeMap<String, usize>) {
+        match &self.yaml.data {
+            YamlData::Sequence(_) => self.items().iter().for_each(|item| item.secrets(found, lines)),
+            YamlData::Mapping(_) => {
+                for (name, place) in self.entries() {
+                    let references = match (name.as_str(), &place.yaml.data) {
+                        ("secretKeyRef" | "secretRef" | "secret", YamlData::Mapping(_)) => vec![place.clone()],
+                        ("secretTargetRef", YamlData::Sequence(_)) => place.items(),
+                        _ => Vec::new(),
+                    };
+                    for reference in &references {
+                        let key = if name == "secret" { "secretName" } else { "name" };
+                        let is_optional =
+                            reference.get("optional").is_some_and(|flag| text_of(flag.yaml).as_deref() == Some("true"));
+                        if let Some(secret) = reference.get(key).and_then(|name| text_of(name.yaml))
+                            && !is_optional
+                        {
+                            lines.insert(reference.path.clone(), reference.line);
+                            found.push((reference.path.clone(), secret));
+                        }
+                    }
+                    place.secrets(found, lines);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn kind(&self) -> String {
         match &self.yaml.data {
             YamlData::Mapping(_) => "a mapping".to_owned(),

@@ -128,3 +128,36 @@ fn what_is_no_yaml_and_what_is_too_large_is_refused() {
     assert!(read("x.yaml", "just text").is_err());
     assert_eq!(read("x.yaml", "---\n---\n"), Ok(Vec::new()));
 }
+
+#[test]
+fn a_forecast_is_asked_for_by_annotations() {
+    let text = |annotations: &str| {
+        format!(
+            "kind: HorizontalPodAutoscaler\nmetadata: {{name: h, annotations: {{{annotations}}}}}\nspec:\n  scaleTargetRef: {{name: w}}\n  \
+             maxReplicas: 9\n"
+        )
+    };
+    let forecast = |annotations: &str| match &read("f.yaml", &text(annotations)).expect("valid")[0].body {
+        Body::Horizontal { policy, .. } => policy.forecast.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(forecast(""), None);
+    let naive = forecast("tidemill.dev/forecast: preview").expect("a forecast");
+    assert_eq!((naive.mode, naive.lookahead_ms), (crate::forecast::Mode::Preview, 60_000));
+    let fitted = forecast(
+        "tidemill.dev/forecast: \"on\", tidemill.dev/forecast-method: holt-winters, tidemill.dev/forecast-season: 7d",
+    );
+    let season_ms = 7 * 86_400_000;
+    assert_eq!(fitted.expect("a forecast").method, crate::forecast::Method::HoltWintersFitted { season_ms });
+    for (annotations, part) in [
+        ("tidemill.dev/forecast: maybe", "expected off, preview or on"),
+        ("tidemill.dev/forecast-method: guess", "expected seasonal-naive"),
+        ("tidemill.dev/forecast-season: soon", "expected a time"),
+        ("tidemill.dev/forecast-season: 5s", "expected a time"),
+        ("tidemill.dev/forecast-max-error: \"-1\"", "expected a relative error"),
+        ("tidemill.dev/forecast-mode: \"on\"", "unknown annotation"),
+    ] {
+        let problems = read("f.yaml", &text(annotations)).expect_err(annotations);
+        assert!(problems[0].message.contains(part), "{annotations}: {problems:?}");
+    }
+}

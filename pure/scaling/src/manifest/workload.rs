@@ -27,6 +27,8 @@ pub struct ContainerSpec {
     pub limits: Resources,
     /// Names of its environment variables.
     pub env: Vec<String>,
+    /// Whether it takes more variables out of whole ConfigMaps or Secrets.
+    pub has_env_from: bool,
     /// Secrets that it names.
     pub secrets: Vec<String>,
 }
@@ -64,6 +66,7 @@ fn container(place: &Place<'_>) -> Option<ContainerSpec> {
         requests: of("requests"),
         limits: of("limits"),
         env,
+        has_env_from: place.get("envFrom").is_some(),
         secrets,
     })
 }

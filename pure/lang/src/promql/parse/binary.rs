@@ -83,7 +83,7 @@ impl Parser<'_> {
 
     /// `bool`, `on`, `ignoring`, `group_left`, `group_right` and the fill modifiers.
     fn matching(&mut self, op: BinaryOp) -> Result<(bool, Matching)> {
-        let returns_bool = self.accept_keyword("bool");
+        let returns_bool = self.takes_keyword("bool");
         let cardinality = if op.is_set() { Cardinality::ManyToMany } else { Cardinality::OneToOne };
         let mut matching = Matching { cardinality, ..Matching::default() };
         let is_on = self.peek().is_keyword("on");
@@ -163,7 +163,7 @@ impl Parser<'_> {
         self.expect("(", context)?;
         let mut names = Vec::new();
         loop {
-            if self.accept(")") {
+            if self.takes(")") {
                 return Ok(names);
             }
             let token = self.peek().clone();

@@ -79,7 +79,7 @@ impl Parser<'_> {
             OperandIn::Offset => "offset",
             OperandIn::Range(context) => context,
         };
-        if self.accept("(") {
+        if self.takes("(") {
             let inner = self.deeper(|parser| parser.length(0, context))?;
             let end = self.expect(")", context)?;
             return Ok(Length { kind: LengthKind::Paren(Box::new(inner)), span: first.span.to(end) });

@@ -6,11 +6,13 @@ mod modifier;
 mod primary;
 mod selector;
 
+use std::ops::{Deref, DerefMut};
+
 use super::ast::{Expr, ExprKind, MatchOp, Selector};
 use super::check::{check, check_not_all};
 use super::dialect::DIALECT;
 use crate::error::{Error, Result};
-use crate::lexer::{Kind, Lexer, Token};
+use crate::lexer::{Cursor, Kind, Token};
 use crate::span::Span;
 
 /// How deep expressions may nest.
@@ -73,47 +75,26 @@ pub fn parse_series(source: &str) -> Result<Vec<(String, String)>> {
     Ok(labels)
 }
 
-/// Where in the tokens the reading is.
-pub(super) struct Parser<'a> {
-    source: &'a str,
-    tokens: Vec<Token<'a>>,
-    at: usize,
-    depth: usize,
+/// Reads what a cursor comes to.
+pub(super) struct Parser<'a>(Cursor<'a>);
+
+impl<'a> Deref for Parser<'a> {
+    type Target = Cursor<'a>;
+
+    fn deref(&self) -> &Cursor<'a> {
+        &self.0
+    }
+}
+
+impl DerefMut for Parser<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl<'a> Parser<'a> {
     fn new(source: &'a str) -> Result<Self> {
-        Ok(Self { source, tokens: Lexer::tokens(source, &DIALECT)?, at: 0, depth: 0 })
-    }
-
-    fn peek(&self) -> &Token<'a> {
-        &self.tokens[self.at]
-    }
-
-    /// The token `ahead` of the next one; the end where there is none.
-    fn peek_at(&self, ahead: usize) -> &Token<'a> {
-        &self.tokens[(self.at + ahead).min(self.tokens.len() - 1)]
-    }
-
-    fn next(&mut self) -> Token<'a> {
-        let token = self.tokens[self.at].clone();
-        if self.at + 1 < self.tokens.len() {
-            self.at += 1;
-        }
-        token
-    }
-
-    /// The end of the token before.
-    fn last_end(&self) -> usize {
-        self.at.checked_sub(1).map_or(0, |before| self.tokens[before].span.end)
-    }
-
-    fn accept(&mut self, operator: &str) -> bool {
-        let is_there = self.peek().is(operator);
-        if is_there {
-            self.next();
-        }
-        is_there
+        Cursor::new(source, &DIALECT).map(Self)
     }
 
     fn expect(&mut self, operator: &str, context: &str) -> Result<Span> {
@@ -121,14 +102,6 @@ impl<'a> Parser<'a> {
             return Ok(self.next().span);
         }
         Err(self.unexpected(context, [format!("`{operator}`")]))
-    }
-
-    fn accept_keyword(&mut self, keyword: &str) -> bool {
-        let is_there = self.peek().is_keyword(keyword);
-        if is_there {
-            self.next();
-        }
-        is_there
     }
 
     fn end(&self) -> Result<()> {
@@ -143,13 +116,12 @@ impl<'a> Parser<'a> {
 
     /// Runs `inner` one level deeper.
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.depth >= MAX_DEPTH {
+        if !self.enter(MAX_DEPTH) {
             let message = format!("expressions nest deeper than {MAX_DEPTH} levels");
             return Err(Error::unsupported(message, self.peek().span, self.source));
         }
-        self.depth += 1;
         let result = inner(self);
-        self.depth -= 1;
+        self.leave();
         result
     }
 

@@ -12,13 +12,13 @@ impl Parser<'_> {
         loop {
             if self.peek().is("[") {
                 expr = self.ranged(expr)?;
-            } else if self.accept_keyword("offset") {
+            } else if self.takes_keyword("offset") {
                 self.offset(&mut expr)?;
-            } else if self.accept("@") {
+            } else if self.takes("@") {
                 self.at_time(&mut expr)?;
-            } else if self.accept_keyword("anchored") {
+            } else if self.takes_keyword("anchored") {
                 self.extend(&mut expr, Extension::Anchored)?;
-            } else if self.accept_keyword("smoothed") {
+            } else if self.takes_keyword("smoothed") {
                 self.extend(&mut expr, Extension::Smoothed)?;
             } else {
                 return Ok(expr);
@@ -29,7 +29,7 @@ impl Parser<'_> {
     fn ranged(&mut self, expr: Expr) -> Result<Expr> {
         let open = self.next().span;
         let range = self.range_length("subquery or range selector")?;
-        if self.accept(":") {
+        if self.takes(":") {
             let step = if self.peek().is("]") { None } else { Some(self.range_length("subquery selector")?) };
             let end = self.expect("]", "subquery selector")?;
             let span = expr.span.to(end);
@@ -54,7 +54,7 @@ impl Parser<'_> {
 
     fn offset(&mut self, expr: &mut Expr) -> Result<()> {
         let length = self.offset_length()?;
-        let (end, span, source) = (self.last_end(), expr.span, self.source);
+        let (end, span, source) = (self.last_span().end, expr.span, self.source);
         let Some(when) = time_of(expr) else {
             let message =
                 "offset modifier must be preceded by an instant vector selector or range vector selector or a subquery";
@@ -82,11 +82,11 @@ impl Parser<'_> {
             let milliseconds = (seconds * 1000.0).round();
             if !seconds.is_finite() || milliseconds.abs() >= i64::MAX as f64 {
                 let message = format!("timestamp out of bounds for @ modifier: {seconds}");
-                return Err(Error::syntax(message, Span::new(start.start, self.last_end()), self.source));
+                return Err(Error::syntax(message, Span::new(start.start, self.last_span().end), self.source));
             }
             At::Time(milliseconds as i64)
         };
-        let (end, span, source) = (self.last_end(), expr.span, self.source);
+        let (end, span, source) = (self.last_span().end, expr.span, self.source);
         let Some(when) = time_of(expr) else {
             let message =
                 "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
@@ -115,7 +115,7 @@ impl Parser<'_> {
             }
             _ => selector.extension = Some(extension),
         }
-        expr.span.end = self.last_end();
+        expr.span.end = self.last_span().end;
         Ok(())
     }
 }

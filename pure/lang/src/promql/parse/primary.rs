@@ -45,7 +45,7 @@ impl Parser<'_> {
         if grouping.is_none() {
             grouping = self.grouping()?;
         }
-        let span = Span::new(start.start, self.last_end());
+        let span = Span::new(start.start, self.last_span().end);
         let (is_without, grouping) = grouping.unwrap_or_default();
         let expected = if op.param_type().is_some() { 2 } else { 1 };
         let given = args.len();
@@ -82,19 +82,19 @@ impl Parser<'_> {
             return Err(error.allowing(similar(name.text)));
         };
         let args = self.arguments("function call")?;
-        let span = Span::new(name.span.start, self.last_end());
+        let span = Span::new(name.span.start, self.last_span().end);
         Ok(Expr { kind: ExprKind::Call(Call { function, args }), span })
     }
 
     fn arguments(&mut self, context: &str) -> Result<Vec<Expr>> {
         self.expect("(", context)?;
         let mut args = Vec::new();
-        if self.accept(")") {
+        if self.takes(")") {
             return Ok(args);
         }
         loop {
             args.push(self.expression()?);
-            if self.accept(")") {
+            if self.takes(")") {
                 return Ok(args);
             }
             let comma = self.expect(",", context)?;

@@ -19,7 +19,7 @@ impl Parser<'_> {
         }
         let name = is_name.then(|| self.next().text.to_owned());
         let matchers = if self.peek().is("{") { self.matchers()? } else { Vec::new() };
-        let span = Span::new(first.span.start, self.last_end());
+        let span = Span::new(first.span.start, self.last_span().end);
         let selector = Selector { name, matchers, when: When::default(), extension: None };
         Ok(Expr { kind: ExprKind::Vector(selector), span })
     }
@@ -28,12 +28,12 @@ impl Parser<'_> {
         self.expect("{", "label matching")?;
         let mut matchers = Vec::new();
         loop {
-            if self.accept("}") {
+            if self.takes("}") {
                 matchers.sort_by_cached_key(LabelMatcher::to_string);
                 return Ok(matchers);
             }
             matchers.push(self.matcher()?);
-            if !self.accept(",") && !self.peek().is("}") {
+            if !self.takes(",") && !self.peek().is("}") {
                 return Err(self.unexpected("label matching", ["`,`", "`}`"]));
             }
         }

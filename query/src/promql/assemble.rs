@@ -1,0 +1,368 @@
+//! From points of segments to the series of a selector: one per set of labels, each time once, the last arrival standing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::buffer::ScalarBuffer;
+use tidemill_eval::promql::{
+    Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, HistogramSample, ResetHint, STALE_NAN, Samples, Series,
+};
+use tidemill_eval::{Labels, METRIC_NAME, format_number};
+use tidemill_text::prometheus::{FLOAT_COUNTS_FLAG, RESET_HINT_SHIFT};
+
+use super::conditions::Conditions;
+use super::points::{Distribution, Points, Shape};
+use super::series::{Metric, Role};
+
+/// The finest resolution of a native histogram.
+const FINEST_SCHEMA: i32 = 8;
+/// Half the width of the zero bucket where the sender tells none, as Prometheus has it.
+const DEFAULT_ZERO_THRESHOLD: f64 = 1e-128;
+
+/// The series of a selector while they are put together.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    series: HashMap<Labels, Parts>,
+}
+
+/// What segments have of one series.
+#[derive(Debug, Default)]
+struct Parts {
+    floats: Vec<Column<f64>>,
+    histograms: Vec<Column<Histogram>>,
+    is_delta: bool,
+}
+
+/// Samples of one series in one segment.
+#[derive(Debug)]
+struct Column<T> {
+    times: Vec<i64>,
+    arrivals: Vec<i64>,
+    starts: Vec<i64>,
+    values: Vec<T>,
+}
+
+impl<T> Default for Column<T> {
+    fn default() -> Self {
+        Self { times: Vec::new(), arrivals: Vec::new(), starts: Vec::new(), values: Vec::new() }
+    }
+}
+
+impl<T> Column<T> {
+    fn push(&mut self, points: &Points, at: usize, value: T) {
+        self.times.push(points.times[at]);
+        self.arrivals.push(points.arrivals[at]);
+        self.starts.push(points.starts.get(at).copied().unwrap_or(0));
+        self.values.push(value);
+    }
+}
+
+impl Assembly {
+    /// How many series there are.
+    pub(super) fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Adds the points of a series of `metric` with `labels` under the names of `parts`.
+    pub(super) fn add(
+        &mut self,
+        (metric, labels): (&Metric, &Labels),
+        parts: &[(Role, Arc<str>)],
+        points: Points,
+        conditions: &Conditions,
+    ) {
+        if points.times.is_empty() {
+            return;
+        }
+        for (role, name) in parts {
+            let mut named = labels.builder();
+            named.set_shared(&Arc::from(METRIC_NAME), name);
+            let named = named.build();
+            match role {
+                Role::Value => continue,
+                Role::Native => {
+                    let mut column = Column::default();
+                    for (at, point) in points.distributions.iter().enumerate() {
+                        column.push(&points, at, native(point, metric));
+                    }
+                    self.of(named, metric).histograms.push(column);
+                }
+                Role::Count => {
+                    let value = |point: &Distribution| Some(point.count as f64);
+                    self.add_floats(named, metric, floats_of(&points, value));
+                }
+                Role::Sum => {
+                    let value = |point: &Distribution| point.sum;
+                    self.add_floats(named, metric, floats_of(&points, value));
+                }
+                Role::Bucket => self.add_made(&named, metric, ("le", buckets(&points)), conditions),
+                Role::Quantile => self.add_made(&named, metric, ("quantile", quantiles(&points)), conditions),
+            }
+        }
+        // Last, so that the columns need not be copied.
+        if let Some((_, name)) = parts.iter().find(|(role, _)| *role == Role::Value) {
+            let mut named = labels.builder();
+            named.set_shared(&Arc::from(METRIC_NAME), name);
+            let Points { times, arrivals, starts, values, .. } = points;
+            let starts = if starts.iter().all(|start| *start == 0) { Vec::new() } else { starts };
+            self.add_floats(named.build(), metric, Column { times, arrivals, starts, values });
+        }
+    }
+
+    /// Adds numbers that are there under all these labels.
+    pub(super) fn add_info(&mut self, labels: &Labels, times: Vec<i64>) {
+        if times.is_empty() {
+            return;
+        }
+        let values = vec![1.0; times.len()];
+        let column = Column { arrivals: vec![0; times.len()], starts: Vec::new(), values, times };
+        self.series.entry(labels.clone()).or_default().floats.push(column);
+    }
+
+    /// The series by their labels; reset hints are those that a Prometheus would tell.
+    pub(super) fn finish(self) -> Vec<Series> {
+        let made = self.series.into_iter().map(|(labels, parts)| Series { labels, samples: parts.finish() });
+        let mut made: Vec<Series> = made.filter(|series| !series.samples.is_empty()).collect();
+        made.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        made
+    }
+
+    fn of(&mut self, labels: Labels, metric: &Metric) -> &mut Parts {
+        let parts = self.series.entry(labels).or_default();
+        parts.is_delta |= metric.is_delta;
+        parts
+    }
+
+    fn add_floats(&mut self, labels: Labels, metric: &Metric, column: Column<f64>) {
+        if !column.times.is_empty() {
+            self.of(labels, metric).floats.push(column);
+        }
+    }
+
+    fn add_made(
+        &mut self,
+        named: &Labels,
+        metric: &Metric,
+        (label, columns): (&str, Vec<(String, Column<f64>)>),
+        conditions: &Conditions,
+    ) {
+        for (value, column) in columns {
+            if conditions.of(label).all(|matcher| matcher.meets(&value)) {
+                let mut labels = named.builder();
+                labels.set(label, &value);
+                self.add_floats(labels.build(), metric, column);
+            }
+        }
+    }
+}
+
+fn floats_of(points: &Points, value: impl Fn(&Distribution) -> Option<f64>) -> Column<f64> {
+    let mut column = Column::default();
+    for (at, point) in points.distributions.iter().enumerate() {
+        let value = if point.is_stale() { Some(STALE_NAN) } else { value(point) };
+        if let Some(value) = value {
+            column.push(points, at, value);
+        }
+    }
+    column
+}
+
+/// The cumulative counts of buckets by their upper bounds, `+Inf` among them.
+fn buckets(points: &Points) -> Vec<(String, Column<f64>)> {
+    let mut columns: Vec<(f64, Column<f64>)> = vec![(f64::INFINITY, Column::default())];
+    for (at, point) in points.distributions.iter().enumerate().filter(|(_, point)| !point.is_stale()) {
+        let Shape::Classic { counts, bounds } = &point.shape else { continue };
+        let mut cumulative = 0_u64;
+        for (bound, count) in bounds.iter().zip(counts) {
+            cumulative = cumulative.saturating_add(*count);
+            column_of(&mut columns, *bound).push(points, at, cumulative as f64);
+        }
+        column_of(&mut columns, f64::INFINITY).push(points, at, point.count as f64);
+    }
+    with_stale(points, columns)
+}
+
+fn quantiles(points: &Points) -> Vec<(String, Column<f64>)> {
+    let mut columns: Vec<(f64, Column<f64>)> = Vec::new();
+    for (at, point) in points.distributions.iter().enumerate().filter(|(_, point)| !point.is_stale()) {
+        let Shape::Summary(quantiles) = &point.shape else { continue };
+        for (quantile, value) in quantiles {
+            column_of(&mut columns, *quantile).push(points, at, *value);
+        }
+    }
+    with_stale(points, columns)
+}
+
+fn column_of(columns: &mut Vec<(f64, Column<f64>)>, key: f64) -> &mut Column<f64> {
+    let place = columns.iter().position(|(known, _)| known.to_bits() == key.to_bits());
+    let place = place.unwrap_or_else(|| {
+        columns.push((key, Column::default()));
+        columns.len() - 1
+    });
+    &mut columns[place].1
+}
+
+/// A point without a value ends all series that the metric has there.
+fn with_stale(points: &Points, columns: Vec<(f64, Column<f64>)>) -> Vec<(String, Column<f64>)> {
+    let stale: Vec<usize> = (0..points.distributions.len()).filter(|at| points.distributions[*at].is_stale()).collect();
+    let named = columns.into_iter().map(|(key, mut column)| {
+        stale.iter().for_each(|at| column.push(points, *at, STALE_NAN));
+        (format_number(key), column)
+    });
+    named.collect()
+}
+
+/// A histogram of OpenTelemetry, or of remote write, as a native one. OpenTelemetry's bucket `i` is Prometheus's `i + 1`.
+fn native(point: &Distribution, metric: &Metric) -> Histogram {
+    let has_float_counts = point.flags & FLOAT_COUNTS_FLAG != 0;
+    let number = |count: u64| if has_float_counts { f64::from_bits(count) } else { count as f64 };
+    let hint = match (point.flags >> RESET_HINT_SHIFT) & 3 {
+        1 => ResetHint::Reset,
+        2 => ResetHint::NotReset,
+        3 => ResetHint::Gauge,
+        _ if metric.is_delta => ResetHint::Gauge,
+        _ => ResetHint::Unknown,
+    };
+    let sum = if point.is_stale() { STALE_NAN } else { point.sum.unwrap_or(0.0) };
+    let empty = Histogram { hint, count: number(point.count), sum, ..Histogram::default() };
+    let numbers = |counts: &[u64]| counts.iter().copied().map(number).collect::<Vec<f64>>();
+    match &point.shape {
+        Shape::Exponential { scale, zero_count, zero_threshold, positive, negative } => {
+            let schema = (*scale).min(FINEST_SCHEMA);
+            let by = u32::try_from(scale - schema).unwrap_or(0);
+            let side = |(offset, counts): &(i32, Vec<u64>)| {
+                let mut buckets: Vec<(i32, f64)> = Vec::new();
+                for (at, count) in (i64::from(*offset)..).zip(numbers(counts)) {
+                    let index = i32::try_from((at >> by.min(63)) + 1).unwrap_or(i32::MAX);
+                    match buckets.last_mut() {
+                        Some((last, total)) if *last == index => *total += count,
+                        _ => buckets.push((index, count)),
+                    }
+                }
+                buckets.into_iter().filter(|(_, count)| *count != 0.0).collect::<Buckets>()
+            };
+            let is_untold = *zero_threshold == 0.0 && !metric.is_exact;
+            Histogram {
+                schema,
+                zero_threshold: if is_untold { DEFAULT_ZERO_THRESHOLD } else { *zero_threshold },
+                zero_count: number(*zero_count),
+                positive: side(positive),
+                negative: side(negative),
+                ..empty
+            }
+        }
+        Shape::Classic { counts, bounds } => Histogram {
+            schema: CUSTOM_SCHEMA,
+            positive: (0..).zip(numbers(counts)).filter(|(_, count)| *count != 0.0).collect(),
+            custom: CustomBounds::new(bounds.clone()),
+            ..empty
+        },
+        Shape::Summary(_) => empty,
+    }
+}
+
+impl Parts {
+    fn finish(self) -> Samples {
+        let mut floats = merged(self.floats);
+        let mut native = merged(self.histograms);
+        drop_replaced(&mut floats, &mut native);
+        let mut before: Option<Histogram> = None;
+        let mut histograms = Vec::with_capacity(native.values.len());
+        for (at, value) in native.values.into_iter().enumerate() {
+            // A number between two histograms begins anew.
+            let since = at.checked_sub(1).map(|before| native.times[before]);
+            let next_float =
+                since.and_then(|since| floats.times.get(floats.times.partition_point(|time| *time <= since)));
+            if next_float.is_some_and(|float| *float < native.times[at]) {
+                before = None;
+            }
+            let mut stored = value.clone();
+            stored.hint = value.stored_hint(before.as_ref());
+            before = Some(value);
+            let start = native.starts.get(at).copied().unwrap_or(0);
+            histograms.push(HistogramSample { time: native.times[at], start, histogram: Arc::new(stored) });
+        }
+        if floats.starts.iter().all(|start| *start == 0) {
+            floats.starts.clear();
+        }
+        Samples {
+            times: ScalarBuffer::from(floats.times),
+            values: ScalarBuffer::from(floats.values),
+            starts: ScalarBuffer::from(floats.starts),
+            histograms,
+            is_delta: self.is_delta,
+        }
+    }
+}
+
+/// The samples of all columns by rising time, of equal times the one that arrived last.
+fn merged<T: Clone>(mut columns: Vec<Column<T>>) -> Column<T> {
+    columns.retain(|column| !column.times.is_empty());
+    columns.sort_by_key(|column| column.times[0]);
+    let is_rising = |times: &[i64]| times.windows(2).all(|pair| pair[0] < pair[1]);
+    let are_apart = columns.windows(2).all(|pair| pair[0].times.last() < pair[1].times.first());
+    if are_apart && columns.iter().all(|column| is_rising(&column.times)) {
+        let mut columns = columns.into_iter();
+        let mut all = columns.next().unwrap_or_default();
+        for column in columns {
+            let known = all.times.len();
+            all.times.extend(column.times);
+            if !all.starts.is_empty() || !column.starts.is_empty() {
+                all.starts.resize(known, 0);
+                all.starts.extend(column.starts);
+                all.starts.resize(all.times.len(), 0);
+            }
+            all.arrivals.extend(column.arrivals);
+            all.values.extend(column.values);
+        }
+        return all;
+    }
+    let mut order: Vec<(i64, i64, usize, usize)> = Vec::new();
+    for (place, column) in columns.iter().enumerate() {
+        let rows = column.times.iter().zip(&column.arrivals).enumerate();
+        order.extend(rows.map(|(row, (time, arrival))| (*time, *arrival, place, row)));
+    }
+    order.sort_unstable();
+    let mut all = Column::default();
+    for (at, (time, arrival, place, row)) in order.iter().enumerate() {
+        if order.get(at + 1).is_some_and(|next| next.0 == *time) {
+            continue;
+        }
+        all.times.push(*time);
+        all.arrivals.push(*arrival);
+        all.starts.push(columns[*place].starts.get(*row).copied().unwrap_or(0));
+        all.values.push(columns[*place].values[*row].clone());
+    }
+    all
+}
+
+/// Of a number and a histogram at the same time the one that arrived last stands.
+fn drop_replaced(floats: &mut Column<f64>, histograms: &mut Column<Histogram>) {
+    if floats.times.is_empty() || histograms.times.is_empty() {
+        return;
+    }
+    let arrived = |column_times: &[i64], arrivals: &[i64], time: i64| {
+        column_times.binary_search(&time).ok().map(|at| arrivals[at])
+    };
+    let float_goes: Vec<bool> = (floats.times.iter().zip(&floats.arrivals))
+        .map(|(time, own)| arrived(&histograms.times, &histograms.arrivals, *time).is_some_and(|other| other >= *own))
+        .collect();
+    let histogram_goes: Vec<bool> = (histograms.times.iter().zip(&histograms.arrivals))
+        .map(|(time, own)| arrived(&floats.times, &floats.arrivals, *time).is_some_and(|other| other > *own))
+        .collect();
+    floats.keep(&float_goes);
+    histograms.keep(&histogram_goes);
+}
+
+impl<T> Column<T> {
+    fn keep(&mut self, goes: &[bool]) {
+        fn kept<V>(values: &mut Vec<V>, goes: &[bool]) {
+            let mut goes = goes.iter();
+            values.retain(|_| goes.next() != Some(&true));
+        }
+        kept(&mut self.times, goes);
+        kept(&mut self.arrivals, goes);
+        kept(&mut self.starts, goes);
+        kept(&mut self.values, goes);
+    }
+}

@@ -1,0 +1,193 @@
+//! PromQL over the lake: selectors become reads of segments, evaluation is that of [`tidemill_eval::promql`].
+//!
+//! Owns: which segments, series and points a selector reads, the limits of a query, answers about names and labels. Names and labels are
+//! those that Prometheus's OTLP receiver makes ([`series`]); series of remote write keep theirs. What a selector reads: the catalog,
+//! the series tables of segments, then only the columns of its points. Rollups are not read. Never: the language itself, HTTP.
+//! Start with [`QueryEngine::promql`].
+
+mod assemble;
+mod conditions;
+mod describe;
+mod exemplars;
+mod points;
+mod select;
+mod series;
+mod source;
+mod tables;
+mod value_text;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemill_eval::promql::{Annotations, Engine, Options, Source, Value};
+use tidemill_eval::{Error as EvalError, Result as EvalResult};
+use tidemill_types::{ErrorKind, OrganizationId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+pub use describe::{LabelSelect, MetricMetadata};
+pub use exemplars::{Exemplar, SeriesExemplars};
+pub use series::Promotion;
+pub(crate) use tables::SeriesTables;
+
+use crate::stats::{QueryStats, StatsHandle};
+use crate::{Error, QueryEngine};
+use select::Reader;
+use source::{LakeSource, Recorder};
+
+/// One query.
+#[derive(Debug, Clone)]
+pub struct PromqlRequest {
+    /// The query's text.
+    pub query: String,
+    /// Its time or the first of its times, in milliseconds since 1970.
+    pub start_ms: i64,
+    /// The last of its times.
+    pub end_ms: i64,
+    /// From one time to the next; 0 for an instant query.
+    pub step_ms: i64,
+    /// How long a sample stays current, where it is not the default.
+    pub lookback_ms: Option<i64>,
+}
+
+/// What one query of PromQL may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromqlLimits {
+    /// From its start to its answer.
+    pub time: Duration,
+    /// Bytes that it reads from the bucket.
+    pub bytes: u64,
+    /// Series of one selector.
+    pub series: usize,
+    /// Samples that it reads, and that it holds while it evaluates.
+    pub samples: usize,
+    /// Queries of one organization that run at a time.
+    pub concurrency: usize,
+    /// How long a sample stays current.
+    pub lookback_ms: i64,
+}
+
+impl Default for PromqlLimits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(60),
+            bytes: 8 << 30,
+            series: 500_000,
+            samples: 50_000_000,
+            concurrency: 20,
+            lookback_ms: 300_000,
+        }
+    }
+}
+
+/// What a query gave.
+#[derive(Debug)]
+pub struct PromqlAnswer {
+    /// Its value.
+    pub value: Value,
+    /// What there is to say of it.
+    pub notes: Annotations,
+    /// What was read for it. Its warnings belong to the answer.
+    pub stats: QueryStats,
+}
+
+/// How many queries of each organization run.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<OrganizationId, Arc<Semaphore>>>);
+
+impl Turns {
+    fn take(&self, organization: OrganizationId, most: usize) -> EvalResult<OwnedSemaphorePermit> {
+        let turns = Arc::clone(self.0.lock().entry(organization).or_insert_with(|| Arc::new(Semaphore::new(most))));
+        turns.try_acquire_owned().map_err(|_| failed(Error::TooManyQueries { running: most }))
+    }
+}
+
+impl QueryEngine {
+    /// Evaluates a query over the metrics of `organization` and of no other (T-1).
+    ///
+    /// # Errors
+    /// The query is wrong or has no answer for the data; a limit was met; the lake cannot be read. An answer is never a part.
+    pub async fn promql(
+        &self,
+        organization: OrganizationId,
+        request: PromqlRequest,
+        limits: PromqlLimits,
+    ) -> EvalResult<PromqlAnswer> {
+        let turn = self.turns().take(organization, limits.concurrency)?;
+        let reader = self.reader(organization, limits).await?;
+        let stats = reader.stats.clone();
+        let options = Options {
+            lookback_ms: request.lookback_ms.unwrap_or(limits.lookback_ms),
+            max_samples: limits.samples,
+            ..Options::default()
+        };
+        let engine = Engine::new(options);
+        let handle = self.runtime().handle().clone();
+        let reading = handle.clone();
+        // What the selectors ask for is read before the evaluation, all of it at the same time.
+        let (recording, asked) = (engine.clone(), request.clone());
+        let recorded = self.runtime().spawn_blocking(move || {
+            let recorder = Recorder::default();
+            // What is wrong with the query is told by the evaluation itself.
+            drop(evaluate(&recording, &asked, &recorder));
+            recorder.asked()
+        });
+        let asked = recorded.await.map_err(|_| failed(Error::Cancelled))?;
+        let source = LakeSource::new(reader, reading);
+        let deadline = source.deadline();
+        within(deadline, limits.time, source.read_ahead(asked)).await??;
+        stats.planned();
+        let evaluating = self.runtime().spawn_blocking(move || {
+            let _turn = turn;
+            evaluate(&engine, &request, &source)
+        });
+        let outcome = within(deadline, limits.time, evaluating).await?.map_err(|_| failed(Error::Cancelled))?;
+        stats.ended();
+        let (value, notes) = outcome?;
+        Ok(PromqlAnswer { value, notes, stats: stats.read() })
+    }
+
+    /// A source over the metrics of `organization`, for an evaluation that the caller runs on a thread that may wait.
+    ///
+    /// # Errors
+    /// The metastore does not answer.
+    pub async fn promql_source(
+        &self,
+        organization: OrganizationId,
+        limits: PromqlLimits,
+    ) -> EvalResult<Box<dyn Source + Send>> {
+        let reader = self.reader(organization, limits).await?;
+        Ok(Box::new(LakeSource::new(reader, self.runtime().handle().clone())))
+    }
+
+    /// What reads for one query, over the catalog as it is now.
+    async fn reader(&self, organization: OrganizationId, limits: PromqlLimits) -> EvalResult<Reader> {
+        let parts = self.parts_shared();
+        parts.catalog.refresh().await.map_err(failed)?;
+        Ok(Reader::new(parts, organization, limits, StatsHandle::new()))
+    }
+}
+
+fn evaluate(engine: &Engine, request: &PromqlRequest, source: &dyn Source) -> EvalResult<(Value, Annotations)> {
+    match request.step_ms {
+        0 => engine.instant(&request.query, request.start_ms, &[source]),
+        step => engine.range(&request.query, (request.start_ms, request.end_ms, step), &[source]),
+    }
+}
+
+async fn within<T>(deadline: Instant, limit: Duration, work: impl Future<Output = T>) -> EvalResult<T> {
+    tokio::time::timeout_at(deadline, work).await.map_err(|_| failed(Error::TimeLimit { limit }))
+}
+
+/// A failure of the lake as evaluation tells it.
+pub(crate) fn failed(error: Error) -> EvalError {
+    match error {
+        Error::QueryLimit { problem } => EvalError::Limit(problem),
+        error => {
+            let kind: ErrorKind = error.kind();
+            EvalError::Source { what: "metrics".to_owned(), kind, source: Box::new(error) }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Points of chosen series, read from the columns of one segment and nothing else of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch, StructArray};
+use arrow::datatypes::{ArrowPrimitiveType, Float64Type, Int32Type, TimestampNanosecondType, UInt32Type, UInt64Type};
+use futures::StreamExt as _;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::RowSelection;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use tidemill_eval::promql::STALE_NAN;
+use tidemill_types::TimeRange;
+
+use super::series::{Kind, SegmentSeries};
+use crate::scan::{OpenSegment, SegmentLoader, SegmentReader};
+use crate::stats::{Counter, StatsHandle};
+use crate::{Error, Result};
+
+/// Row groups of which more than one row in so many is wanted are read whole.
+const WHOLE_FROM: usize = 3;
+const NOBODY: u32 = u32::MAX;
+const NS_PER_MS: i64 = 1_000_000;
+
+/// The points of one series in one segment, in the order of its rows.
+#[derive(Debug, Default)]
+pub(super) struct Points {
+    /// Milliseconds since 1970.
+    pub(super) times: Vec<i64>,
+    /// When each arrived, in nanoseconds.
+    pub(super) arrivals: Vec<i64>,
+    /// When each one's counter began, in milliseconds, 0 where it is not told; empty where it means nothing.
+    pub(super) starts: Vec<i64>,
+    /// Of gauges and sums: the numbers, stale markers among them.
+    pub(super) values: Vec<f64>,
+    /// Of histograms and summaries.
+    pub(super) distributions: Vec<Distribution>,
+}
+
+/// One point of a histogram or summary.
+#[derive(Debug, Clone)]
+pub(super) struct Distribution {
+    pub(super) flags: u32,
+    pub(super) count: u64,
+    pub(super) sum: Option<f64>,
+    pub(super) shape: Shape,
+}
+
+/// What a point says of how values are distributed.
+#[derive(Debug, Clone)]
+pub(super) enum Shape {
+    Classic {
+        counts: Vec<u64>,
+        bounds: Vec<f64>,
+    },
+    Exponential {
+        scale: i32,
+        zero_count: u64,
+        zero_threshold: f64,
+        positive: (i32, Vec<u64>),
+        negative: (i32, Vec<u64>),
+    },
+    Summary(Vec<(f64, f64)>),
+}
+
+impl Distribution {
+    /// Whether it says that no value was recorded.
+    pub(super) fn is_stale(&self) -> bool {
+        self.flags & 1 == 1
+    }
+}
+
+/// How many samples a query may read.
+#[derive(Debug)]
+pub(super) struct SampleBudget {
+    read: AtomicUsize,
+    most: usize,
+}
+
+impl SampleBudget {
+    pub(super) fn new(most: usize) -> Self {
+        Self { read: AtomicUsize::new(0), most }
+    }
+
+    /// Counts samples.
+    ///
+    /// # Errors
+    /// They are more than the query may read.
+    pub(super) fn take(&self, samples: usize) -> Result<()> {
+        let all = self.read.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
+        if all <= self.most {
+            return Ok(());
+        }
+        Err(Error::QueryLimit {
+            problem: format!(
+                "the query reads more than {} samples; narrow its time range or name more labels, or raise promql.max_samples",
+                self.most
+            ),
+        })
+    }
+}
+
+/// What is read of a segment.
+pub(super) struct PointRequest<'a> {
+    pub(super) loader: &'a Arc<SegmentLoader>,
+    pub(super) open: &'a Arc<OpenSegment>,
+    pub(super) series: &'a SegmentSeries,
+    /// Which series, ascending.
+    pub(super) wanted: &'a [u32],
+    /// Only points of this time.
+    pub(super) time: TimeRange,
+    pub(super) stats: &'a StatsHandle,
+    pub(super) budget: &'a SampleBudget,
+}
+
+impl PointRequest<'_> {
+    /// The points of each wanted series.
+    ///
+    /// # Errors
+    /// The segment cannot be read, or a limit was met.
+    pub(super) async fn read(&self) -> Result<Vec<Points>> {
+        let mut points: Vec<Points> = self.wanted.iter().map(|_| Points::default()).collect();
+        let mut owners: Vec<(Range<u32>, u32)> = Vec::new();
+        for (place, series) in self.wanted.iter().enumerate() {
+            let rows = &self.series.series[*series as usize].rows;
+            owners.extend(rows.iter().map(|rows| (rows.clone(), place as u32)));
+        }
+        owners.sort_unstable_by_key(|(rows, _)| rows.start);
+        let columns = self.columns();
+        let groups = self.open.row_group_times.len();
+        self.stats.add(Counter::RowGroupsConsidered, groups as u64);
+        for group in 0..groups {
+            let times = self.open.row_group_times[group];
+            let misses = times.end <= self.time.start || times.start >= self.time.end;
+            let first = self.open.rows_before(group) as u32;
+            let end = first.saturating_add(self.open.row_group_rows(group) as u32);
+            let from = owners.partition_point(|(rows, _)| rows.end <= first);
+            let until = owners.partition_point(|(rows, _)| rows.start < end);
+            if misses || from >= until {
+                self.stats.add(Counter::RowGroupsPruned, 1);
+                continue;
+            }
+            self.read_group(group, first..end, &owners[from..until], &columns, &mut points).await?;
+        }
+        Ok(points)
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        let metrics =
+            self.wanted.iter().map(|series| &self.series.metrics[self.series.series[*series as usize].metric as usize]);
+        let mut columns = vec!["time", "arrival_time", "flags"];
+        for metric in metrics {
+            if metric.has_starts {
+                columns.push("start_time");
+            }
+            match metric.kind {
+                Kind::Float => columns.push("value"),
+                Kind::Histogram => columns.extend(["count", "sum", "bucket_counts", "explicit_bounds"]),
+                Kind::Exponential => columns.extend([
+                    "count",
+                    "sum",
+                    "scale",
+                    "zero_count",
+                    "zero_threshold",
+                    "positive_offset",
+                    "positive_counts",
+                    "negative_offset",
+                    "negative_counts",
+                ]),
+                Kind::Summary => columns.extend(["count", "sum", "quantiles"]),
+            }
+            columns.sort_unstable();
+            columns.dedup();
+        }
+        columns
+    }
+
+    async fn read_group(
+        &self,
+        group: usize,
+        rows: Range<u32>,
+        owners: &[(Range<u32>, u32)],
+        columns: &[&str],
+        points: &mut [Points],
+    ) -> Result<()> {
+        let all = rows.len();
+        let inside = owners.iter().map(|(own, owner)| (own.start.max(rows.start)..own.end.min(rows.end), *owner));
+        let inside: Vec<(Range<usize>, u32)> = inside
+            .map(|(own, owner)| ((own.start - rows.start) as usize..(own.end - rows.start) as usize, owner))
+            .collect();
+        let wanted: usize = inside.iter().map(|(own, _)| own.len()).sum();
+        let is_whole = wanted.saturating_mul(WHOLE_FROM) >= all || inside.len().saturating_mul(16) >= all;
+        let mut owner_of_row: Vec<u32> = Vec::with_capacity(if is_whole { all } else { wanted });
+        for (own, owner) in &inside {
+            if is_whole {
+                owner_of_row.resize(own.start, NOBODY);
+            }
+            owner_of_row.extend(std::iter::repeat_n(*owner, own.len()));
+        }
+        if is_whole {
+            owner_of_row.resize(all, NOBODY);
+        }
+        self.stats.add(Counter::RowGroupsRead, 1);
+        self.stats.add(Counter::RowsScanned, owner_of_row.len() as u64);
+        let open = self.open;
+        let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
+        let failure = Arc::default();
+        let reader = SegmentReader {
+            loader: Arc::clone(self.loader),
+            open: Arc::clone(open),
+            stats: self.stats.clone(),
+            failure: Arc::clone(&failure),
+        };
+        let schema = open.reader.schema();
+        let roots = columns.iter().flat_map(|name| schema.index_of(name));
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, open.reader.clone())
+            .with_row_groups(vec![group])
+            .with_projection(ProjectionMask::roots(open.reader.parquet_schema(), roots))
+            .with_batch_size(16 << 10);
+        if !is_whole {
+            let ranges = inside.into_iter().map(|(own, _)| own);
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, all));
+        }
+        let mut batches = builder.build().map_err(corrupt)?;
+        let mut from = 0;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|error| failure.lock().take().unwrap_or_else(|| corrupt(error)))?;
+            let owners = owner_of_row.get(from..from + batch.num_rows()).unwrap_or_default();
+            let taken = self
+                .take(&batch, owners, points)
+                .ok_or_else(|| Error::corrupt(&open.meta.object_key, "a column of points is not of its type"))?;
+            self.budget.take(taken)?;
+            self.stats.add(Counter::RowsMatched, taken as u64);
+            from += batch.num_rows();
+            // Decoding is work, and others want to go on as well.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of a batch to their series; `None` where a column is not what it should be.
+    fn take(&self, batch: &RecordBatch, owners: &[u32], points: &mut [Points]) -> Option<usize> {
+        let columns = Columns::of(batch)?;
+        let (start_ns, end_ns) = (self.time.start.0, self.time.end.0);
+        let mut taken = 0;
+        let mut row = 0;
+        while row < owners.len() {
+            let owner = owners[row];
+            let mut until = row + 1;
+            while until < owners.len() && owners[until] == owner {
+                until += 1;
+            }
+            let run = row..until;
+            row = until;
+            if owner == NOBODY {
+                continue;
+            }
+            let series = &self.series.series[self.wanted[owner as usize] as usize];
+            let metric = &self.series.metrics[series.metric as usize];
+            let into = &mut points[owner as usize];
+            for row in run {
+                let time = columns.times.value(row);
+                if time < start_ns || time >= end_ns || !columns.append(into, row, metric.kind)? {
+                    continue;
+                }
+                into.times.push(time.div_euclid(NS_PER_MS));
+                into.arrivals.push(columns.arrivals.value(row));
+                if metric.has_starts {
+                    into.starts.push(columns.start(row));
+                }
+                taken += 1;
+            }
+        }
+        Some(taken)
+    }
+}
+
+/// The columns of a batch, those that were asked for.
+struct Columns<'a> {
+    batch: &'a RecordBatch,
+    times: &'a PrimitiveArray<TimestampNanosecondType>,
+    arrivals: &'a PrimitiveArray<TimestampNanosecondType>,
+    starts: Option<&'a PrimitiveArray<TimestampNanosecondType>>,
+    flags: &'a PrimitiveArray<UInt32Type>,
+    values: Option<&'a PrimitiveArray<Float64Type>>,
+}
+
+fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
+    batch.column_by_name(name)?.as_primitive_opt::<T>()
+}
+
+fn value<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str, row: usize) -> Option<T::Native> {
+    column::<T>(batch, name).filter(|column| column.is_valid(row)).map(|column| column.value(row))
+}
+
+fn list<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str, row: usize) -> Vec<T::Native> {
+    let lists = batch.column_by_name(name).and_then(|column| column.as_list_opt::<i32>());
+    let Some(lists) = lists.filter(|lists| lists.is_valid(row)) else { return Vec::new() };
+    let items = lists.value(row);
+    items.as_primitive_opt::<T>().map(|items| items.values().to_vec()).unwrap_or_default()
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        Some(Self {
+            batch,
+            times: column(batch, "time")?,
+            arrivals: column(batch, "arrival_time")?,
+            starts: column(batch, "start_time"),
+            flags: column(batch, "flags")?,
+            values: column(batch, "value"),
+        })
+    }
+
+    fn start(&self, row: usize) -> i64 {
+        let start = self.starts.filter(|starts| starts.is_valid(row)).map(|starts| starts.value(row));
+        start.map_or(0, |start| start.div_euclid(NS_PER_MS))
+    }
+
+    /// Adds what a row says; tells whether it says anything.
+    fn append(&self, into: &mut Points, row: usize, kind: Kind) -> Option<bool> {
+        let flags = if self.flags.is_valid(row) { self.flags.value(row) } else { 0 };
+        if kind == Kind::Float {
+            let values = self.values?;
+            let number = if flags & 1 == 1 {
+                STALE_NAN
+            } else if values.is_valid(row) {
+                values.value(row)
+            } else {
+                return Some(false);
+            };
+            into.values.push(number);
+            return Some(true);
+        }
+        let batch = self.batch;
+        let shape = match kind {
+            Kind::Exponential => Shape::Exponential {
+                scale: value::<Int32Type>(batch, "scale", row).unwrap_or(0),
+                zero_count: value::<UInt64Type>(batch, "zero_count", row).unwrap_or(0),
+                zero_threshold: value::<Float64Type>(batch, "zero_threshold", row).unwrap_or(0.0),
+                positive: (
+                    value::<Int32Type>(batch, "positive_offset", row).unwrap_or(0),
+                    list::<UInt64Type>(batch, "positive_counts", row),
+                ),
+                negative: (
+                    value::<Int32Type>(batch, "negative_offset", row).unwrap_or(0),
+                    list::<UInt64Type>(batch, "negative_counts", row),
+                ),
+            },
+            Kind::Summary => Shape::Summary(quantiles(batch, row)),
+            Kind::Histogram | Kind::Float => Shape::Classic {
+                counts: list::<UInt64Type>(batch, "bucket_counts", row),
+                bounds: list::<Float64Type>(batch, "explicit_bounds", row),
+            },
+        };
+        into.distributions.push(Distribution {
+            flags,
+            count: value::<UInt64Type>(batch, "count", row).unwrap_or(0),
+            sum: value::<Float64Type>(batch, "sum", row),
+            shape,
+        });
+        Some(true)
+    }
+}
+
+fn quantiles(batch: &RecordBatch, row: usize) -> Vec<(f64, f64)> {
+    let lists = batch.column_by_name("quantiles").and_then(|column| column.as_list_opt::<i32>());
+    let Some(lists) = lists.filter(|lists| lists.is_valid(row)) else { return Vec::new() };
+    let items = lists.value(row);
+    let pairs = items.as_any().downcast_ref::<StructArray>().and_then(|items| {
+        let quantiles = items.column_by_name("quantile")?.as_primitive_opt::<Float64Type>()?;
+        let values = items.column_by_name("value")?.as_primitive_opt::<Float64Type>()?;
+        Some(quantiles.values().iter().copied().zip(values.values().iter().copied()).collect())
+    });
+    pairs.unwrap_or_default()
+}

@@ -1,0 +1,251 @@
+//! Reads what a selector names: catalog, series tables, points.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidemill_eval::Labels;
+use tidemill_eval::promql::{Select, Series};
+use tidemill_plan::prune::SegmentQuery;
+use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier, TimeRange, TimestampNs};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::PromqlLimits;
+use super::assemble::Assembly;
+use super::conditions::Conditions;
+use super::points::{PointRequest, Points, SampleBudget};
+use super::series::{Found, Kind, SegmentSeries};
+use super::source::SharedParts;
+use crate::scan::OpenSegment;
+use crate::stats::{Counter, StatsHandle};
+use crate::{Error, Result};
+
+/// Segments read at a time.
+const SEGMENTS_TOGETHER: usize = 16;
+const NS_PER_MS: i64 = 1_000_000;
+/// Of the times of a resource so many milliseconds apart are told by its info series; its first and last, and those around gaps, all.
+const INFO_GAP_MS: i64 = 10_000;
+
+/// What reads for one query.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) parts: SharedParts,
+    organization: OrganizationId,
+    pub(super) limits: PromqlLimits,
+    pub(super) stats: StatsHandle,
+    pub(super) deadline: Instant,
+    budget: Arc<SampleBudget>,
+}
+
+/// What one segment has for a selector.
+struct Share {
+    series: Arc<SegmentSeries>,
+    found: Vec<Found>,
+    /// Of each series that was read, its place and points.
+    points: Vec<(u32, Points)>,
+    infos: Vec<(Labels, Vec<i64>)>,
+}
+
+/// The time from `start_ms` to `end_ms`, both inclusive.
+pub(super) fn time_range(start_ms: i64, end_ms: i64) -> TimeRange {
+    let start = TimestampNs(start_ms.saturating_mul(NS_PER_MS));
+    TimeRange { start, end: TimestampNs(end_ms.saturating_add(1).saturating_mul(NS_PER_MS)) }
+}
+
+impl Reader {
+    pub(super) fn new(
+        parts: SharedParts,
+        organization: OrganizationId,
+        limits: PromqlLimits,
+        stats: StatsHandle,
+    ) -> Self {
+        let deadline = Instant::now() + limits.time;
+        let budget = Arc::new(SampleBudget::new(limits.samples));
+        Self { parts, organization, limits, stats, deadline, budget }
+    }
+
+    /// The segments that may hold points of `time`. Says what retention may have removed.
+    pub(super) fn segments(&self, time: TimeRange) -> Vec<SegmentMeta> {
+        let signal = Signal::Metrics;
+        if let Some(first_day) = self.parts.catalog.first_kept_day(self.organization, signal)
+            && time.start < first_day.range().start
+        {
+            self.stats.warn(format!("metrics before {first_day} are past their retention and may be gone"));
+        }
+        let query = SegmentQuery { signal, tier: Tier::RAW, time, services: None };
+        let plan = self.parts.catalog.plan(self.organization, &query);
+        self.stats.add(Counter::SegmentsConsidered, plan.considered as u64);
+        self.stats.add(Counter::SegmentsPruned, (plan.considered - plan.segments.len()) as u64);
+        self.stats.add(Counter::BytesConsidered, plan.considered_bytes);
+        plan.segments
+    }
+
+    /// The series of a selector with their samples.
+    ///
+    /// # Errors
+    /// A segment cannot be read, or a limit was met.
+    pub(super) async fn select(&self, select: &Select) -> Result<Vec<Series>> {
+        if select.start_ms > select.end_ms {
+            return Ok(Vec::new());
+        }
+        match self.select_once(select).await {
+            // Compaction replaced it, or retention removed it, since the catalog was read.
+            Err(Error::SegmentMissing { .. }) => {
+                self.parts.catalog.refresh().await?;
+                self.select_once(select).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn select_once(&self, select: &Select) -> Result<Vec<Series>> {
+        let time = time_range(select.start_ms, select.end_ms);
+        let conditions = Arc::new(Conditions::new(&select.matchers));
+        let mut shares = self.shares(time, &conditions).await?;
+        // The order decides between samples that arrived at the same time.
+        shares.sort_by_key(|(meta, _)| (meta.time.start, meta.id));
+        let mut assembly = Assembly::default();
+        for (_, share) in shares {
+            let mut points = share.points;
+            for found in &share.found {
+                let place = points.binary_search_by_key(&found.series, |(series, _)| *series);
+                let Some(read) = place.ok().map(|at| std::mem::take(&mut points[at].1)) else { continue };
+                let stored = &share.series.series[found.series as usize];
+                let metric = &share.series.metrics[stored.metric as usize];
+                assembly.add((metric, &stored.labels), &found.parts, read, &conditions);
+                self.check_series(assembly.len())?;
+            }
+            for (labels, times) in share.infos {
+                assembly.add_info(&labels, times);
+            }
+        }
+        Ok(assembly.finish())
+    }
+
+    /// Refuses more series than a selector may have.
+    pub(super) fn check_series(&self, series: usize) -> Result<()> {
+        if series <= self.limits.series {
+            return Ok(());
+        }
+        let problem = format!(
+            "a selector meets more than {} series; name more labels, or raise promql.max_series",
+            self.limits.series
+        );
+        Err(Error::QueryLimit { problem })
+    }
+
+    async fn shares(&self, time: TimeRange, conditions: &Arc<Conditions>) -> Result<Vec<(SegmentMeta, Share)>> {
+        let mut reads = JoinSet::new();
+        let together = Arc::new(Semaphore::new(SEGMENTS_TOGETHER));
+        for meta in self.segments(time) {
+            let (reader, conditions, together) = (self.clone(), Arc::clone(conditions), Arc::clone(&together));
+            reads.spawn(async move {
+                let _turn = together.acquire_owned().await.map_err(|_| Error::Cancelled)?;
+                let share = reader.share(&meta, time, &conditions).await?;
+                Ok::<_, Error>(share.map(|share| (meta, share)))
+            });
+        }
+        let mut shares = Vec::new();
+        while let Some(read) = reads.join_next().await {
+            shares.extend(read.map_err(|_| Error::Cancelled)??);
+        }
+        Ok(shares)
+    }
+
+    /// What a segment has; `None` for nothing.
+    async fn share(&self, meta: &SegmentMeta, time: TimeRange, conditions: &Conditions) -> Result<Option<Share>> {
+        let (open, series) = self.open(meta).await?;
+        let found = series.find(conditions);
+        let infos: Vec<(Labels, Vec<u32>)> = series
+            .find_infos(conditions)
+            .into_iter()
+            .map(|(labels, series)| (labels.clone(), series.to_vec()))
+            .collect();
+        if found.is_empty() && infos.is_empty() {
+            return Ok(None);
+        }
+        self.check_series(found.len())?;
+        let named: Vec<u32> = found.iter().map(|found| found.series).collect();
+        let informed: BTreeSet<u32> = infos.iter().flat_map(|(_, series)| series.iter().copied()).collect();
+        let wanted: Vec<u32> =
+            informed.iter().copied().chain(named.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
+        let points = self.points(&open, &series, &wanted, time).await?;
+        let points: Vec<(u32, Points)> = wanted.into_iter().zip(points).collect();
+        let infos = infos.into_iter().map(|(labels, of)| (labels, info_times(&of, &points))).collect();
+        Ok(Some(Share { series, found, points, infos }))
+    }
+
+    /// A segment and its series.
+    pub(super) async fn open(&self, meta: &SegmentMeta) -> Result<(Arc<OpenSegment>, Arc<SegmentSeries>)> {
+        let open = self.parts.loader.open(meta, &self.stats).await?;
+        let series = self.parts.series.get(&self.parts.loader, &open, &self.stats).await?;
+        self.check_bytes()?;
+        Ok((open, series))
+    }
+
+    async fn points(
+        &self,
+        open: &Arc<OpenSegment>,
+        series: &SegmentSeries,
+        wanted: &[u32],
+        time: TimeRange,
+    ) -> Result<Vec<Points>> {
+        let mut points: Vec<Points> = wanted.iter().map(|_| Points::default()).collect();
+        // Each kind has columns of its own.
+        for kind in [Kind::Float, Kind::Histogram, Kind::Exponential, Kind::Summary] {
+            let is_of =
+                |series_place: u32| series.metrics[series.series[series_place as usize].metric as usize].kind == kind;
+            let places: Vec<usize> = (0..wanted.len()).filter(|at| is_of(wanted[*at])).collect();
+            if places.is_empty() {
+                continue;
+            }
+            let of_kind: Vec<u32> = places.iter().map(|at| wanted[*at]).collect();
+            let request = PointRequest {
+                loader: &self.parts.loader,
+                open,
+                series,
+                wanted: &of_kind,
+                time,
+                stats: &self.stats,
+                budget: &self.budget,
+            };
+            for (place, read) in places.into_iter().zip(request.read().await?) {
+                points[place] = read;
+            }
+            self.check_bytes()?;
+        }
+        Ok(points)
+    }
+
+    fn check_bytes(&self) -> Result<()> {
+        if self.stats.read().bytes_read <= self.limits.bytes {
+            return Ok(());
+        }
+        let problem = format!(
+            "the query reads more than {} bytes; narrow its time range or name more labels, or raise promql.max_bytes",
+            self.limits.bytes
+        );
+        Err(Error::QueryLimit { problem })
+    }
+}
+
+/// The times at which the info series of a resource has a sample: those of its points, thinned out where they are dense.
+fn info_times(of: &[u32], points: &[(u32, Points)]) -> Vec<i64> {
+    let own = of.iter().filter_map(|series| {
+        let at = points.binary_search_by_key(series, |(series, _)| *series).ok()?;
+        Some(&points[at].1.times)
+    });
+    let mut times: Vec<i64> = own.flatten().copied().collect();
+    times.sort_unstable();
+    times.dedup();
+    let mut kept: Vec<i64> = Vec::new();
+    for (at, time) in times.iter().enumerate() {
+        let is_far = kept.last().is_none_or(|last| time - last >= INFO_GAP_MS);
+        let is_before_gap = times.get(at + 1).is_none_or(|next| next - time >= INFO_GAP_MS);
+        if is_far || is_before_gap {
+            kept.push(*time);
+        }
+    }
+    kept
+}

@@ -1,0 +1,83 @@
+//! The lake as a source of series. What a query's selectors ask for is read ahead; what only the evaluation finds out is read then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidemill_eval::Result as EvalResult;
+use tidemill_eval::promql::{Select, Series, Source};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::failed;
+use super::select::Reader;
+
+/// Notes what is asked and has nothing.
+#[derive(Debug, Default)]
+pub(super) struct Recorder(Mutex<Vec<Select>>);
+
+impl Recorder {
+    /// What was asked, each once.
+    pub(super) fn asked(self) -> Vec<Select> {
+        let mut known = std::collections::HashSet::new();
+        let mut asked = self.0.into_inner();
+        asked.retain(|select| known.insert(key_of(select)));
+        asked
+    }
+}
+
+impl Source for Recorder {
+    fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
+        self.0.lock().push(select.clone());
+        Ok(Vec::new())
+    }
+}
+
+/// The metrics of one organization, for one query.
+pub(super) struct LakeSource {
+    reader: Reader,
+    runtime: Handle,
+    ahead: Mutex<HashMap<String, Vec<Series>>>,
+}
+
+impl LakeSource {
+    pub(super) fn new(reader: Reader, runtime: Handle) -> Self {
+        Self { reader, runtime, ahead: Mutex::default() }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.reader.deadline
+    }
+
+    /// Reads what is known to be asked for.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub(super) async fn read_ahead(&self, asked: Vec<Select>) -> EvalResult<()> {
+        let reads = asked.iter().map(|select| self.reader.select(select));
+        let read = futures::future::try_join_all(reads).await.map_err(failed)?;
+        let keyed = asked.iter().map(key_of).zip(read);
+        self.ahead.lock().extend(keyed);
+        Ok(())
+    }
+}
+
+impl Source for LakeSource {
+    fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
+        if let Some(series) = self.ahead.lock().get(&key_of(select)) {
+            return Ok(series.clone());
+        }
+        // The clock belongs to the runtime, so it is asked for inside of it.
+        let reading = async { tokio::time::timeout_at(self.reader.deadline, self.reader.select(select)).await };
+        let read = self.runtime.block_on(reading);
+        read.unwrap_or_else(|_| Err(crate::Error::TimeLimit { limit: self.reader.limits.time })).map_err(failed)
+    }
+}
+
+/// What makes two requests the same.
+fn key_of(select: &Select) -> String {
+    format!("{:?} {} {}", select.matchers, select.start_ms, select.end_ms)
+}
+
+/// Shared by those that read.
+pub(super) type SharedParts = Arc<crate::plan::Parts>;

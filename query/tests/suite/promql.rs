@@ -1,0 +1,220 @@
+//! PromQL over segments: names, labels, kinds of metrics, repeated samples, limits.
+
+use serde_json::{Value as Json, json};
+use tidemill_eval::promql::json::encode_answer;
+use tidemill_eval::promql::selector_of;
+use tidemill_query::promql::{LabelSelect, PromqlLimits, PromqlRequest};
+use tidemill_types::Signal;
+
+use crate::world::{SECOND_NS, START_NS, World, attribute, organization};
+
+const START_MS: i64 = START_NS / 1_000_000;
+
+async fn ask_with(world: &World, query: &str, at_s: i64, limits: PromqlLimits) -> Result<Json, tidemill_eval::Error> {
+    let at = START_MS + at_s * 1_000;
+    let request = PromqlRequest { query: query.to_owned(), start_ms: at, end_ms: at, step_ms: 0, lookback_ms: None };
+    let answer = world.engine.promql(world.organization, request, limits).await?;
+    Ok(serde_json::from_str(&encode_answer(&answer.value, &answer.notes, query)).expect("an answer is JSON"))
+}
+
+/// The series of an instant query with their values, as `name{labels} value`.
+async fn ask(world: &World, query: &str, at_s: i64) -> Vec<String> {
+    let answer = ask_with(world, query, at_s, PromqlLimits::default()).await;
+    let answer = answer.unwrap_or_else(|error| panic!("{query}: {error}"));
+    let mut lines: Vec<String> = answer["data"]["result"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{query}: {answer}"))
+        .iter()
+        .map(|series| {
+            let pairs = series["metric"].as_object().expect("labels").iter();
+            let pairs = pairs.map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned()));
+            let labels = tidemill_eval::Labels::of(pairs);
+            format!("{labels} {}", series["value"][1].as_str().unwrap_or("histogram"))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn point(second: i64, more: Json) -> Json {
+    let mut point = json!({
+        "timeUnixNano": (START_NS + second * SECOND_NS).to_string(),
+        "attributes": [attribute("http.method", json!("GET"))],
+    });
+    point.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    point
+}
+
+fn metrics(metrics: Json) -> Json {
+    let resource = [
+        ("service.name", "cart"),
+        ("service.namespace", "shop"),
+        ("service.instance.id", "i-1"),
+        ("k8s.pod.name", "cart-0"),
+        ("os.type", "linux"),
+    ];
+    let resource: Vec<Json> = resource.iter().map(|(key, value)| attribute(key, json!(value))).collect();
+    json!({ "resourceMetrics": [{
+        "resource": { "attributes": resource },
+        "scopeMetrics": [{ "scope": { "name": "lib" }, "metrics": metrics }],
+    }] })
+}
+
+/// One metric of each kind, at 10 s and 20 s.
+fn all_kinds() -> Json {
+    let counts = |at: u64| {
+        let rise = at / 10;
+        json!({
+            "count": (4 * rise).to_string(), "sum": 10.0 * rise as f64,
+            "bucketCounts": [rise.to_string(), (2 * rise).to_string(), rise.to_string()], "explicitBounds": [0.5, 1.0],
+        })
+    };
+    let exponential = json!({
+        "count": "3", "sum": 6.0, "scale": 0, "zeroCount": "1",
+        "positive": { "offset": 0, "bucketCounts": ["2"] }, "negative": { "offset": 0, "bucketCounts": [] },
+    });
+    let summary = json!({ "count": "7", "sum": 2.5, "quantileValues": [{ "quantile": 0.5, "value": 0.25 }] });
+    let numbers =
+        |values: [f64; 2]| [point(10, json!({ "asDouble": values[0] })), point(20, json!({ "asDouble": values[1] }))];
+    metrics(json!([
+        { "name": "queue.size", "unit": "{items}", "gauge": { "dataPoints": numbers([3.0, 4.0]) } },
+        { "name": "http.requests", "unit": "1",
+          "sum": { "isMonotonic": true, "aggregationTemporality": 2, "dataPoints": numbers([10.0, 30.0]) } },
+        { "name": "jobs.done", "sum": { "isMonotonic": true, "aggregationTemporality": 1, "dataPoints": numbers([5.0, 6.0]) } },
+        { "name": "latency", "unit": "s", "histogram": {
+            "aggregationTemporality": 2, "dataPoints": [point(10, counts(10)), point(20, counts(20))] } },
+        { "name": "size", "unit": "By", "exponentialHistogram": {
+            "aggregationTemporality": 2, "dataPoints": [point(10, exponential.clone()), point(20, exponential)] } },
+        { "name": "old", "summary": { "dataPoints": [point(20, summary)] } },
+    ]))
+}
+
+const LABELS: &str = "http_method=\"GET\", instance=\"i-1\", job=\"shop/cart\", k8s_pod_name=\"cart-0\", \
+                      service_instance_id=\"i-1\", ";
+const REST: &str = "service_name=\"cart\", service_namespace=\"shop\"";
+
+#[tokio::test]
+async fn metrics_are_named_and_shaped_as_prometheus_receives_them() {
+    let mut world = World::new().await;
+    let metas = world.ingest(Signal::Metrics, &all_kinds()).await;
+    for level in [0, 1, 2] {
+        let own = |name: &str, more: &str, value: &str| {
+            // `le` and `quantile` stand among the others by name.
+            match more {
+                "" => format!("{name}{{{LABELS}{REST}}} {value}"),
+                le if le.starts_with("le") => format!("{name}{{{LABELS}{REST}}} {value}")
+                    .replace("service_instance_id", &format!("{le}, service_instance_id")),
+                quantile => format!("{name}{{{LABELS}{REST}}} {value}")
+                    .replace("service_instance_id", &format!("{quantile}, service_instance_id")),
+            }
+        };
+        assert_eq!(ask(&world, "queue_size", 20).await, [own("queue_size", "", "4")], "level {level}");
+        assert_eq!(ask(&world, "http_requests_total", 15).await, [own("http_requests_total", "", "10")]);
+        assert_eq!(
+            ask(&world, "latency_seconds_bucket", 20).await,
+            [
+                own("latency_seconds_bucket", "le=\"+Inf\"", "8"),
+                own("latency_seconds_bucket", "le=\"0.5\"", "2"),
+                own("latency_seconds_bucket", "le=\"1\"", "6"),
+            ]
+        );
+        assert_eq!(ask(&world, "latency_seconds_bucket{le=\"1\"}", 20).await.len(), 1);
+        assert_eq!(ask(&world, "latency_seconds_sum", 20).await, [own("latency_seconds_sum", "", "20")]);
+        assert_eq!(ask(&world, "latency_seconds_count", 10).await, [own("latency_seconds_count", "", "4")]);
+        assert_eq!(ask(&world, "old{quantile=\"0.5\"}", 20).await, [own("old", "quantile=\"0.5\"", "0.25")]);
+        assert_eq!(ask(&world, "old_count", 20).await, [own("old_count", "", "7")]);
+        assert_eq!(ask(&world, "sum(histogram_count(size_bytes))", 20).await, ["{} 3"]);
+        assert_eq!(ask(&world, "sum(histogram_fraction(1, 2, size_bytes))", 20).await, ["{} 0.6666666666666666"]);
+        // The name as it was sent, and attributes under theirs.
+        let sent = ask(&world, "{\"http.requests\", \"http.method\"=\"GET\"}", 20).await;
+        assert_eq!(sent.len(), 1);
+        assert!(sent[0].starts_with("{\"http.requests\"") && sent[0].ends_with(" 30"), "{sent:?}");
+        assert_eq!(ask(&world, "{\"http.requests\", \"http.method\"=\"PUT\"}", 20).await, [""; 0]);
+        assert_eq!(
+            ask(&world, "target_info", 20).await,
+            ["target_info{instance=\"i-1\", job=\"shop/cart\", k8s_pod_name=\"cart-0\", os_type=\"linux\"} 1"]
+        );
+        // Deltas are added up, and their raw values are told to be such.
+        assert_eq!(ask(&world, "sum(increase(jobs_done_total[15s]))", 20).await, ["{} 11"]);
+        assert_eq!(ask(&world, "sum(rate(jobs_done_total[10s]))", 20).await, ["{} 0.6"]);
+        let raw = ask_with(&world, "jobs_done_total", 20, PromqlLimits::default()).await.expect("is answered");
+        assert!(raw["infos"][0].as_str().is_some_and(|info| info.contains("delta temporality")), "{raw}");
+        if level == 0 {
+            let merged = world.compact(&metas, 1).await;
+            world.compact(&merged, 2).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_equal_series_and_time_the_last_arrival_counts_and_stale_series_end() {
+    let mut world = World::new().await;
+    let gauge = |points: Json| metrics(json!([{ "name": "load", "gauge": { "dataPoints": points } }]));
+    let owner = world.organization;
+    let day = 86_400 * SECOND_NS;
+    let late = gauge(json!([point(10, json!({ "asDouble": 5.0 })), point(20, json!({ "asDouble": 6.0 }))]));
+    let early = gauge(json!([point(10, json!({ "asDouble": 1.0 })), point(40, json!({ "flags": 1 }))]));
+    let mut metas = world.ingest_for(owner, Signal::Metrics, &late, START_NS + day + 2).await;
+    metas.extend(world.ingest_for(owner, Signal::Metrics, &early, START_NS + day + 1).await);
+    for level in ["as it arrived", "compacted"] {
+        assert_eq!(ask(&world, "sum(load)", 12).await, ["{} 5"], "{level}");
+        assert_eq!(ask(&world, "sum(count_over_time(load[1m]))", 60).await, ["{} 2"], "{level}");
+        assert_eq!(ask(&world, "sum(load)", 39).await, ["{} 6"], "{level}");
+        assert_eq!(ask(&world, "load", 41).await, [""; 0], "{level}: a stale series has ended");
+        if level == "as it arrived" {
+            world.compact(&metas, 1).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_say_what_to_narrow_and_organizations_see_their_own() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Metrics, &all_kinds()).await;
+    let most = PromqlLimits::default();
+    for (limits, word) in [
+        (PromqlLimits { series: 0, ..most }, "promql.max_series"),
+        (PromqlLimits { samples: 1, ..most }, "promql.max_samples"),
+        (PromqlLimits { bytes: 1, ..most }, "promql.max_bytes"),
+    ] {
+        let cold = world.cold();
+        let error = ask_with(&cold, "{job=\"shop/cart\"}", 20, limits).await.expect_err(word);
+        assert!(matches!(&error, tidemill_eval::Error::Limit(text) if text.contains(word)), "{error}");
+    }
+    world.organization = organization(2);
+    assert_eq!(ask(&world, "{__name__=~\".+\"}", 20).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn series_labels_and_metadata_are_listed() {
+    let mut world = World::new().await;
+    let metas = world.ingest(Signal::Metrics, &all_kinds()).await;
+    for level in [0, 1] {
+        let select = |text: &str| LabelSelect {
+            selectors: vec![selector_of(text).expect("a selector")],
+            start_ms: START_MS,
+            end_ms: START_MS + 60_000,
+        };
+        let list = async |text: &str| {
+            world
+                .engine
+                .promql_series(world.organization, select(text), PromqlLimits::default())
+                .await
+                .expect("lists")
+                .0
+        };
+        assert_eq!(list("{job=\"shop/cart\",__name__=~\"latency.*\"}").await.len(), 5, "level {level}");
+        assert_eq!(list("{__name__=\"target_info\"}").await.len(), 1);
+        let times = (START_MS, START_MS + 60_000);
+        let told = world.engine.promql_metadata(world.organization, None, times, PromqlLimits::default()).await;
+        let told = told.expect("is told");
+        let kind = |name: &str| told[name].first().map(|entry| entry.kind);
+        assert_eq!(
+            ["http_requests_total", "latency_seconds", "old", "queue_size", "target_info"].map(kind),
+            ["counter", "histogram", "summary", "gauge", "gauge"].map(Some)
+        );
+        if level == 0 {
+            world.compact(&metas, 1).await;
+        }
+    }
+}
