@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait};
 
 use super::process;
 
@@ -16,7 +16,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// Waits for one child, and takes the ends of orphans on the way.
 pub(super) fn wait_for(child: u32) -> io::Result<WaitStatus> {
     loop {
-        match waitpid(None, WaitOptions::empty()) {
+        match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if u32::try_from(pid.as_raw_nonzero().get()) == Ok(child) => return Ok(status),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -33,7 +33,7 @@ pub(super) fn end_all(child: u32) {
     let own = u32::try_from(getpid().as_raw_nonzero().get()).unwrap_or_default();
     let deadline = Instant::now() + END_WITHIN;
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => continue,
             Ok(None) => {}
             Err(_) => return,
