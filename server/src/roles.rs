@@ -24,7 +24,7 @@ use crate::listener::Listener;
 use crate::query::Queries;
 use crate::serve::{Tasks, worker_grace};
 use crate::stack::Stack;
-use crate::telemetry::{OwnDoor, Telemetry};
+use crate::telemetry::{OwnDoor, Telemetry, tell_of_replicas};
 use crate::tls::ServerTls;
 
 /// Which roles this process plays.
@@ -169,6 +169,14 @@ impl Assembly {
         } else {
             None
         };
+        if let (Some(fleet), Some(receiver), Some(name)) = (&fleet, &receiver, config.optional("fleet.organization")) {
+            let admin = Admin { metastore: self.stack.metastore.clone() };
+            let stop = tasks.stop.clone();
+            tasks.spawn(
+                "fleet telemetry",
+                tell_of_replicas(fleet.clone(), receiver.clone(), admin, name.to_owned(), stop),
+            );
+        }
         let state = ApiState {
             admin: Admin { metastore: self.stack.metastore.clone() },
             authenticator: authenticator.clone(),

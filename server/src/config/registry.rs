@@ -315,6 +315,12 @@ pub const KEYS: &[Key] = &[
         "Leave replicas running when the server stops; the next start goes on with them. They outlive a killed server in any case.",
     ),
     key(
+        "fleet.organization",
+        Kind::Text,
+        "default",
+        "What replicas print and use goes to the organization of this name; empty: nowhere.",
+    ),
+    key(
         "shutdown.grace",
         Kind::Duration,
         "20s",

@@ -8,6 +8,7 @@ mod door;
 mod export;
 mod host;
 mod numbers;
+mod replicas;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 pub use door::OwnDoor;
 pub use export::parse_headers;
 pub use numbers::{Numbers, resident_bytes};
+pub use replicas::tell as tell_of_replicas;
 
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -46,7 +46,10 @@ async fn find(admin: &Admin, name: &str) -> OrganizationId {
                     return found.id;
                 }
                 if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!(name, "there is no organization of this name (fleet.organization); what replicas print waits in their folders");
+                    tracing::warn!(
+                        name,
+                        "there is no organization of this name (fleet.organization); what replicas print waits in their folders"
+                    );
                 }
             }
             Err(error) => tracing::warn!(%error, "the organization of the fleet's replicas cannot be looked up"),
