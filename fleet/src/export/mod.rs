@@ -120,10 +120,14 @@ impl Exporter {
     /// A look at everything that is told as metrics; one that cannot be taken is let go, because the next one says more.
     async fn tell_metrics(&self, logs: &Logs, sink: &dyn Sink, began: TimeMs) {
         let mut families = Families::new(began, now());
-        let replicas = self.runtime.replicas();
+        let (replicas, objects) = (self.runtime.replicas(), self.storage.all());
+        // A fleet that nothing was ever applied to has nothing to tell.
+        if replicas.is_empty() && objects.is_empty() {
+            return;
+        }
         usage::add(&mut families, &replicas, |uid| self.runtime.usage(uid));
         pods::add(&mut families, &replicas);
-        states::add(&mut families, &self.storage.all());
+        states::add(&mut families, &objects);
         scaling::add(&mut families, &self.counters);
         logs.add(&mut families);
         for body in otlp::metrics(families, MAX_METRICS_BYTES) {
