@@ -87,9 +87,9 @@ const IMPURE: &[&str] = &[
 /// Dependencies (by the start of their name) that are fenced in: only the crates listed may name them.
 const FENCES: &[(&str, &[&str])] = &[
     ("datafusion", &["tidemill-query"]),
-    ("rusqlite", &["tidemill-store"]),
-    ("tokio-postgres", &["tidemill-store"]),
-    ("deadpool-postgres", &["tidemill-store"]),
+    ("rusqlite", &["tidemill-store", "tidemill-source", "tidemill-fleet"]),
+    ("tokio-postgres", &["tidemill-store", "tidemill-source"]),
+    ("deadpool-postgres", &["tidemill-store", "tidemill-source"]),
     ("object_store", &["tidemill-store", "tidemill-lake"]),
     ("arrow", &["tidemill-segment", "tidemill-eval", "tidemill-query", "tidemill"]),
     ("parquet", &["tidemill-segment", "tidemill-query"]),

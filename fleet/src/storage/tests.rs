@@ -1,3 +1,5 @@
+//! What is stored, and what is told of it.
+
 use serde_json::json;
 
 use super::*;

@@ -14,6 +14,9 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Options of `describe`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill describe deploy/web
+  tidemill describe scaledjob postgres-batch -n keda-with-postgresql")]
 pub struct DescribeOptions {
     /// A kind and names, or kind/name
     #[arg(required = true, value_name = "KIND [NAME] | KIND/NAME")]

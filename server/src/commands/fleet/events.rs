@@ -10,6 +10,9 @@ use crate::output::{Output, Reader, print_bytes, print_text, say};
 
 /// Options of `events`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill events -A
+  tidemill events --for deploy/web")]
 pub struct EventsOptions {
     #[command(flatten)]
     place: Place,

@@ -13,6 +13,9 @@ const PAUSED: &str = "autoscaling.keda.sh/paused";
 
 /// Options of `pause` and `resume`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill pause scaledjob/postgres-batch
+  tidemill resume scaledjob/postgres-batch")]
 pub struct PauseOptions {
     /// ScaledObjects and ScaledJobs, as so/web
     #[arg(required = true, value_name = "KIND NAME | KIND/NAME")]

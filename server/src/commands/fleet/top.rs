@@ -12,6 +12,8 @@ use crate::output::{Output, print_text, say};
 
 /// Options of `top`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill top pods -A")]
 pub struct TopOptions {
     /// Of what
     #[arg(value_enum)]

@@ -34,7 +34,7 @@ const LINES: usize = 5_000;
 #[command(after_help = "Examples:
   tidemill tail '{service_name=\"checkout\"}'
   tidemill tail -f '{service_name=~\".+\"} |= \"timeout\"' --lines 50
-  tidemill tail '{service_name=\"api\"}' --output json | jq .line")]
+  tidemill tail '{service_name=\"api\"}' --output json")]
 pub struct TailOptions {
     /// A query in LogQL that asks for lines
     query: String,
