@@ -158,9 +158,11 @@ impl Builder<'_> {
         ]);
         before.extend(self.identity.env.clone());
         let namespace = &self.owner.metadata.namespace;
-        let (env, problems) = environment(item, namespace, self.around.storage, &self.fields(), before);
+        let (env, problems) = environment(item, namespace, self.around.storage, &self.fields(), before.clone());
         self.missing.extend(problems);
-        for (variable, value) in &env {
+        // What a replica is told of itself leads nowhere else.
+        let told = |variable: &String, value: &String| before.get(variable) == Some(value);
+        for (variable, value) in env.iter().filter(|(variable, value)| !told(variable, value)) {
             for host in self.around.hosts.unknown(variable, value) {
                 self.missing.push(missing_host(&host));
             }
@@ -379,5 +381,35 @@ mod tests {
     #[test]
     fn words_are_split_as_a_shell_does_it() {
         assert_eq!(split_words(r#"python3 'a b' "c \"d" e\ f '' g"#), ["python3", "a b", "c \"d", "e f", "", "g"]);
+    }
+
+    #[test]
+    fn a_replica_s_own_name_is_no_host_that_is_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Storage::open(folder.path()).expect("open");
+        let (hosts, images, services) = (Hosts::default(), BTreeMap::new(), BTreeMap::new());
+        let around = Surroundings {
+            storage: &storage,
+            hosts: &hosts,
+            images: &images,
+            services: &services,
+            requests: BTreeMap::new(),
+        };
+        let identity = Identity {
+            uid: "u".to_owned(),
+            name: "web-abc".to_owned(),
+            template: String::new(),
+            attempt: 1,
+            address: Ipv4Addr::LOCALHOST,
+            env: BTreeMap::new(),
+        };
+        let container = |env: Value| serde_json::json!({"spec": {"containers": [{"name": "c", "image": "i", "command": ["sh", "$(HOSTNAME)"], "env": env}]}});
+        let owner = Object::default();
+        let made =
+            replica(&owner, &container(serde_json::json!([])), identity.clone(), &around).expect("nothing is missing");
+        assert_eq!(made.containers[0].args, ["web-abc"]);
+        let missing =
+            replica(&owner, &container(serde_json::json!([{"name": "PG_HOST", "value": "db"}])), identity, &around);
+        assert!(missing.is_err_and(|missing| missing.len() == 1 && missing[0].what.contains("--host 'db=")));
     }
 }
