@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidemill_eval::Labels;
-use tidemill_eval::promql::{Select, Series};
+use tidemill_eval::promql::{Samples, Select, Series};
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier, TimeRange, TimestampNs};
 use tokio::sync::Semaphore;
@@ -45,6 +45,24 @@ struct Share {
     /// Of each series that was read, its place and points.
     points: Vec<(u32, Points)>,
     infos: Vec<(Labels, Vec<i64>)>,
+}
+
+/// How long before the time asked for a histogram is looked for that tells whether the first one began anew: Prometheus's lookback.
+const HINT_LOOKBACK_MS: i64 = 300_000;
+
+/// The samples from `start_ms` on.
+fn since(samples: &Samples, start_ms: i64) -> Samples {
+    let first = samples.times.partition_point(|time| *time < start_ms);
+    let count = samples.times.len() - first;
+    let starts = if samples.starts.is_empty() { samples.starts.clone() } else { samples.starts.slice(first, count) };
+    let after = samples.histograms.partition_point(|sample| sample.time < start_ms);
+    Samples {
+        times: samples.times.slice(first, count),
+        values: samples.values.slice(first, count),
+        starts,
+        histograms: samples.histograms[after..].to_vec(),
+        is_delta: samples.is_delta,
+    }
 }
 
 /// The time from `start_ms` to `end_ms`, both inclusive.
@@ -89,6 +107,19 @@ impl Reader {
         if select.start_ms > select.end_ms {
             return Ok(Vec::new());
         }
+        let series = self.select_again(select).await?;
+        if series.iter().all(|series| series.samples.histograms.is_empty()) {
+            return Ok(series);
+        }
+        // Whether a histogram began anew is told by the one before it, which may lie before the time asked for.
+        let earlier = Select { start_ms: select.start_ms.saturating_sub(HINT_LOOKBACK_MS), ..select.clone() };
+        let mut series = self.select_again(&earlier).await?;
+        series.iter_mut().for_each(|series| series.samples = since(&series.samples, select.start_ms));
+        series.retain(|series| !series.samples.is_empty());
+        Ok(series)
+    }
+
+    async fn select_again(&self, select: &Select) -> Result<Vec<Series>> {
         match self.select_once(select).await {
             // Compaction replaced it, or retention removed it, since the catalog was read.
             Err(Error::SegmentMissing { .. }) => {
