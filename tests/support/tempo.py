@@ -55,7 +55,7 @@ def number(value: object) -> object:
 def spanset(own: dict, counts_only: bool) -> str:
     """What two spansets have in common when they are equal."""
     spans = own.get("spans", [])
-    told = own.get("spanCount", len(spans)) if counts_only else by_text([{**span, "attributes": by_text(span.get("attributes", []))} for span in spans])
+    told = own.get("spanCount", len(spans)) if counts_only else by_text([{**span, "attributes": by_text(number(span.get("attributes", [])))} for span in spans])
     return json.dumps(number([own["matched"], by_text(own.get("attributes", [])), told]), sort_keys=True)
 
 

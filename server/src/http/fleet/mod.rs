@@ -506,6 +506,11 @@ async fn core_resources(_: Operator) -> Response {
 }
 
 async fn resources(_: Operator, Path((group, version)): Path<(String, String)>) -> Answer {
+    if group == "metrics.k8s.io" && version == "v1beta1" {
+        let pods = json!({"name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics", "verbs": ["get", "list"]});
+        let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "metrics.k8s.io/v1beta1", "resources": [pods]});
+        return Ok(Json(list).into_response());
+    }
     if !KINDS.iter().any(|kind| kind.group == group && kind.version == version) {
         return Ok(status(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource", None));
     }
