@@ -299,4 +299,4 @@ def test_scripts_pass_over_late_repeated_and_compacted_segments(mill: Tidemill, 
     assert len(scripts) > 10
     done = mill.cli("promql", "test", *scripts, "--store", "segments", "--seed", str(seed), "--output", "json", check=False)
     assert done.returncode == 0, done.stderr
-    assert sum(line["passed"] for line in json.loads(done.stdout)) > 1000
+    assert sum(line["passed"] for line in json.loads(done.stdout)) > 700

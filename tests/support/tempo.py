@@ -135,7 +135,14 @@ def compare_traces(got: list[dict], expected: list[dict]) -> str | None:
     mine, wanted = flat_spans(got), flat_spans(expected)
     if mine == wanted:
         return None
-    return f"{len(mine)} of {len(wanted)} spans\n got {[span for span in mine if span not in wanted][:1]}\n expected {[span for span in wanted if span not in mine][:1]}"
+    surplus, missing = [[json.loads(span) for span in one if span not in other] for one, other in ((mine, wanted), (wanted, mine))]
+    for got_span in surplus:
+        same = [span for span in missing if span[2].get("spanId") == got_span[2].get("spanId")]
+        for got_part, part in zip(got_span, same[0] if same else []):
+            keys = [key for key in got_part.keys() | part.keys() if got_part.get(key) != part.get(key)]
+            if keys:
+                return f"span {got_span[2].get('spanId')}: {keys[0]} {got_part.get(keys[0])}, expected {part.get(keys[0])}"
+    return f"{len(mine)} of {len(wanted)} spans; surplus {surplus[:1]}; missing {missing[:1]}"
 
 
 def compare(kind: str, got: dict, expected: dict, ordered: bool) -> str | None:

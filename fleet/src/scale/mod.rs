@@ -12,6 +12,7 @@ mod policies;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidemill_scaling::keda::Profile;
@@ -58,12 +59,13 @@ pub struct Scaler {
     /// What policies did, for metrics.
     pub(crate) counters: Arc<Counters>,
     options: ScaleOptions,
+    looks: AtomicU64,
 }
 
 /// A look that ended.
 struct Looked {
     uid: String,
-    version: policies::Version,
+    look: u64,
     observation: Observation,
 }
 
@@ -85,7 +87,8 @@ struct Running {
     known: Arc<Known>,
     state: State,
     due: Due,
-    is_looking: bool,
+    /// The look that is under way. What any other one brings was seen before the last decision, and is let go.
+    looking: Option<u64>,
     /// The change by which it was taken up.
     since: u64,
 }
@@ -99,7 +102,7 @@ impl Scaler {
         events: Arc<Events>,
         options: ScaleOptions,
     ) -> Self {
-        Self { storage, runtime, sources, events, counters: Arc::default(), options }
+        Self { storage, runtime, sources, events, counters: Arc::default(), options, looks: AtomicU64::new(0) }
     }
 
     /// Looks and decides until `stop`.
@@ -111,10 +114,10 @@ impl Scaler {
             objects.borrow_and_update();
             self.refresh(&mut running);
             let now = Instant::now();
-            for policy in running.values_mut().filter(|policy| !policy.is_looking && policy.due.next() <= now) {
+            for policy in running.values_mut().filter(|policy| policy.looking.is_none() && policy.due.next() <= now) {
                 self.clone().start_look(policy, now, sender.clone());
             }
-            let next = running.values().filter(|policy| !policy.is_looking).map(|policy| policy.due.next()).min();
+            let next = running.values().filter(|policy| policy.looking.is_none()).map(|policy| policy.due.next()).min();
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = objects.changed() => {}
@@ -163,7 +166,7 @@ impl Scaler {
             let sync = known.is_strict().then_some(now);
             let due = Due { poll: now, sync };
             let since = object.metadata.resource_version.parse().unwrap_or_default();
-            running.insert(uid, Running { known, state, due, is_looking: false, since });
+            running.insert(uid, Running { known, state, due, looking: None, since });
         }
     }
 
@@ -194,12 +197,14 @@ impl Scaler {
         {
             *sync = now + self.options.sync_period;
         }
-        policy.is_looking = true;
+        // No two looks have one number, also when the policy became another in between.
+        let look = self.looks.fetch_add(1, Ordering::Relaxed);
+        policy.looking = Some(look);
         let since = policy.since;
         tokio::spawn(async move {
             self.storage.wait_until_reachable(since, REACHABLE).await;
             let observation = self.observe(&known, tick).await;
-            let looked = Looked { uid: known.uid.clone(), version: known.version.clone(), observation };
+            let looked = Looked { uid: known.uid.clone(), look, observation };
             // The loop is gone only when the process ends.
             let _ = sender.send(looked).await;
         });
@@ -219,11 +224,10 @@ impl Scaler {
 
     async fn decide(&self, running: &mut BTreeMap<String, Running>, looked: Looked) {
         let Some(policy) = running.get_mut(&looked.uid) else { return };
-        policy.is_looking = false;
-        if policy.known.version != looked.version {
-            policy.due.poll = Instant::now();
+        if policy.looking != Some(looked.look) {
             return;
         }
+        policy.looking = None;
         match self.decide_one(&policy.known, policy.state.clone(), looked.observation).await {
             Ok(state) => policy.state = state,
             // It is gone, or changed: the next look is at what is there then.
