@@ -12,7 +12,7 @@ RECORDED = Path(__file__).resolve().parents[2] / "eval/tests/traceql"
 OTHERWISE = {"select-007", "compare-002", "compare-004", "topk-005", "tags-v2-011", "tag-values-v2-031"}
 
 
-# Traces with several roots: Tempo names the one that it was sent first, which data sent in several requests does not tell; we name the earliest.
+# Traces with several roots: the last one names the trace, and which is the last follows the order of arrival, which data sent in several requests has not.
 SEVERAL_ROOTS = {"structural-014", "structural-union-004", "aggregate-count-004", "pipeline-005"}
 
 PATHS = {"search": "/api/search", "query_range": "/api/metrics/query_range", "query": "/api/metrics/query"}
