@@ -24,7 +24,8 @@ impl World<'_> {
                 tick: clock.tick(),
                 created_at: START,
                 scale: Ok(self.scale()),
-                pods: self.pods(),
+                pods: self
+                    .pods(policy.triggers.iter().any(|trigger| matches!(trigger.target, Target::Resource { .. }))),
                 triggers: policy.triggers.iter().map(|trigger| self.trigger(trigger, None)).collect(),
             }),
             Policy::ScaledJob(policy) => {
@@ -63,7 +64,11 @@ impl World<'_> {
         hpa::Observation {
             scale: Ok(self.scale()),
             selector_problem: None,
-            pods: self.pods(),
+            pods: self.pods(
+                metrics
+                    .iter()
+                    .any(|metric| matches!(metric, Metric::Resource { .. } | Metric::ContainerResource { .. })),
+            ),
             readings: metrics.iter().map(|metric| self.reading(metric)).collect(),
         }
     }
@@ -104,21 +109,23 @@ impl World<'_> {
         }
     }
 
-    fn pods(&self) -> Vec<Pod> {
-        let pod = |(id, replica): (&u64, &Replica)| {
+    /// The replicas; what they request only for a policy that asks for it, because a look comes as often as an arrival.
+    fn pods(&self, with_requests: bool) -> Vec<Pod> {
+        let container = |replica: &Replica| {
             let mut requests_milli = BTreeMap::new();
             requests_milli.extend(replica.requests.cpu_milli.map(|milli| ("cpu".to_owned(), milli)));
             let memory = replica.requests.memory_bytes.map(|bytes| ("memory".to_owned(), bytes.saturating_mul(1000)));
             requests_milli.extend(memory);
-            Pod {
-                ready: Some(replica.ready_ms.is_some()),
-                ready_changed_at: START.plus_ms(replica.ready_ms.unwrap_or(replica.started_ms)),
-                phase: if replica.ready_ms.is_some() { Phase::Running } else { Phase::Pending },
-                is_deleting: replica.is_leaving,
-                live_leases: u32::from(replica.item.is_some()),
-                containers: vec![Container { name: self.contender.size.container.clone(), requests_milli }],
-                ..Pod::ready_since(name_of(*id), START.plus_ms(replica.started_ms))
-            }
+            Container { name: self.contender.size.container.clone(), requests_milli }
+        };
+        let pod = |(id, replica): (&u64, &Replica)| Pod {
+            ready: Some(replica.ready_ms.is_some()),
+            ready_changed_at: START.plus_ms(replica.ready_ms.unwrap_or(replica.started_ms)),
+            phase: if replica.ready_ms.is_some() { Phase::Running } else { Phase::Pending },
+            is_deleting: replica.is_leaving,
+            live_leases: u32::from(replica.item.is_some()),
+            containers: with_requests.then(|| container(replica)).into_iter().collect(),
+            ..Pod::ready_since(name_of(*id), START.plus_ms(replica.started_ms))
         };
         self.replicas.iter().map(pod).collect()
     }

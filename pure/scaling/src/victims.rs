@@ -9,11 +9,15 @@ use crate::hpa::{Phase, Pod};
 
 /// The names of the `count` replicas that should go, first to last. Replicas that end by themselves are not counted.
 pub fn choose_victims(pods: &[Pod], count: usize) -> Vec<String> {
+    if count == 0 {
+        return Vec::new();
+    }
     let mut live: Vec<&Pod> = pods.iter().filter(|pod| is_live(pod)).collect();
-    live.sort_by_key(|pod| {
+    let rank = |pod: &Pod| {
         let is_ready = pod.ready == Some(true) && pod.phase == Phase::Running;
-        (pod.live_leases > 0, is_ready, Reverse(pod.started_at), pod.name.clone())
-    });
+        (pod.live_leases > 0, is_ready, Reverse(pod.started_at))
+    };
+    live.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.name.cmp(&other.name)));
     live.into_iter().take(count).map(|pod| pod.name.clone()).collect()
 }
 

@@ -21,6 +21,7 @@ pub use metric::{ExternalFallback, Metric, ResourceTarget, ValueTarget};
 pub use normalize::{
     Bounded, Limits, Stabilized, bound_by_behavior, bound_by_default, stabilize_by_behavior, stabilize_by_default,
 };
+pub(crate) use observation::Look;
 pub use observation::{
     Container, Observation, Phase, Pod, PodUsage, PodValue, Reading, Readings, Scale, SelectorProblem,
 };
@@ -29,6 +30,7 @@ pub use policy::{
     Tolerance,
 };
 pub use ratio::{Ratio, plain_ratio, utilization_ratio};
+pub(crate) use step::step_over;
 pub use step::{State, step};
 pub use validate::validate;
 

@@ -22,6 +22,22 @@ pub struct Observation {
     pub readings: Vec<Reading>,
 }
 
+/// An observation whose parts somebody else owns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look<'a> {
+    pub scale: &'a Result<Scale, String>,
+    pub selector_problem: Option<SelectorProblem>,
+    pub pods: &'a [Pod],
+    pub readings: &'a [Reading],
+}
+
+impl<'a> From<&'a Observation> for Look<'a> {
+    fn from(observation: &'a Observation) -> Self {
+        let Observation { scale, selector_problem, pods, readings } = observation;
+        Self { scale, selector_problem: *selector_problem, pods, readings }
+    }
+}
+
 /// Asked and existing replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

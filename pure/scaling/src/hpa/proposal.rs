@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::{PodGroups, SampleTime, group_pods};
 use super::metric::{Metric, ResourceTarget, ValueTarget};
-use super::observation::{Observation, Phase, Pod, PodUsage, PodValue, Reading, Readings, Scale};
+use super::observation::{Look, Phase, Pod, PodUsage, PodValue, Reading, Readings, Scale};
 use super::policy::{Policy, Selection, Surge, Timing, Tolerance};
 use super::ratio::{Ratio, ceil_i32, plain_ratio, saturate, utilization_ratio};
 use crate::decision::{Fact, TimeMs};
@@ -54,7 +54,7 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(policy: &Policy, observation: &'a Observation, scale: Scale, now: TimeMs) -> Self {
+    pub fn new(policy: &Policy, observation: Look<'a>, scale: Scale, now: TimeMs) -> Self {
         let counts = |pod: &&Pod| policy.selection == Selection::LabelSelector || pod.is_owned;
         Self {
             pods: observation.pods.iter().filter(counts).collect(),

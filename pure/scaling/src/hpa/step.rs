@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::history::{History, Recommendation};
 use super::metric::Metric;
 use super::normalize::{Limits, normalize};
-use super::observation::{Observation, Scale};
+use super::observation::{Look, Observation, Scale};
 use super::policy::{Policy, Rules};
 use super::proposal::{Context, Failure};
 use crate::decision::{Action, Conditions, Outcome, Reason, TimeMs, Truth};
@@ -51,8 +51,13 @@ pub struct PendingScale {
 ///
 /// A size outside the bounds is brought back without asking metrics; a size of 0 with a minimum above it means that somebody paused the
 /// workload; otherwise the largest proposal passes through windows, rates and bounds.
-pub fn step(policy: &Policy, mut state: State, observation: &Observation, now: TimeMs) -> Outcome<State> {
-    let scale = match (&observation.scale, observation.selector_problem) {
+pub fn step(policy: &Policy, state: State, observation: &Observation, now: TimeMs) -> Outcome<State> {
+    step_over(policy, state, observation.into(), now)
+}
+
+/// The same over what others own.
+pub(crate) fn step_over(policy: &Policy, mut state: State, observation: Look<'_>, now: TimeMs) -> Outcome<State> {
+    let scale = match (observation.scale, observation.selector_problem) {
         (Err(error), _) => {
             let message = format!("the scale cannot be read: {error}");
             state.conditions.set("AbleToScale", Truth::False, "FailedGetScale", message.clone(), now);
@@ -95,7 +100,7 @@ pub fn step(policy: &Policy, mut state: State, observation: &Observation, now: T
 fn decide_by_metrics(
     policy: &Policy,
     mut state: State,
-    observation: &Observation,
+    observation: Look<'_>,
     scale: Scale,
     now: TimeMs,
 ) -> Outcome<State> {
@@ -158,7 +163,7 @@ struct Best {
 fn poll_metrics(
     policy: &Policy,
     state: &mut State,
-    observation: &Observation,
+    observation: Look<'_>,
     scale: Scale,
     now: TimeMs,
     reasons: &mut Vec<Reason>,
@@ -217,7 +222,7 @@ fn poll_metrics(
 }
 
 /// The median time from start to ready of the pods that are ready.
-fn measured_start_ms(observation: &Observation) -> Option<i64> {
+fn measured_start_ms(observation: Look<'_>) -> Option<i64> {
     let ready = observation.pods.iter().filter(|pod| pod.ready == Some(true));
     let mut starts: Vec<i64> = ready.filter_map(|pod| Some(pod.ready_changed_at.since_ms(pod.started_at?))).collect();
     starts.retain(|start| *start >= 0);
@@ -255,7 +260,7 @@ fn settle_pending(policy: &Policy, state: &mut State, current: i32) {
 
 fn rescale(
     mut state: State,
-    observation: &Observation,
+    observation: Look<'_>,
     from: i32,
     to: i32,
     mut reasons: Vec<Reason>,
@@ -266,7 +271,7 @@ fn rescale(
     }
     state.pending = Some(PendingScale { from, to, at: now });
     let leaving = usize::try_from(from.saturating_sub(to)).unwrap_or(0);
-    let victims = choose_victims(&observation.pods, leaving);
+    let victims = choose_victims(observation.pods, leaving);
     let why = reasons.last().map(|reason| reason.message.clone()).unwrap_or_default();
     let cause =
         reasons.iter().find(|reason| reason.code.contains("Target")).map_or(why, |reason| reason.message.clone());

@@ -121,16 +121,10 @@ pub fn step(policy: &Policy, mut state: State, observation: &Observation, now: T
         // The size that activation asked for does not exist yet; the rest of this decision takes it for granted.
         seen = hpa::Scale { spec_replicas: current, status_replicas: current };
     }
-    let readings = triggers.readings.into_iter();
-    let inner = hpa::Observation {
-        scale: Ok(seen),
-        selector_problem: None,
-        pods: observation.pods.clone(),
-        readings: readings.collect(),
-    };
+    let readings = triggers.readings;
     let generated = policy.horizontal();
     if is_waking && policy.profile == Profile::Native && !policy.annotations.paused_scale_out {
-        let demand = metrics::size_from_zero(&generated, &inner, now);
+        let demand = metrics::size_from_zero(&generated, &readings, now);
         let to = demand.unwrap_or(target).clamp(target, generated.max_replicas.max(target));
         if let Some(demand) = demand {
             let message = format!("waking straight to the {to} replicas that the load is worth");
@@ -139,7 +133,9 @@ pub fn step(policy: &Policy, mut state: State, observation: &Observation, now: T
         }
         return finish(state, observation, scale.spec_replicas, to, reasons);
     }
-    let outcome = hpa::step(&generated, std::mem::take(&mut state.hpa), &inner, now);
+    let seen = Ok(seen);
+    let look = hpa::Look { scale: &seen, selector_problem: None, pods: &observation.pods, readings: &readings };
+    let outcome = hpa::step_over(&generated, std::mem::take(&mut state.hpa), look, now);
     let to = outcome.scaled_to().unwrap_or(current);
     state.hpa = outcome.state;
     reasons.extend(outcome.reasons);

@@ -240,11 +240,11 @@ fn in_order(policy: &Policy, outside: Vec<hpa::Reading>, resources: Vec<hpa::Rea
 }
 
 /// The size that the load is worth when nothing runs: the largest `ceil(value / target)`.
-pub(super) fn size_from_zero(policy: &hpa::Policy, observation: &hpa::Observation, now: TimeMs) -> Option<i32> {
-    let nothing = hpa::Scale { spec_replicas: 0, status_replicas: 0 };
+pub(super) fn size_from_zero(policy: &hpa::Policy, readings: &[hpa::Reading], now: TimeMs) -> Option<i32> {
+    let nothing = Ok(hpa::Scale { spec_replicas: 0, status_replicas: 0 });
     let from_zero = hpa::Policy { min_replicas: 0, behavior: None, forecast: None, ..policy.clone() };
-    let observation = hpa::Observation { scale: Ok(nothing), pods: Vec::new(), ..observation.clone() };
-    let outcome = hpa::step(&from_zero, hpa::State::default(), &observation, now);
+    let look = hpa::Look { scale: &nothing, selector_problem: None, pods: &[], readings };
+    let outcome = hpa::step_over(&from_zero, hpa::State::default(), look, now);
     let proposals = outcome.reasons.iter().filter_map(|reason| reason.fact("proposed"));
     proposals
         .filter_map(
