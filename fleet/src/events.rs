@@ -13,6 +13,8 @@ use crate::storage::{Storage, Write};
 
 /// An event is kept this long after it was last told.
 const KEPT_MS: i64 = 6 * 3600 * 1000;
+/// How often old events are looked for.
+const TRIM_EVERY_MS: i64 = 60_000;
 /// Most events at a time; the oldest go first.
 const MAX_EVENTS: usize = 5000;
 
@@ -30,12 +32,14 @@ pub enum EventKind {
 pub struct Events {
     storage: Arc<Storage>,
     waiting: Mutex<BTreeMap<ObjectKey, Object>>,
+    /// When old events were last looked for.
+    looked_at: Mutex<TimeMs>,
 }
 
 impl Events {
     /// Events over what is stored.
     pub fn new(storage: Arc<Storage>) -> Self {
-        Self { storage, waiting: Mutex::default() }
+        Self { storage, waiting: Mutex::default(), looked_at: Mutex::default() }
     }
 
     /// Tells an event about an object; the same again counts.
@@ -85,7 +89,14 @@ impl Events {
     /// Hands over what waits, and deletes what is old.
     pub(crate) fn trim(&self, now: TimeMs, writes: &mut Vec<Write>) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
+        let is_told = !waiting.is_empty();
         writes.extend(waiting.into_values().map(|event| Write::Put { object: Box::new(event), expected: None }));
+        let mut looked = self.looked_at.lock();
+        // While nothing is told, what is old is old a minute later as well.
+        if !is_told && (0..TRIM_EVERY_MS).contains(&now.since_ms(*looked)) {
+            return;
+        }
+        *looked = now;
         let stored = self.storage.list("Event", None).objects;
         let mut by_time: BTreeSet<(TimeMs, ObjectKey)> =
             stored.iter().map(|event| (last_told(event).unwrap_or_default(), event.key())).collect();

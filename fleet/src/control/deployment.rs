@@ -63,32 +63,18 @@ impl Controller {
     ) -> Result<(), Vec<super::Missing>> {
         let namespace = &owner.metadata.namespace;
         let (hosts, services) = (hosts_of(&self.storage, namespace), seen.service_variables(namespace));
-        let taken: std::collections::BTreeSet<_> = plan.start.iter().map(|replica| replica.address).collect();
         let identity = Identity {
             uid: uuid::Uuid::new_v4().to_string(),
             name,
             template: hash.to_owned(),
             attempt: 1,
-            address: free_address(seen, &taken),
+            address: plan.take_address()?,
             env: BTreeMap::new(),
         };
         let around = surroundings(&self.storage, seen, &hosts, &services, owner);
         plan.start.push(template::replica(owner, template, identity, &around)?);
         Ok(())
     }
-}
-
-/// A loopback address that neither a replica nor the plan has.
-pub(super) fn free_address(seen: &Seen, taken: &std::collections::BTreeSet<std::net::Ipv4Addr>) -> std::net::Ipv4Addr {
-    let mut view = Seen {
-        now: seen.now,
-        objects: Vec::new(),
-        replicas: Vec::new(),
-        addresses: seen.addresses.union(taken).copied().collect(),
-        images: BTreeMap::new(),
-        mapped_hosts: BTreeMap::new(),
-    };
-    view.free_address()
 }
 
 fn is_over(replica: &ReplicaStatus) -> bool {
@@ -120,10 +106,8 @@ fn rolling(owner: &Object, alive: &[&ReplicaStatus], wanted: usize, hash: &str) 
         surge = 1;
     }
     if new.len() > wanted {
-        let victims = crate::objects::texts(Some(&Value::Object(
-            owner.metadata.annotations.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect(),
-        )));
-        let preferred: Vec<&str> = victims.get(VICTIMS).map(|names| names.split(',').collect()).unwrap_or_default();
+        let preferred: Vec<&str> =
+            owner.metadata.annotations.get(VICTIMS).map(|names| names.split(',').collect()).unwrap_or_default();
         let rank = |replica: &&ReplicaStatus| {
             preferred.iter().position(|name| *name == replica.spec.name).unwrap_or(usize::MAX)
         };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tidemill_scaling::TimeMs;
 
-use super::deployment::free_address;
 use super::template::{self, Identity};
 use super::{Controller, Plan, Seen, hosts_of, random_suffix, surroundings, text_of};
 use crate::events::EventKind;
@@ -115,13 +114,16 @@ impl Controller {
         let namespace = &job.metadata.namespace;
         let (hosts, services) = (hosts_of(&self.storage, namespace), seen.service_variables(namespace));
         for number in known..known + count {
-            let taken = plan.start.iter().map(|replica| replica.address).collect();
+            let address = match plan.take_address() {
+                Ok(address) => address,
+                Err(missing) => return self.tell_missing(job, &missing),
+            };
             let identity = Identity {
                 uid: format!("{}-{number}", job.metadata.uid),
                 name: format!("{}-{}", job.metadata.name, random_suffix()),
                 template: String::new(),
                 attempt: u32::try_from(number + 1).unwrap_or(u32::MAX),
-                address: free_address(seen, &taken),
+                address,
                 env: BTreeMap::new(),
             };
             match template::replica(job, template, identity, &surroundings(&self.storage, seen, &hosts, &services, job))

@@ -53,7 +53,6 @@ struct Seen {
     now: TimeMs,
     objects: Vec<Arc<Object>>,
     replicas: Vec<ReplicaStatus>,
-    addresses: BTreeSet<Ipv4Addr>,
     images: BTreeMap<String, String>,
     mapped_hosts: BTreeMap<String, MappedHost>,
 }
@@ -61,6 +60,8 @@ struct Seen {
 /// What a pass wants done.
 #[derive(Debug, Default)]
 struct Plan {
+    /// Loopback addresses that replicas have, those that are to be started among them.
+    addresses: BTreeSet<Ipv4Addr>,
     start: Vec<ReplicaSpec>,
     /// With a grace that replaces the replica's own.
     stop: Vec<(String, Option<Duration>)>,
@@ -71,6 +72,21 @@ struct Plan {
 }
 
 impl Plan {
+    fn new(seen: &Seen) -> Self {
+        Self { addresses: seen.replicas.iter().map(|replica| replica.spec.address).collect(), ..Self::default() }
+    }
+
+    /// A loopback address of 127.64.0.0/10 that no replica has.
+    fn take_address(&mut self) -> Result<Ipv4Addr, Vec<Missing>> {
+        let first = u32::from(Ipv4Addr::new(127, 64, 0, 0));
+        let all = (1..(1_u32 << 22)).map(|number| Ipv4Addr::from(first + number));
+        let mut usable = all.filter(|address| !matches!(address.octets()[3], 0 | 255));
+        let free = usable.find(|address| !self.addresses.contains(address));
+        let free = free.ok_or_else(|| vec![Missing::new("every loopback address of 127.64.0.0/10 is taken")])?;
+        self.addresses.insert(free);
+        Ok(free)
+    }
+
     fn wake_at(&mut self, at: TimeMs) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
@@ -112,7 +128,7 @@ impl Controller {
     async fn pass(&self, now: TimeMs) -> Result<Option<TimeMs>> {
         let sequence = *self.storage.watch().borrow();
         let seen = self.look(now);
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(&seen);
         garbage::plan(&seen, &mut plan);
         for object in &seen.objects {
             match object.kind.as_str() {
@@ -136,14 +152,27 @@ impl Controller {
         for uid in plan.remove {
             self.runtime.remove(&uid).await?;
         }
-        for write in plan.writes {
-            // Somebody changed it in between; the next pass sees that.
+        self.write(plan.writes).await?;
+        Ok(plan.wake)
+    }
+
+    /// Writes all together; where somebody changed one of them in between, the others by themselves. The next pass sees that one.
+    async fn write(&self, writes: Vec<Write>) -> Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let is_other = |error: &crate::Error| matches!(error, crate::Error::Conflict(_) | crate::Error::NotFound(_));
+        match self.commit(writes.clone()).await {
+            Err(error) if is_other(&error) => {}
+            other => return other,
+        }
+        for write in writes {
             match self.commit(vec![write]).await {
-                Err(crate::Error::Conflict(_) | crate::Error::NotFound(_)) => {}
+                Err(error) if is_other(&error) => {}
                 other => other?,
             }
         }
-        Ok(plan.wake)
+        Ok(())
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<()> {
@@ -157,8 +186,7 @@ impl Controller {
         let replicas = self.runtime.replicas();
         let objects = self.storage.all();
         let (images, mapped_hosts) = mapping(&self.storage);
-        let addresses = replicas.iter().map(|replica| replica.spec.address).collect();
-        Seen { now, objects, replicas, addresses, images, mapped_hosts }
+        Seen { now, objects, replicas, images, mapped_hosts }
     }
 
     /// Tells that replicas cannot be made, once for each reason.
@@ -219,17 +247,6 @@ pub(crate) fn missing_of(storage: &Storage, object: &Object) -> Vec<Missing> {
 impl Seen {
     fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a ReplicaStatus> {
         self.replicas.iter().filter(move |replica| replica.spec.owner_uid == uid)
-    }
-
-    /// A loopback address that no replica has.
-    fn free_address(&mut self) -> Ipv4Addr {
-        for number in 1..(1_u32 << 22) {
-            let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 64, 0, 0)) + number);
-            if !matches!(address.octets()[3], 0 | 255) && self.addresses.insert(address) {
-                return address;
-            }
-        }
-        Ipv4Addr::LOCALHOST
     }
 
     /// `<NAME>_SERVICE_HOST` and `_PORT`, as Kubernetes gives them.
