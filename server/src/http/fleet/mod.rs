@@ -3,6 +3,7 @@
 //! Owns: routes, selectors, watches, `Status` and `List` documents. Never: what an object means (`tidemill-fleet`).
 
 mod answer;
+mod discovery;
 mod watch;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tidemill_scaling::TimeMs;
 use super::ApiState;
 use super::arguments::Query;
 use super::caller::Operator;
-use answer::{Refusal, list, status, success};
+use answer::{Refusal, list, success};
 
 /// The largest object that is sent here.
 const MAX_OBJECT_BYTES: usize = 1 << 20;
@@ -41,11 +42,11 @@ type FieldTests = Vec<(String, bool, String)>;
 /// The routes of every kind.
 pub fn router() -> Router<ApiState> {
     let mut routes = Router::new()
-        .route("/version", get(version))
-        .route("/api", get(core_versions))
-        .route("/apis", get(groups))
-        .route("/api/v1", get(core_resources))
-        .route("/apis/{group}/{version}", get(resources))
+        .route("/version", get(discovery::version))
+        .route("/api", get(discovery::core_versions))
+        .route("/apis", get(discovery::groups))
+        .route("/api/v1", get(discovery::core_resources))
+        .route("/apis/{group}/{version}", get(discovery::resources))
         .route("/apis/metrics.k8s.io/v1beta1/pods", get(all_usage))
         .route("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods", get(usage))
         .route("/apis/tidemill.dev/v1/decisions/{plural}/{namespace}/{name}", get(decisions))
@@ -476,59 +477,4 @@ async fn missing(State(state): State<ApiState>, _: Operator, body: Bytes) -> Ans
     let object: Object = serde_json::from_slice(&body).map_err(|error| Refusal::bad_request(error.to_string()))?;
     let missing: Vec<String> = fleet_of(&state)?.missing(&object).into_iter().map(|missing| missing.what).collect();
     Ok(Json(missing).into_response())
-}
-
-async fn version(_: Operator) -> Response {
-    let version = env!("CARGO_PKG_VERSION");
-    Json(json!({"major": "1", "minor": "34", "gitVersion": format!("v1.34.0+tidemill.{version}"), "platform": "linux/amd64"})).into_response()
-}
-
-async fn core_versions(_: Operator) -> Response {
-    Json(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})).into_response()
-}
-
-async fn groups(_: Operator) -> Response {
-    let mut names: Vec<(&str, &str)> =
-        KINDS.iter().filter(|kind| !kind.group.is_empty()).map(|kind| (kind.group, kind.version)).collect();
-    names.push(("metrics.k8s.io", "v1beta1"));
-    names.sort_unstable();
-    names.dedup();
-    let one = |(group, version): &(&str, &str)| {
-        let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-        json!({"name": group, "versions": [version], "preferredVersion": version})
-    };
-    Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": names.iter().map(one).collect::<Vec<_>>()}))
-        .into_response()
-}
-
-async fn core_resources(_: Operator) -> Response {
-    resources_of("", "v1")
-}
-
-async fn resources(_: Operator, Path((group, version)): Path<(String, String)>) -> Answer {
-    if group == "metrics.k8s.io" && version == "v1beta1" {
-        let pods = json!({"name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics", "verbs": ["get", "list"]});
-        let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "metrics.k8s.io/v1beta1", "resources": [pods]});
-        return Ok(Json(list).into_response());
-    }
-    if !KINDS.iter().any(|kind| kind.group == group && kind.version == version) {
-        return Ok(status(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource", None));
-    }
-    Ok(resources_of(&group, &version))
-}
-
-fn resources_of(group: &str, version: &str) -> Response {
-    let one = |kind: &Kind| {
-        let verbs: &[&str] = if kind.is_writable {
-            &["create", "delete", "get", "list", "patch", "update", "watch"]
-        } else {
-            &["get", "list", "watch"]
-        };
-        json!({"name": kind.plural, "singularName": kind.singular, "namespaced": kind.is_namespaced, "kind": kind.kind, "verbs": verbs, "shortNames": kind.short})
-    };
-    let list: Vec<Value> =
-        KINDS.iter().filter(|kind| kind.group == group && kind.version == version).map(one).collect();
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Json(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
-        .into_response()
 }
