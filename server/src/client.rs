@@ -72,6 +72,12 @@ pub fn find_server(global: &GlobalOptions, config: &Config) -> Result<Option<Rem
     }
 }
 
+/// What a command says that needs a running server where there is none.
+pub fn no_server() -> Error {
+    Error::new(ErrorKind::Unavailable, "no server runs on this data folder")
+        .with_hint("start one with `tidemill up`, or name one with --url http://HOST:PORT")
+}
+
 impl Target {
     /// Finds the installation.
     ///

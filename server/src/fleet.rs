@@ -8,7 +8,7 @@ use tidemill_fleet::{Fleet, FleetOptions};
 use tidemill_source::{PushedValue, SourcesOptions};
 use tidemill_store::Metastore;
 use tidemill_store::metastore::queues_for;
-use tidemill_types::{Action, ErrorKind, Signal};
+use tidemill_types::{Action, Signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -91,10 +91,4 @@ async fn tell_backlog(metastore: Arc<dyn Metastore>, fleet: Fleet, stop: Cancell
         }
         tokio::time::sleep(TELL_AT_MOST_EVERY).await;
     }
-}
-
-/// What a command that needs the fleet says where there is none.
-pub fn no_fleet() -> Error {
-    Error::new(ErrorKind::Unavailable, "no server runs on this data folder")
-        .with_hint("start one with `tidemill up`, or name one with --url http://HOST:PORT")
 }

@@ -28,7 +28,7 @@ use tidemill_types::ErrorKind;
 use print::{print_object, print_objects, render};
 
 use crate::cli::GlobalOptions;
-use crate::client::{Remote, find_server};
+use crate::client::{Remote, find_server, no_server};
 use crate::error::{Error, Result};
 
 /// In which namespace.
@@ -74,7 +74,7 @@ impl Place {
 pub fn run(global: &GlobalOptions, command: impl AsyncFnOnce(Client) -> Result<()>) -> Result<()> {
     let config = global.load_config(Vec::new())?;
     super::block_on(async {
-        let remote = find_server(global, &config)?.ok_or_else(crate::fleet::no_fleet)?;
+        let remote = find_server(global, &config)?.ok_or_else(no_server)?;
         command(Client { remote }).await
     })
 }

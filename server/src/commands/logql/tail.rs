@@ -16,7 +16,7 @@ use tidemill_types::ErrorKind;
 
 use super::lines::{Colours, Order, of_streams, text_of};
 use crate::cli::GlobalOptions;
-use crate::client::{Remote, find_server};
+use crate::client::{Remote, find_server, no_server};
 use crate::commands::load::acting_for_the_only_one;
 use crate::commands::server_runtime;
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ pub struct TailOptions {
 /// Runs it.
 ///
 /// # Errors
-/// Those of the query; `NotFound` where no server runs.
+/// Those of the query; `Unavailable` where no server runs.
 pub fn run(global: &GlobalOptions, options: &TailOptions) -> Result<()> {
     let query = parse(&options.query).map_err(|error| Error::invalid(format!("the query: {error}")))?;
     if matches!(query, Query::Metric(_)) {
@@ -58,9 +58,7 @@ pub fn run(global: &GlobalOptions, options: &TailOptions) -> Result<()> {
     let config = global.load_config(Vec::new())?;
     let runtime = server_runtime(&config)?;
     let outcome = runtime.block_on(async {
-        let missing =
-            || Error::new(ErrorKind::NotFound, "no server runs here").with_hint("start one, or name it with --url");
-        let remote = find_server(global, &config)?.ok_or_else(missing)?;
+        let remote = find_server(global, &config)?.ok_or_else(no_server)?;
         let remote = if remote.organization().is_some() { remote } else { acting_for_the_only_one(remote).await };
         follow(&remote, global.output, options).await
     });

@@ -4,7 +4,7 @@ use http::{Method, header};
 use tidemill_lake::clock::{Clock as _, SystemClock};
 
 use crate::cli::GlobalOptions;
-use crate::client::find_server;
+use crate::client::{find_server, no_server};
 use crate::commands::load::acting_for_the_only_one;
 use crate::commands::server_runtime;
 use crate::config::parse_duration;
@@ -16,7 +16,7 @@ use crate::query::RequestedLimits;
 /// Bytes of rows that are read at most.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 const EXAMPLE: &str =
-    "as --query \"SELECT date_trunc('minute', time) AS time, count(*) AS value FROM logs GROUP BY 1 ORDER BY 1\"";
+    "as --query \"SELECT date_trunc('minute', time) AS time, count(*) AS value FROM logs GROUP BY 1\"";
 
 /// The rows of `query` over the last `since`, as CSV of time and count.
 ///
@@ -31,14 +31,13 @@ pub fn rows(global: &GlobalOptions, since: &str, query: Option<&str>) -> Result<
     let length_ns = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
     let start_ns = SystemClock.now().0.saturating_sub(length_ns);
     let limits = RequestedLimits { start_ns: Some(start_ns), ..RequestedLimits::default() };
-    let request = SqlRequest { query: query.to_owned(), limits };
+    // A load is told in the order of time, whatever order the query leaves.
+    let query = format!("SELECT * FROM ({}) ORDER BY 1", query.trim().trim_end_matches(';'));
+    let request = SqlRequest { query, limits };
     let config = global.load_config(Vec::new())?;
     let runtime = server_runtime(&config)?;
     let text = runtime.block_on(async {
-        let Some(remote) = find_server(global, &config)? else {
-            return Err(Error::new(tidemill_types::ErrorKind::Unavailable, "no server runs on this data folder")
-                .with_hint("start one with tidemill up, or name one with --url"));
-        };
+        let remote = find_server(global, &config)?.ok_or_else(no_server)?;
         let remote = if remote.organization().is_some() { remote } else { acting_for_the_only_one(remote).await };
         let mut call = remote.request(Method::POST, "sql");
         call.builder = call.builder.header(header::ACCEPT, OutputFormat::Csv.media_type()).json(&request);
