@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tidemill_scaling::TimeMs;
 use tidemill_source::{Sources, SourcesOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +91,7 @@ pub struct Fleet {
     sources: Arc<Sources>,
     events: Arc<Events>,
     counters: Arc<Counters>,
+    scaler: Arc<Scaler>,
     /// Where replicas are processes of this host: their runtime, and the fleet's folder.
     local: Option<(LocalRuntime, PathBuf)>,
 }
@@ -151,8 +153,9 @@ impl Fleet {
         let events = Arc::new(Events::new(storage.clone()));
         let scaler = Scaler::new(storage.clone(), runtime.clone(), sources.clone(), events.clone(), scale);
         let counters = scaler.counters.clone();
-        let fleet = Self { storage, runtime, sources, events, counters, local: None };
-        (fleet.clone(), FleetTask { fleet, scaler: Arc::new(scaler) })
+        let scaler = Arc::new(scaler);
+        let fleet = Self { storage, runtime, sources, events, counters, scaler: scaler.clone(), local: None };
+        (fleet.clone(), FleetTask { fleet, scaler })
     }
 
     /// What tells of the replicas, where they are processes of this host. What they print is kept for it from now on.
@@ -169,6 +172,23 @@ impl Fleet {
     /// The sources, into which values are pushed.
     pub fn sources(&self) -> &Arc<Sources> {
         &self.sources
+    }
+
+    /// Values of the metrics that a namespace publishes under a name, and when their sources had them.
+    ///
+    /// # Errors
+    /// None is published so; a source that fails, and since when.
+    pub async fn published(
+        &self,
+        namespace: &str,
+        name: &str,
+        selector: &LabelSelector,
+    ) -> std::result::Result<Vec<(f64, TimeMs)>, String> {
+        let objects = self.scaler.published(namespace, name, selector);
+        if objects.is_empty() {
+            return Err(format!("namespace {namespace} has no ExternalMetric of {name} with these labels"));
+        }
+        futures::future::try_join_all(objects.iter().map(|object| self.scaler.read_published(object))).await
     }
 
     /// What runs the replicas.

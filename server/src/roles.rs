@@ -46,10 +46,18 @@ impl Roles {
     /// Every role.
     pub const ALL: Self = Self { receive: true, notify: true, work: true, query: true, sweep: true };
 
+    /// Every role but work, which workloads of the fleet perform.
+    pub const FRONT: Self = Self { work: false, ..Self::ALL };
+
+    /// Whether this process is the whole server of its data folder.
+    pub fn is_the_server(self) -> bool {
+        self == Self::ALL || self == Self::FRONT
+    }
+
     /// The word for them in names of files.
     pub fn name(self) -> &'static str {
         match self {
-            Self::ALL => "up",
+            Self::ALL | Self::FRONT => "up",
             Self { receive: true, .. } => "receive",
             Self { notify: true, .. } => "notify",
             Self { work: true, .. } => "worker",
@@ -164,8 +172,20 @@ impl Assembly {
         }
         let loki = receiver.clone().map(|receiver| loki_push::router(receiver, authenticator.clone()));
         self.own.telemetry.numbers.set(receiver.clone(), worker, sweeper);
-        let fleet = if self.roles == Roles::ALL && config.flag("fleet.enabled") {
-            Some(crate::fleet::start(config, &self.stack.folder, self.stack.metastore.clone(), tasks)?)
+        let fleet = if self.roles.is_the_server() && config.flag("fleet.enabled") {
+            let fleet = crate::fleet::start(config, &self.stack.folder, self.stack.metastore.clone(), tasks)?;
+            crate::fleet::answer_metrics(
+                config,
+                &fleet,
+                queries.clone(),
+                Admin { metastore: self.stack.metastore.clone() },
+            )?;
+            let roles = match crate::fleet::roles::read(config)? {
+                Some(roles) => crate::fleet::roles::objects(config, &roles)?,
+                None => Vec::new(),
+            };
+            crate::fleet::roles::apply(&fleet, roles).await?;
+            Some(fleet)
         } else {
             None
         };

@@ -78,7 +78,7 @@ where
     let running =
         Assembly { stack, roles, readiness: readiness.clone(), own, gate: Gate::default() }.start(&mut tasks).await?;
     // Beside a whole server, a single role is not the one that commands look for.
-    let is_the_server = roles == Roles::ALL || folder.running_server().is_none();
+    let is_the_server = roles.is_the_server() || folder.running_server().is_none();
     let telling = if is_the_server { Some(folder.write_ports(&running.ports)?) } else { None };
     readiness.set(true);
     let api = running.ports.url(running.ports.api);

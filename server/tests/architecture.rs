@@ -90,11 +90,14 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rusqlite", &["tidemill-store", "tidemill-source", "tidemill-fleet"]),
     ("tokio-postgres", &["tidemill-store", "tidemill-source"]),
     ("deadpool-postgres", &["tidemill-store", "tidemill-source"]),
-    ("object_store", &["tidemill-store", "tidemill-lake"]),
+    // A source signs its requests to SQS with it.
+    ("object_store", &["tidemill-store", "tidemill-lake", "tidemill-source"]),
     ("arrow", &["tidemill-segment", "tidemill-eval", "tidemill-query", "tidemill"]),
     ("parquet", &["tidemill-segment", "tidemill-query"]),
     ("axum", &["tidemill-lake", "tidemill"]),
-    ("tonic", &["tidemill-lake", "tidemill"]),
+    ("tonic", &["tidemill-lake", "tidemill-source", "tidemill"]),
+    ("redis", &["tidemill-source"]),
+    ("kafka-protocol", &["tidemill-source"]),
     ("clap", &["tidemill", "tidemill-bench"]),
 ];
 

@@ -3,20 +3,27 @@
 //! Owns: resolving a trigger's parameters, one client for each thing that is observed (shared by all who name the same), a limit of time on every look.
 //! Never: deciding anything, or reading a failure as zero. Start with [`Sources::reading`].
 
+mod aws_sqs;
 mod cron;
 mod error;
+pub mod external;
+mod kafka;
 mod metrics_api;
 mod parameters;
 mod postgresql;
 mod prometheus;
+pub mod promql;
 mod pushed;
+mod redis;
 mod sources;
 mod sqlite;
+mod tls;
 
 pub use error::SourceError;
 pub use parameters::{Parameters, ResolveError, resolve};
+pub use prometheus::PrometheusServer;
 pub use pushed::{Pushed, PushedValue};
-pub use sources::{Sources, SourcesOptions, Spec};
+pub use sources::{Sources, SourcesOptions, Spec, TYPES};
 
 use async_trait::async_trait;
 

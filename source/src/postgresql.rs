@@ -11,7 +11,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 use crate::parameters::Parameters;
-use crate::{Client, Observed, SourceError};
+use crate::{Client, Observed, SourceError, tls};
 
 /// One pool for each server, user and database.
 #[derive(Debug, Default)]
@@ -25,18 +25,18 @@ impl Pools {
         Self { most, pools: Mutex::default() }
     }
 
-    fn pool(&self, config: &Config, tls: Tls) -> Result<Pool, SourceError> {
-        let key = format!("{config:?} {:?} {tls:?}", config.get_password());
+    fn pool(&self, config: &Config, mode: Tls) -> Result<Pool, SourceError> {
+        let key = format!("{config:?} {:?} {mode:?}", config.get_password());
         let mut pools = self.pools.lock();
         if let Some(pool) = pools.get(&key) {
             return Ok(pool.clone());
         }
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match tls {
+        let manager = match mode {
             Tls::Never => Manager::from_config(config.clone(), NoTls, manager_config),
             Tls::Verified => Manager::from_config(
                 config.clone(),
-                tokio_postgres_rustls::MakeRustlsConnect::new(tls_config()?),
+                tokio_postgres_rustls::MakeRustlsConnect::new(tls::config(tls::Pem::default())?),
                 manager_config,
             ),
         };
@@ -53,18 +53,6 @@ impl Pools {
 enum Tls {
     Never,
     Verified,
-}
-
-fn tls_config() -> Result<rustls::ClientConfig, SourceError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // One that cannot be read makes the others no worse.
-        let _ = roots.add(certificate);
-    }
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| SourceError::invalid(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[derive(Debug)]

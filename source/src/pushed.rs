@@ -49,6 +49,11 @@ impl Pushed {
         self.changed.subscribe()
     }
 
+    /// Wakes who waits for changes, for values that are not held here.
+    pub(crate) fn wake(&self) -> watch::Sender<u64> {
+        self.changed.clone()
+    }
+
     pub(crate) fn client(&self, name: &str) -> PushedClient {
         PushedClient { name: name.to_owned(), values: self.values.clone() }
     }

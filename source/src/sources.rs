@@ -1,7 +1,7 @@
 //! All sources of a process: built once for all who name the same, looked at under a limit of time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +10,27 @@ use tidemill_scaling::TimeMs;
 use tidemill_scaling::keda::{Failing, TriggerReading, TriggerValue};
 
 use crate::parameters::Parameters;
-use crate::{Client, Observed, SourceError, cron, metrics_api, postgresql, prometheus, pushed, sqlite};
+use crate::promql::Promql;
+use crate::{
+    Client, Observed, SourceError, aws_sqs, cron, external, kafka, metrics_api, postgresql, prometheus, pushed, redis,
+    sqlite,
+};
+
+/// Types of triggers that can be observed.
+pub const TYPES: [&str; 12] = [
+    "aws-sqs-queue",
+    "cron",
+    "external",
+    "external-push",
+    "kafka",
+    "metrics-api",
+    "postgresql",
+    "prometheus",
+    "redis",
+    "redis-streams",
+    "sqlite",
+    "tidemill",
+];
 
 /// What is observed: a type of KEDA's, and its resolved parameters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +63,10 @@ pub struct Sources {
     known: Mutex<BTreeMap<Spec, Arc<Known>>>,
     pools: Arc<postgresql::Pools>,
     pushed: pushed::Pushed,
+    /// This process's own lake.
+    own: OnceLock<Arc<dyn Promql>>,
+    /// Who answers for metrics.
+    metrics: OnceLock<Arc<dyn Promql>>,
 }
 
 #[derive(Debug)]
@@ -64,12 +88,34 @@ impl Sources {
             known: Mutex::default(),
             pools: Arc::new(postgresql::Pools::new(options.connections)),
             pushed: pushed::Pushed::default(),
+            own: OnceLock::new(),
+            metrics: OnceLock::new(),
         }
     }
 
     /// The values that are pushed into this process, of the type `tidemill`.
     pub fn pushed(&self) -> &pushed::Pushed {
         &self.pushed
+    }
+
+    /// Lets this process's own lake answer triggers of type `prometheus` whose address is [`crate::promql::OWN`]; the first one told stays.
+    pub fn set_own(&self, lake: Arc<dyn Promql>) {
+        let _ = self.own.set(lake);
+    }
+
+    /// Lets this server answer for metrics of pods, of objects and from outside, and for what replicas used; the first one told stays.
+    pub fn set_metrics(&self, server: Arc<dyn Promql>) {
+        let _ = self.metrics.set(server);
+    }
+
+    /// Who answers for metrics.
+    pub fn metrics(&self) -> Option<Arc<dyn Promql>> {
+        self.metrics.get().cloned()
+    }
+
+    /// How long a look may take that names no time of its own.
+    pub fn timeout(&self) -> Duration {
+        self.options.timeout
     }
 
     /// Looks at a source once. A failure says since when; it never delays another source.
@@ -143,13 +189,20 @@ impl Sources {
         Ok(match spec.scaler.as_str() {
             "postgresql" => Box::new(postgresql::Postgresql::new(parameters, self.pools.clone(), timeout)?),
             "sqlite" => Box::new(sqlite::Sqlite::new(parameters, timeout)?),
-            "prometheus" => Box::new(prometheus::Prometheus::new(parameters)?),
+            "prometheus" => Box::new(prometheus::Prometheus::new(parameters, self.own.get().cloned())?),
             "metrics-api" => Box::new(metrics_api::MetricsApi::new(parameters)?),
             "cron" => Box::new(cron::Cron::new(parameters)?),
+            "redis" => Box::new(redis::Redis::list(parameters)?),
+            "redis-streams" => Box::new(redis::Redis::stream(parameters)?),
+            "kafka" => Box::new(kafka::Kafka::new(parameters)?),
+            "aws-sqs-queue" => Box::new(aws_sqs::AwsSqs::new(parameters)?),
+            "external" => Box::new(external::External::new(parameters, None)?),
+            "external-push" => Box::new(external::External::new(parameters, Some(self.pushed.wake()))?),
             "tidemill" => Box::new(self.pushed.client(parameters.need("queue")?)),
             other => {
                 return Err(SourceError::invalid(format!(
-                    "triggers of type {other:?} cannot be observed here yet; these can: cron, metrics-api, postgresql, prometheus, sqlite, tidemill"
+                    "triggers of type {other:?} cannot be observed here; these can: {}",
+                    TYPES.join(", ")
                 )));
             }
         })

@@ -71,8 +71,9 @@ impl Reading {
     async fn send(&self, lines: &Lines) -> Result<(), RuntimeError> {
         let mut kept: VecDeque<Bytes> = VecDeque::new();
         for path in [self.path.with_extension("log.1"), self.path.clone()] {
-            let Some(file) = self.open(&path).await? else { continue };
             let is_current = path == self.path;
+            let file = if is_current { self.first(lines).await? } else { self.open(&path).await? };
+            let Some(file) = file else { continue };
             let mut reader = BufReader::new(file);
             let mut line = Vec::new();
             loop {
@@ -140,6 +141,18 @@ impl Reading {
             return false;
         };
         open.ino() != named.ino()
+    }
+
+    /// The run's log; a followed one is waited for, because a container that is only about to start has none.
+    async fn first(&self, lines: &Lines) -> Result<Option<File>, RuntimeError> {
+        loop {
+            let was_over = self.is_over();
+            let file = self.open(&self.path).await?;
+            if file.is_some() || was_over || !self.options.follow || lines.is_closed() {
+                return Ok(file);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn open(&self, path: &PathBuf) -> Result<Option<File>, RuntimeError> {

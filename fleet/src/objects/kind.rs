@@ -114,6 +114,7 @@ pub const KINDS: &[Kind] = &[
         &["cta", "clustertriggerauth"],
     )
     .cluster_wide(),
+    kind("tidemill.dev", "v1", "ExternalMetric", "externalmetrics", "externalmetric", &["em"]),
     kind("tidemill.dev", "v1", "Mapping", "mappings", "mapping", &[]).cluster_wide(),
 ];
 

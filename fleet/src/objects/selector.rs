@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tidemill_scaling::manifest::adapter::LabelMatch;
 
 /// A selector that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +91,21 @@ impl LabelSelector {
             all.conditions.push(Condition { key: key.to_owned(), test });
         }
         Ok(all)
+    }
+
+    /// The same conditions on the labels of series.
+    pub(crate) fn label_matches(&self) -> Vec<LabelMatch> {
+        let one = |condition: &Condition| {
+            let key = condition.key.as_str();
+            let values = |values: &[String], is_not| LabelMatch::one_of(key, values.iter().map(String::as_str), is_not);
+            match &condition.test {
+                Test::In(all) => values(all, false),
+                Test::NotIn(all) => values(all, true),
+                Test::Exists => LabelMatch::one_of(key, [""], true),
+                Test::DoesNotExist => LabelMatch::one_of(key, [""], false),
+            }
+        };
+        self.conditions.iter().map(one).collect()
     }
 
     /// Whether it has no condition.

@@ -52,6 +52,7 @@ pub fn validate(object: &Object) -> Vec<FieldProblem> {
         "ScaledObject" | "HorizontalPodAutoscaler" | "VerticalPodAutoscaler" => policy(object, &mut problems),
         "Service" => service(object, &mut problems),
         "Secret" | "ConfigMap" => contents(object, &mut problems),
+        "ExternalMetric" => published(object, &mut problems),
         "PodDisruptionBudget" => selector(object, &mut problems),
         _ => {}
     }
@@ -78,6 +79,25 @@ impl Problems {
                     format!("{value} is no whole number from {least} to {}", i32::MAX),
                 );
             }
+        }
+    }
+}
+
+/// A metric under a name and labels, and the source that has it.
+fn published(object: &Object, problems: &mut Problems) {
+    if object.at("/spec/metric/name").and_then(Value::as_str).unwrap_or_default().is_empty() {
+        problems.note("spec.metric.name", "is missing: the name that a horizontal autoscaler asks for");
+    }
+    let known = tidemill_source::TYPES;
+    match object.at("/spec/source/type").and_then(Value::as_str) {
+        Some(found) if known.contains(&found) => {}
+        found => problems.note("spec.source.type", format!("{found:?} is none of {}", known.join(", "))),
+    }
+    for field in ["/spec/metric/labels", "/spec/source/metadata"] {
+        let is_texts = |value: &Value| value.as_object().is_some_and(|map| map.values().all(Value::is_string));
+        if object.at(field).is_some_and(|value| !is_texts(value)) {
+            let path = field.trim_start_matches('/').replace('/', ".");
+            problems.note(path, "names and texts are expected; put numbers in quotes");
         }
     }
 }

@@ -138,7 +138,10 @@ impl Scaler {
                         status.insert("lastScaleTime".to_owned(), text_of(record.now));
                     }
                 }
-                status.insert("currentMetrics".to_owned(), super::metrics::current(policy, seen));
+                status.insert(
+                    "currentMetrics".to_owned(),
+                    super::metrics::current(policy, seen, own.at("/spec/metrics").unwrap_or(&Value::Null)),
+                );
                 status.insert("observedGeneration".to_owned(), json!(own.metadata.generation));
             }
             _ => {}

@@ -6,6 +6,8 @@
 
 mod carry;
 mod counters;
+pub(crate) mod custom;
+mod history;
 mod metrics;
 mod observe;
 mod policies;
@@ -201,9 +203,10 @@ impl Scaler {
         let look = self.looks.fetch_add(1, Ordering::Relaxed);
         policy.looking = Some(look);
         let since = policy.since;
+        let is_new = matches!(&policy.state, State::VerticalPodAutoscaler(state) if state.containers.is_empty());
         tokio::spawn(async move {
             self.storage.wait_until_reachable(since, REACHABLE).await;
-            let observation = self.observe(&known, tick).await;
+            let observation = self.observe(&known, tick, is_new).await;
             let looked = Looked { uid: known.uid.clone(), look, observation };
             // The loop is gone only when the process ends.
             let _ = sender.send(looked).await;

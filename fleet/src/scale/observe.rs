@@ -1,6 +1,7 @@
 //! What a policy sees.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 use serde_json::Value;
@@ -17,15 +18,20 @@ use tidemill_source::Spec;
 use super::Scaler;
 use super::policies::Known;
 use crate::control::{contents, hosts_of, now, trigger_environment};
+use crate::events::EventKind;
 use crate::objects::{LabelSelector, Object, ObjectKey};
 use crate::runtime::{ReplicaPhase, ReplicaStatus, Resources};
+
+/// Looks at which a new vertical autoscaler waits for a history that cannot be read.
+const HISTORY_TRIES: u32 = 3;
 
 /// The annotation by which KEDA's jobs tell the generation that they were made from.
 pub(super) const GENERATION: &str = "scaledjob.keda.sh/generation";
 
 impl Scaler {
     /// Looks once. Jobs and replicas are read before sources, so that what begins in between looks idle and never missing.
-    pub(super) async fn observe(&self, known: &Known, tick: Tick) -> Observation {
+    /// A policy that is new has no history of its own yet.
+    pub(super) async fn observe(&self, known: &Known, tick: Tick, is_new: bool) -> Observation {
         match &known.policy {
             Policy::ScaledJob(policy) => {
                 let jobs = self.jobs(known);
@@ -47,11 +53,25 @@ impl Scaler {
             }
             Policy::HorizontalPodAutoscaler(policy) => {
                 let (scale, replicas) = self.scale_of(known);
-                let readings = policy.metrics.iter().map(|metric| self.reading(metric, &replicas)).collect();
+                let metrics = policy.metrics.iter().enumerate();
+                let replicas_seen = replicas.as_slice();
+                let readings = join_all(metrics.map(async |(index, metric)| match metric {
+                    Metric::Pods { .. } | Metric::Object { .. } | Metric::External { .. } => {
+                        self.outside(known, index, metric, replicas_seen).await
+                    }
+                    _ => self.reading(metric, replicas_seen),
+                }))
+                .await;
                 let pods = replicas.iter().map(pod).collect();
                 Observation::HorizontalPodAutoscaler(hpa::Observation { scale, selector_problem: None, pods, readings })
             }
-            Policy::VerticalPodAutoscaler(_) => Observation::VerticalPodAutoscaler(self.vertical(known)),
+            Policy::VerticalPodAutoscaler(_) => {
+                let mut seen = self.vertical(known);
+                if is_new {
+                    self.back_fill(known, &mut seen).await;
+                }
+                Observation::VerticalPodAutoscaler(seen)
+            }
         }
     }
 
@@ -126,15 +146,31 @@ impl Scaler {
             Some(template) => trigger_environment(namespace, &template, known.env_container.as_deref(), &self.storage)?,
             None => BTreeMap::new(),
         };
+        let mut source = self.resolved(namespace, trigger, &env)?;
+        if trigger.scaler.starts_with("external") {
+            // KEDA tells an external scaler who asks.
+            source.parameters.set("tidemill.dev/name", &known.key.name);
+            source.parameters.set("tidemill.dev/namespace", namespace);
+        }
+        Ok(source)
+    }
+
+    /// A source, its parameters resolved against an environment and the trigger's authentication, its hosts mapped.
+    pub(super) fn resolved(
+        &self,
+        namespace: &str,
+        trigger: &TriggerSpec,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Spec, String> {
         let authentication = match &trigger.authentication {
-            Some(name) => self.authentication(namespace, name, &env)?,
+            Some(name) => self.authentication(namespace, name, env)?,
             None => BTreeMap::new(),
         };
         let parameters =
-            tidemill_source::resolve(&trigger.metadata, &env, &authentication).map_err(|error| error.to_string())?;
+            tidemill_source::resolve(&trigger.metadata, env, &authentication).map_err(|error| error.to_string())?;
         let hosts = hosts_of(&self.storage, namespace);
         let mut mapped = parameters.clone();
-        for (name, value) in parameters.iter() {
+        for (name, value) in parameters.iter().filter(|(_, value)| *value != tidemill_source::promql::OWN) {
             if let Some(host) = hosts.unknown(name, value).into_iter().next() {
                 return Err(format!(
                     "{name}: host {host} is known only to a cluster; add --host '{host}=ADDRESS:PORT'"
@@ -163,9 +199,10 @@ impl Scaler {
         let text = |item: &Value, name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(spec) = object.at("/spec").and_then(Value::as_object).cloned() else { return Ok(found) };
         for section in spec.keys() {
-            let is_none =
-                section == "podIdentity" && spec[section].get("provider").and_then(Value::as_str) == Some("none");
-            if !matches!(section.as_str(), "env" | "configMapTargetRef" | "secretTargetRef") && !is_none {
+            let provider = spec[section].get("provider").and_then(Value::as_str);
+            // Of AWS: the credentials of this process.
+            let is_own = section == "podIdentity" && matches!(provider, Some("none" | "aws"));
+            if !matches!(section.as_str(), "env" | "configMapTargetRef" | "secretTargetRef") && !is_own {
                 return Err(format!(
                     "TriggerAuthentication {name}: {section} is not supported here; secretTargetRef, configMapTargetRef and env are"
                 ));
@@ -194,13 +231,32 @@ impl Scaler {
         Ok(found)
     }
 
-    /// What replicas use, as a metrics server tells it. Other metrics need one who serves them.
+    /// What a new vertical autoscaler can know of before. Where it cannot be had, the policy waits for it a few looks and then begins with what it sees.
+    async fn back_fill(&self, known: &Known, seen: &mut vpa::Observation) {
+        match self.history(known).await {
+            Ok(mut history) => {
+                history.append(&mut seen.samples);
+                seen.samples = history;
+            }
+            Err(problem) => {
+                if known.history_tries.fetch_add(1, Ordering::Relaxed) < HISTORY_TRIES {
+                    seen.samples.clear();
+                }
+                if let Some(own) = self.storage.get(&known.key) {
+                    let message = format!("the history of usage cannot be read: {problem}");
+                    self.events.tell(&own, EventKind::Warning, "HistoryUnavailable", &message);
+                }
+            }
+        }
+    }
+
+    /// What replicas use, as a metrics server tells it.
     fn reading(&self, metric: &Metric, replicas: &[ReplicaStatus]) -> Reading {
         let (resource, container) = match metric {
             Metric::Resource { resource, .. } => (resource, None),
             Metric::ContainerResource { resource, container, .. } => (resource, Some(container)),
             Metric::Pods { name, .. } | Metric::Object { name, .. } | Metric::External { name, .. } => {
-                return Reading::failed(format!("nobody serves the metric {name} here"));
+                return Reading::failed(format!("{name} is no resource"));
             }
             Metric::Unsupported { source_type } => {
                 return Reading::failed(format!("metrics of type {source_type} are not known"));

@@ -1,5 +1,7 @@
 //! Policies as objects say them.
 
+use std::sync::atomic::AtomicU32;
+
 use serde_json::Value;
 use tidemill_scaling::keda::Profile;
 use tidemill_scaling::manifest::{self, Body, KedaSpec, TargetRef};
@@ -44,6 +46,8 @@ pub struct Known {
     pub env_container: Option<String>,
     /// Whether a pushed value wakes it.
     pub is_pushed: bool,
+    /// How often its history could not be read.
+    pub history_tries: AtomicU32,
 }
 
 impl Known {
@@ -91,7 +95,11 @@ pub(super) fn read(object: &Object) -> Result<Known, String> {
         key: object.key(),
         uid: object.metadata.uid.clone(),
         version: Version::of(object),
-        is_pushed: written.triggers.iter().any(|trigger| trigger.scaler == "tidemill"),
+        is_pushed: written
+            .triggers
+            .iter()
+            .any(|trigger| matches!(trigger.scaler.as_str(), "tidemill" | "external-push")),
+        history_tries: AtomicU32::new(0),
         env_container: container.and_then(Value::as_str).map(ToOwned::to_owned),
         policy,
         target,

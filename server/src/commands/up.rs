@@ -25,6 +25,7 @@ use crate::telemetry::{Telemetry, destination};
   tidemill up
   tidemill up --api-port 0 --grpc-port 0 --http-port 0      any free ports, written to tidemill-data/ports.json
   tidemill up --config production.toml --listen 0.0.0.0
+  tidemill up --autoscaling native                          workers start when something waits, and end when nothing does
   tidemill up --set metastore.url=postgres://tidemill@db/tidemill --set storage.url=s3://telemetry")]
 pub struct UpOptions {
     /// Bind this address [default: 127.0.0.1]
@@ -48,6 +49,12 @@ pub struct UpOptions {
     /// Send this process's own traces, logs and metrics to this OTLP/HTTP base URL
     #[arg(long, value_name = "URL")]
     otlp_export: Option<String>,
+    /// Run workers as workloads of the fleet, scaled as these values of Lakerunner's chart say
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+    /// Run workers as workloads of the fleet, scaled so: hpa, keda, disabled or native
+    #[arg(long, value_name = "MODE")]
+    autoscaling: Option<String>,
     /// How long a claim lasts unless extended [default: 60s]
     #[arg(long, value_name = "DURATION")]
     worker_lease: Option<String>,
@@ -66,6 +73,8 @@ impl UpOptions {
             ("auth.enabled", "--no-auth", no_auth),
             ("notify.watch", "--watch", watch),
             ("telemetry.otlp_export", "--otlp-export", self.otlp_export.clone()),
+            ("roles.values", "--values", self.values.as_ref().map(|file| file.display().to_string())),
+            ("roles.autoscaling", "--autoscaling", self.autoscaling.clone()),
             ("worker.lease", "--worker-lease", self.worker_lease.clone()),
         ];
         flags.into_iter().filter_map(|(key, flag, value)| Some((key.to_owned(), flag.to_owned(), value?))).collect()
@@ -87,7 +96,8 @@ pub fn run(global: &GlobalOptions, options: &UpOptions) -> Result<()> {
         let (stack, _lock, first) = prepare(config).await?;
         let is_open = !stack.config.flag("auth.enabled");
         let admin = Admin { metastore: stack.metastore.clone() };
-        serve(stack, Roles::ALL, own, async move |running| {
+        let roles = if crate::fleet::roles::read(&stack.config)?.is_some() { Roles::FRONT } else { Roles::ALL };
+        serve(stack, roles, own, async move |running| {
             announce(&running.ports, first.as_ref(), is_open, started.elapsed(), &typed)?;
             if first.is_some() {
                 note_told(&admin).await?;

@@ -309,6 +309,24 @@ pub const KEYS: &[Key] = &[
         "A look at what a trigger names fails after this long; its own `timeout` replaces it.",
     ),
     key(
+        "roles.values",
+        Kind::Path,
+        "",
+        "Values of Lakerunner's chart: `up` then runs its workers as workloads of the fleet, scaled by `global.autoscaling.mode`, the overrides for each component and their keys.",
+    ),
+    key(
+        "roles.autoscaling",
+        Kind::Choice(&["none", "hpa", "keda", "disabled", "native"]),
+        "none",
+        "In place of `global.autoscaling.mode`; without roles.values the chart's defaults hold. none: what the values say, and without values `up` performs the work itself.",
+    ),
+    key(
+        "fleet.prometheus_url",
+        Kind::SecretUrl,
+        "",
+        "Who answers the queries of prometheus-adapter's rules and the history of vertical autoscalers; empty: this lake, as fleet.organization.",
+    ),
+    key(
         "fleet.keep_replicas",
         Kind::Flag,
         "false",

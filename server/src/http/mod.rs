@@ -6,6 +6,7 @@
 mod administration;
 mod arguments;
 mod caller;
+mod external_scaler;
 mod fleet;
 mod health;
 mod load;
@@ -74,6 +75,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(tempo::router())
         .merge(loki::router())
         .merge(fleet::router())
+        .merge(external_scaler::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

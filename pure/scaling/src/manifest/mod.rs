@@ -3,6 +3,8 @@
 //! Owns: reading YAML with one or more documents into policies, every problem at once with file, line and path. Never: filling in a value that
 //! is wrong. Start with [`read`]; what reads well and is still a bad idea is found by [`crate::lint`].
 
+pub mod adapter;
+pub mod chart;
 mod forecast;
 mod horizontal;
 mod keda;

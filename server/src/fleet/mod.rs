@@ -1,5 +1,8 @@
 //! The fleet of this process: opened on the data folder, told the backlog of its own queue, its replicas stopped with it.
 
+mod metrics;
+pub mod roles;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +18,8 @@ use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::serve::Tasks;
+
+pub use metrics::answer_metrics;
 
 /// The backlog is told at least so often, so that its age stays small while nothing changes.
 const TELL_EVERY: Duration = Duration::from_secs(1);
