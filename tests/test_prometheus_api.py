@@ -8,8 +8,10 @@ import random
 import shutil
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import prometheus_api_client
 import pytest
 import requests
 
@@ -272,6 +274,27 @@ def test_promtool_and_the_command_line_ask_the_lake(prometheus: Prometheus, mill
     assert any(bar in chart for bar in "▁▂▃▄▅▆▇█")
     wrong = mill.cli("validate", "promql", "sum(rate(up[5m])", check=False)
     assert wrong.returncode == 3 and "1:" in wrong.stderr
+
+
+def test_a_client_of_prometheus_asks_the_lake(prometheus: Prometheus, mill: Tidemill) -> None:
+    """`prometheus-api-client`, the same calls to both servers."""
+    at = filled(prometheus, mill)
+    lake = prometheus_api_client.PrometheusConnect(url=mill.url("api"), headers=mill.headers)
+    real = prometheus_api_client.PrometheusConnect(url=prometheus.url(""))
+    assert lake.check_prometheus_connection()
+    assert set(lake.all_metrics()) == set(real.all_metrics()) and len(lake.all_metrics()) > 100
+    assert set(lake.get_label_names()) == set(real.get_label_names())
+    assert sorted(lake.get_label_values("job")) == sorted(real.get_label_values("job"))
+    parameters = {"time": at}
+    theirs = real.custom_query("go_goroutines", params=parameters)
+    assert theirs and lake.custom_query("go_goroutines", params=parameters) == theirs
+    span = {"start_time": datetime.fromtimestamp(at - 5, UTC), "end_time": datetime.fromtimestamp(at, UTC), "step": "1"}
+    theirs = real.custom_query_range("rate(go_memstats_alloc_bytes_total[5s])", **span)
+    found = lake.custom_query_range("rate(go_memstats_alloc_bytes_total[5s])", **span)
+    one, two = ({"status": "success", "data": {"resultType": "matrix", "result": result}} for result in (theirs, found))
+    compare("rate", one, two)
+    with pytest.raises(prometheus_api_client.PrometheusApiClientException):
+        lake.custom_query("sum(")
 
 
 def test_callers_are_known_by_every_header_and_nobody_else_is(mill: Tidemill) -> None:
