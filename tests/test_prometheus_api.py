@@ -20,11 +20,11 @@ from support.server import Tidemill
 
 # Where Debian's Prometheus (2.42) differs and is not followed, with the line of its change log. Queries of these kinds are not generated.
 EXCLUDED = {
-    "ranges that begin exactly at a sample": "3.0.0: [CHANGE] PromQL: Range selectors and the lookback delta are now left-open",
-    "holt_winters": "3.0.0: [CHANGE] PromQL: holt_winters was renamed to double_exponential_smoothing",
+    "ranges that begin exactly at a sample": "3.0.0: [CHANGE] PromQL: Range selectors and the lookback delta are now left-open, i.e. a sample coinciding with the lower time limit is excluded rather than included. #13904",
+    "holt_winters": "3.0.0: [CHANGE] `holt_winters` is now called `double_exponential_smoothing` and moves behind the experimental-promql-functions feature flag. #14930",
     "quantile of nothing by label order": "topk and bottomk choose between equal values by the order of the heap; docs/promql.md",
-    "counters that begin near zero inside of the range": "their extrapolation to zero is limited after the threshold, not before it, in 3",
-    "sum and avg beyond the last digits": "3.0.0: [ENHANCEMENT] PromQL: Use Kahan summation for sum and avg",
+    "counters that begin near zero inside of the range": "no line of the change log was found: their extrapolation to zero is limited after the threshold, not before it, in 3",
+    "sum and avg beyond the last digits": "2.54.0: [ENHANCEMENT] PromQL: use Kahan summation for sum(). #14074,#14362",
 }
 
 

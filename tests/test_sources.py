@@ -301,14 +301,20 @@ def test_roles_are_workloads_that_start_with_the_backlog(mill) -> None:
     fleet = Fleet(mill, "tidemill")
     names = {item["metadata"]["name"] for item in fleet.items("deployments")}
     assert names == {"ingest-logs", "ingest-metrics", "ingest-traces", "compact-metrics", "compact-traces", "rollup-metrics"}
-    assert not [name for name in fleet.pods() if name.startswith("ingest-logs")]
+    assert not fleet.pods()
     mill.push("logs", otlp.logs([7]))
     fleet.until(lambda: [name for name in fleet.items("pods", "-l", "app.kubernetes.io/component=ingest-logs")], "a worker starts")
     fleet.until(lambda: mill.sql("SELECT count(*) AS n FROM logs WHERE body = '7'")[0]["n"] == 1, "the line is there")
     scale = next(record for record in fleet.records("so", "ingest-logs") if any(action["action"] == "scale" for action in record["actions"]))
     waited_ms = scale["now"] - scale["observation"]["triggers"][0]["value"]["observed_at"]
     assert waited_ms < 300
-    fleet.until(lambda: not [name for name in fleet.pods() if name.startswith("ingest-logs")], "the worker ends")
+    # Nothing of what the workers themselves print and use is work again.
+    fleet.until(lambda: not fleet.pods(), "all workers end")
+    sizes = [len(fleet.records(kind, name)) for kind, name in (("so", "ingest-logs"), ("so", "ingest-metrics"))]
+    time.sleep(25)
+    later = [fleet.records("so", name) for name in ("ingest-logs", "ingest-metrics")]
+    woken = [action for records, before in zip(later, sizes, strict=True) for record in records[before:] for action in record["actions"] if action["action"] == "scale"]
+    assert not woken and not fleet.pods()
     mill.stop()
     # Without the values its objects are gone and it works itself.
     mill.configure(roles__values="")

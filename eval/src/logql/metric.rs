@@ -129,6 +129,18 @@ impl MetricRun {
         Some(all)
     }
 
+    /// Whether the text of lines matters for the answer; where it does not, lines may be empty.
+    pub fn reads_lines(&self) -> bool {
+        let reads = |stage: &StageKind| {
+            use StageKind::{Decolorize, Drop, Keep, LabelFilter, Unwrap};
+            !matches!(stage, LabelFilter(_) | Drop(_) | Keep(_) | Unwrap(_) | Decolorize)
+        };
+        self.leaves.iter().any(|leaf| {
+            matches!(leaf.range.function, RangeFunction::BytesOverTime | RangeFunction::BytesRate)
+                || leaf.range.query.stages.iter().any(|stage| reads(&stage.kind))
+        })
+    }
+
     /// The lines that each selection's aggregation takes, in the order of [`Self::selections`].
     pub fn queries(&self) -> impl Iterator<Item = &LogQuery> {
         self.leaves.iter().map(|leaf| &leaf.range.query)

@@ -63,7 +63,9 @@ impl Logs {
     /// Tells the sink all that is there.
     pub async fn tell(&mut self, sink: &dyn Sink) {
         loop {
-            let printed = Arc::new(self.runtime.printed());
+            let (own, printed): (Vec<PrintedBy>, Vec<PrintedBy>) =
+                self.runtime.printed().into_iter().partition(|by| super::is_own(&by.replica.labels));
+            let printed = Arc::new(printed);
             self.forget_absent(&printed);
             if let Some(batch) = self.repeated(&printed) {
                 self.deliver(sink, batch, &printed).await;
@@ -79,7 +81,7 @@ impl Logs {
             let batch = gathered.batch;
             if batch.resources.is_empty() {
                 self.pass(batch, &printed);
-                self.let_go(&printed);
+                self.let_go(&printed, &own);
                 return;
             }
             self.deliver(sink, batch, &printed).await;
@@ -166,9 +168,10 @@ impl Logs {
         }
     }
 
-    /// Lets go of replicas that were removed and read.
-    fn let_go(&mut self, printed: &[PrintedBy]) {
-        let mut done: BTreeMap<&str, bool> = BTreeMap::new();
+    /// Lets go of replicas that were removed and read, and of those that nobody reads.
+    fn let_go(&mut self, printed: &[PrintedBy], own: &[PrintedBy]) {
+        let mut done: BTreeMap<&str, bool> =
+            own.iter().filter(|by| by.is_removed).map(|by| (by.replica.uid.as_str(), true)).collect();
         for by in printed.iter().filter(|by| by.is_removed) {
             let place = self.places.get(&(by.replica.uid.clone(), by.container.clone()));
             let is_read = place.is_some_and(|place| place.run >= by.last_run && !by.has_more(place));

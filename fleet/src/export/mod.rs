@@ -14,6 +14,7 @@ mod scaling;
 mod states;
 mod usage;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +22,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill_scaling::TimeMs;
+use tidemill_scaling::manifest::chart::MANAGED_BY;
 use tidemill_types::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::now;
 use crate::local::LocalRuntime;
+use crate::objects::ObjectKey;
 use crate::runtime::Runtime as _;
 use crate::scale::Counters;
 use crate::storage::Storage;
@@ -49,6 +52,11 @@ const AGAIN_AFTER_MOST: Duration = Duration::from_secs(30);
 const LAST_WITHIN: Duration = Duration::from_secs(5);
 /// Most bytes of metrics in a request.
 const MAX_METRICS_BYTES: usize = 4 << 20;
+
+/// Whether it is one of this installation's own roles. They are told of nowhere: what they printed would be work for them, for ever.
+fn is_own(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1)
+}
 
 /// Takes requests of OTLP, as JSON.
 #[async_trait]
@@ -120,7 +128,10 @@ impl Exporter {
     /// A look at everything that is told as metrics; one that cannot be taken is let go, because the next one says more.
     async fn tell_metrics(&self, logs: &Logs, sink: &dyn Sink, began: TimeMs) {
         let mut families = Families::new(began, now());
-        let (replicas, objects) = (self.runtime.replicas(), self.storage.all());
+        let (mut replicas, mut objects) = (self.runtime.replicas(), self.storage.all());
+        replicas.retain(|replica| !is_own(&replica.spec.labels));
+        let own: BTreeSet<ObjectKey> =
+            objects.extract_if(.., |object| is_own(&object.metadata.labels)).map(|object| object.key()).collect();
         // A fleet that nothing was ever applied to has nothing to tell.
         if replicas.is_empty() && objects.is_empty() {
             return;
@@ -128,7 +139,7 @@ impl Exporter {
         usage::add(&mut families, &replicas, |uid| self.runtime.usage(uid));
         pods::add(&mut families, &replicas);
         states::add(&mut families, &objects);
-        scaling::add(&mut families, &self.counters);
+        scaling::add(&mut families, &self.counters, &own);
         logs.add(&mut families);
         for body in otlp::metrics(families, MAX_METRICS_BYTES) {
             if let Err(error) = sink.take(Signal::Metrics, None, body).await {

@@ -115,7 +115,7 @@ fn everything() -> Families {
         })),
     ];
     states::add(&mut families, &objects);
-    scaling::add(&mut families, &crate::scale::Counters::sample());
+    scaling::add(&mut families, &crate::scale::Counters::sample(), &BTreeSet::new());
     families
 }
 

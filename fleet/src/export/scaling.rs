@@ -1,11 +1,15 @@
 //! What policies did: sizes changed by direction, flaps, and how long a decision takes to become ready replicas.
 
+use std::collections::BTreeSet;
+
 use super::families::{Families, Histogram, Labels};
+use crate::objects::ObjectKey;
 use crate::scale::{Counters, READY_BOUNDS_S};
 
-pub(super) fn add(families: &mut Families, counters: &Counters) {
+/// Of all policies but those of `own`.
+pub(super) fn add(families: &mut Families, counters: &Counters, own: &BTreeSet<ObjectKey>) {
     let began = families.began;
-    for (key, counted) in counters.all() {
+    for (key, counted) in counters.all().into_iter().filter(|(key, _)| !own.contains(key)) {
         let labels = Labels::new(&[("namespace", &key.namespace), ("policy_kind", &key.kind), ("policy", &key.name)]);
         families.counter("tidemill_fleet_decisions_total", &labels, &[], (counted.decisions as f64, began));
         for (direction, count) in [("up", counted.up), ("down", counted.down)] {

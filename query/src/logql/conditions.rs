@@ -2,11 +2,13 @@
 //!
 //! Anything that cannot be told exactly is left out, so that the scan gives a superset; the evaluator checks every record again.
 
-use tidemill_lang::logql::ast::{LineFilter, LineMatch, LineOperator, LogQuery, MatchOperator, Matcher, StageKind};
+use tidemill_lang::logql::ast::{
+    LabelFilter, LineFilter, LineMatch, LineOperator, LogQuery, MatchOperator, Matcher, StageKind,
+};
 use tidemill_lang::logql::pattern::PatternPart;
 use tidemill_segment::read::AttributeScope;
 
-use super::labels::{INDEX_LABELS, SERVICE_NAME, UNKNOWN_SERVICE, label_name};
+use super::labels::{DETECTED_LEVEL, INDEX_LABELS, SERVICE_NAME, UNKNOWN_SERVICE, label_name, numbers_of_levels};
 use super::scan::Condition;
 use crate::attributes::AttributeKey;
 
@@ -16,9 +18,12 @@ const MOST_VALUES: usize = 64;
 /// What the records of `query` meet.
 pub(super) fn of_query(query: &LogQuery) -> Condition {
     let mut all = of_matchers(&query.matchers);
+    let mut are_labels_stored = true;
     for stage in &query.stages {
         match &stage.kind {
             StageKind::LineFilter(filter) => all.extend(of_line_filter(filter)),
+            StageKind::LabelFilter(filter) if are_labels_stored => all.extend(of_label_filter(filter)),
+            StageKind::LabelFormat(_) | StageKind::Drop(_) | StageKind::Keep(_) => are_labels_stored = false,
             // From here on lines are others than those that are stored.
             StageKind::LineFormat(_) | StageKind::Unpack => break,
             _ => {}
@@ -51,6 +56,27 @@ fn of_matcher(matcher: &Matcher) -> Option<Condition> {
     let attribute = |key| AttributeKey { scope: AttributeScope::Resource, key };
     let any: Vec<Condition> = keys.map(|key| Condition::AttributeIn(attribute(key), values.clone())).collect();
     Some(Condition::Any(any))
+}
+
+/// Levels are told by severity numbers; the values of other labels may come out of lines.
+fn of_label_filter(filter: &LabelFilter) -> Option<Condition> {
+    match filter {
+        LabelFilter::And(one, other) => {
+            let all: Vec<Condition> = [one, other].into_iter().filter_map(|part| of_label_filter(part)).collect();
+            (!all.is_empty()).then_some(Condition::All(all))
+        }
+        LabelFilter::Or(one, other) => Some(Condition::Any(vec![of_label_filter(one)?, of_label_filter(other)?])),
+        LabelFilter::Text(matcher) if matcher.name == DETECTED_LEVEL => {
+            let levels = match matcher.operator {
+                MatchOperator::Equal => vec![matcher.value.clone()],
+                MatchOperator::Matches => alternatives(&matcher.value)?,
+                MatchOperator::NotEqual | MatchOperator::MatchesNot => return None,
+            };
+            let is_known = !levels.iter().any(String::is_empty);
+            is_known.then(|| Condition::LevelIn(numbers_of_levels(&levels)))
+        }
+        _ => None,
+    }
 }
 
 /// The texts that a pattern of plain alternatives stands for, as `a|b\.c`.
@@ -128,6 +154,26 @@ mod tests {
         assert_eq!(condition(r#"{service_name="unknown_service", a!="b"}"#), Condition::All(vec![]));
         assert_eq!(condition(r#"{service_name=~".+"} |~ "a.c""#), Condition::All(vec![]));
         assert_eq!(condition(r#"{service_name="api"} |= "a" or """#), Condition::All(vec![service("api")]));
+    }
+
+    #[test]
+    fn levels_are_told_by_their_numbers() {
+        let level = |ranges: &[std::ops::RangeInclusive<i32>]| Condition::LevelIn(ranges.to_vec());
+        let all = |parts: Vec<Condition>| Condition::All(parts);
+        assert_eq!(
+            condition(r#"{a=~".+"} | json | detected_level=~"error|fatal" and x="y""#),
+            all(vec![all(vec![level(&[17..=20, 21..=24])])])
+        );
+        assert_eq!(condition(r#"{a=~".+"} | detected_level="critical""#), all(vec![level(&[])]));
+        for any in [
+            r#"{a=~".+"} | detected_level!="error""#,
+            r#"{a=~".+"} | detected_level=~"e.*""#,
+            r#"{a=~".+"} | detected_level="error" or x="y""#,
+            r#"{a=~".+"} | label_format detected_level=x | detected_level="error""#,
+            r#"{a=~".+"} | detected_level="""#,
+        ] {
+            assert_eq!(condition(any), all(vec![]), "{any}");
+        }
     }
 
     #[test]

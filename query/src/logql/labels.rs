@@ -4,6 +4,8 @@
 //! attributes of [`INDEX_LABELS`] are the stream's labels; everything else is structured metadata under names of letters, digits and
 //! underscores. The rules are those of Loki's documentation, "Ingesting logs to Loki using OpenTelemetry Collector".
 
+use std::ops::RangeInclusive;
+
 use std::borrow::Cow;
 
 use serde_json::Value;
@@ -85,16 +87,19 @@ fn special(members: &serde_json::Map<String, Value>) -> Option<(&str, &str)> {
     Some((key, value.as_str()?))
 }
 
+/// The levels that OTLP's severity numbers tell.
+const LEVELS: [(RangeInclusive<i32>, &str); 6] =
+    [(1..=4, "trace"), (5..=8, "debug"), (9..=12, "info"), (13..=16, "warn"), (17..=20, "error"), (21..=24, "fatal")];
+
+/// The severity numbers of levels.
+pub(super) fn numbers_of_levels(levels: &[String]) -> Vec<RangeInclusive<i32>> {
+    LEVELS.iter().filter(|(_, level)| levels.iter().any(|own| own == level)).map(|(range, _)| range.clone()).collect()
+}
+
 /// The level of an OTLP record, from its severity.
 pub(super) fn detected_level(number: Option<i32>, text: Option<&str>) -> &'static str {
-    match number {
-        Some(1..=4) => return "trace",
-        Some(5..=8) => return "debug",
-        Some(9..=12) => return "info",
-        Some(13..=16) => return "warn",
-        Some(17..=20) => return "error",
-        Some(21..=24) => return "fatal",
-        _ => {}
+    if let Some((_, level)) = LEVELS.iter().find(|(range, _)| number.is_some_and(|number| range.contains(&number))) {
+        return level;
     }
     let text = text.unwrap_or_default().to_ascii_lowercase();
     match text.as_str() {

@@ -56,7 +56,9 @@ impl QueryEngine {
         };
         let mut detail = Detail::of(run.needed_labels().as_deref());
         let answer = loop {
-            let scan = LineScan { time, condition: condition.clone(), columns: detail.columns() };
+            let mut columns = detail.columns();
+            columns.retain(|column| *column != "body" || run.reads_lines());
+            let scan = LineScan { time, condition: condition.clone(), columns };
             match self.gather(organization, (metric, params), (scan, detail), limits, &mut stats).await {
                 Err(Error::MoreDetail) if detail != Detail::Everything => detail = Detail::Everything,
                 gathered => break gathered?.finish()?,

@@ -1,6 +1,7 @@
 //! Log records as LogQL asks for them: a condition over fixed columns and attributes, wider than the query's own.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, cast, lit};
@@ -31,6 +32,8 @@ pub(crate) enum Condition {
     ColumnIn(&'static str, Vec<String>),
     /// The text of an attribute is one of these.
     AttributeIn(AttributeKey, Vec<String>),
+    /// The severity number is inside of one of these, or tells no level.
+    LevelIn(Vec<RangeInclusive<i32>>),
     /// The line contains this.
     BodyContains(String),
     /// The record's time lies inside.
@@ -62,7 +65,7 @@ impl Condition {
         match self {
             Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.name_attributes(keys)),
             Self::AttributeIn(key, _) => keys.push(key.clone()),
-            Self::ColumnIn(..) | Self::BodyContains(_) | Self::Within(_) => {}
+            Self::ColumnIn(..) | Self::LevelIn(_) | Self::BodyContains(_) | Self::Within(_) => {}
         }
     }
 
@@ -86,6 +89,12 @@ impl Condition {
                     }
                 }
             }
+            Self::LevelIn(ranges) => {
+                let number = || column("severity_number");
+                let inside = ranges.iter().map(|range| number().between(lit(*range.start()), lit(*range.end())));
+                let outside = number().is_null().or(number().lt(lit(1))).or(number().gt(lit(24)));
+                Some(inside.fold(outside, Expr::or))
+            }
             Self::BodyContains(part) => Some(column("body").like(text(&like_pattern(part)))),
             Self::Within(range) => Some(within(*range)),
         }
@@ -104,6 +113,7 @@ impl fmt::Display for Condition {
             Self::Any(parts) => f.write_str(&joined(parts, " or ")),
             Self::ColumnIn(name, values) => write!(f, "{name} in {values:?}"),
             Self::AttributeIn(key, values) => write!(f, "{} in {values:?}", key.column_name()),
+            Self::LevelIn(ranges) => write!(f, "severity_number in {ranges:?} or of no level"),
             Self::BodyContains(part) => write!(f, "body contains {part:?}"),
             Self::Within(range) => write!(f, "time from {} to {}", range.start.0, range.end.0),
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidemill_eval::promql::partial::{Partial, Task};
 use tidemill_eval::promql::{Annotations, Engine, Options, Source, Value};
 use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tidemill_types::{ErrorKind, OrganizationId};
@@ -35,7 +36,7 @@ pub(crate) use tables::SeriesTables;
 use crate::stats::{QueryStats, StatsHandle};
 use crate::{Error, QueryEngine};
 use select::Reader;
-use source::{LakeSource, Recorder};
+use source::{LakeSource, Recorder, Share};
 
 /// One query.
 #[derive(Debug, Clone)]
@@ -93,6 +94,9 @@ pub struct PromqlAnswer {
     pub stats: QueryStats,
 }
 
+/// Fewer samples are evaluated on one thread.
+const DIVIDED_SAMPLES: usize = 20_000;
+
 /// How many queries of each organization run.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<OrganizationId, Arc<Semaphore>>>);
@@ -139,9 +143,13 @@ impl QueryEngine {
         let deadline = source.deadline();
         within(deadline, limits.time, source.read_ahead(asked)).await??;
         stats.planned();
+        let threads = self.parts().options.threads;
         let evaluating = self.runtime().spawn_blocking(move || {
             let _turn = turn;
-            evaluate(&engine, &request, &source)
+            match divided(&engine, &request, &source, threads)? {
+                Some(answer) => Ok(answer),
+                None => evaluate(&engine, &request, &source),
+            }
         });
         let outcome = within(deadline, limits.time, evaluating).await?.map_err(|_| failed(Error::Cancelled))?;
         stats.ended();
@@ -175,6 +183,45 @@ fn evaluate(engine: &Engine, request: &PromqlRequest, source: &dyn Source) -> Ev
         0 => engine.instant(&request.query, request.start_ms, &[source]),
         step => engine.range(&request.query, (request.start_ms, request.end_ms, step), &[source]),
     }
+}
+
+/// Evaluates parts of the series on several threads; `None` where that is not worth it, or the query cannot be divided.
+fn divided(
+    engine: &Engine,
+    request: &PromqlRequest,
+    source: &LakeSource,
+    count: usize,
+) -> EvalResult<Option<(Value, Annotations)>> {
+    if count < 2 || source.samples() < DIVIDED_SAMPLES {
+        return Ok(None);
+    }
+    let (query, times) = (request.query.as_str(), (request.start_ms, request.end_ms, request.step_ms));
+    let tasks = match engine.tasks(query, times) {
+        Ok(tasks) if !tasks.is_empty() => tasks,
+        // What is wrong is told by the evaluation of the whole.
+        _ => return Ok(None),
+    };
+    let run = |place: usize| -> EvalResult<Vec<(Partial, Annotations)>> {
+        let share = Share { whole: source, place, count };
+        tasks.iter().map(|task| engine.run_task(query, times, *task, &share)).collect()
+    };
+    let parts: Vec<EvalResult<Vec<(Partial, Annotations)>>> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..count).map(|place| scope.spawn(move || run(place))).collect();
+        let first = run(0);
+        let others = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(failed(Error::Cancelled))));
+        std::iter::once(first).chain(others).collect()
+    });
+    let mut answers: Vec<(Task, Vec<Partial>)> = tasks.iter().map(|task| (*task, Vec::new())).collect();
+    let mut notes = Annotations::default();
+    for part in parts {
+        for ((_, partials), (partial, own)) in answers.iter_mut().zip(part?) {
+            partials.push(partial);
+            notes.merge(own);
+        }
+    }
+    let (value, own) = engine.finish(query, times, answers)?;
+    notes.merge(own);
+    Ok(Some((value, notes)))
 }
 
 async fn within<T>(deadline: Instant, limit: Duration, work: impl Future<Output = T>) -> EvalResult<T> {

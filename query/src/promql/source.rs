@@ -37,7 +37,14 @@ impl Source for Recorder {
 pub(super) struct LakeSource {
     reader: Reader,
     runtime: Handle,
-    ahead: Mutex<HashMap<String, Vec<Series>>>,
+    ahead: Mutex<HashMap<String, Arc<Vec<Series>>>>,
+}
+
+/// Every `count`th series of a source, from `place` on.
+pub(super) struct Share<'a> {
+    pub(super) whole: &'a LakeSource,
+    pub(super) place: usize,
+    pub(super) count: usize,
 }
 
 impl LakeSource {
@@ -56,16 +63,41 @@ impl LakeSource {
     pub(super) async fn read_ahead(&self, asked: Vec<Select>) -> EvalResult<()> {
         let reads = asked.iter().map(|select| self.reader.select(select));
         let read = futures::future::try_join_all(reads).await.map_err(failed)?;
-        let keyed = asked.iter().map(key_of).zip(read);
+        let keyed = asked.iter().map(key_of).zip(read.into_iter().map(Arc::new));
         self.ahead.lock().extend(keyed);
         Ok(())
+    }
+
+    /// How many samples were read ahead.
+    pub(super) fn samples(&self) -> usize {
+        self.ahead.lock().values().flat_map(|series| series.iter()).map(|series| series.samples.len()).sum()
+    }
+
+    fn known(&self, select: &Select) -> Option<Arc<Vec<Series>>> {
+        self.ahead.lock().get(&key_of(select)).map(Arc::clone)
+    }
+}
+
+impl Source for Share<'_> {
+    fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
+        let own = |place: usize| place % self.count == self.place;
+        if let Some(series) = self.whole.known(select) {
+            return Ok(series
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| own(*place))
+                .map(|(_, one)| one.clone())
+                .collect());
+        }
+        let series = self.whole.select(select)?.into_iter().enumerate();
+        Ok(series.filter(|(place, _)| own(*place)).map(|(_, one)| one).collect())
     }
 }
 
 impl Source for LakeSource {
     fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
-        if let Some(series) = self.ahead.lock().get(&key_of(select)) {
-            return Ok(series.clone());
+        if let Some(series) = self.known(select) {
+            return Ok(series.to_vec());
         }
         // The clock belongs to the runtime, so it is asked for inside of it.
         let reading = async { tokio::time::timeout_at(self.reader.deadline, self.reader.select(select)).await };

@@ -9,6 +9,7 @@ use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
+use parquet::file::statistics::Statistics;
 use tidemill_segment::severity::SeverityClass;
 
 use super::blocks::RowSet;
@@ -19,7 +20,11 @@ const COLUMN: &str = "severity_number";
 
 /// The classes of severity that a predicate leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SeverityClasses(Vec<SeverityClass>);
+pub(super) struct SeverityClasses {
+    classes: Vec<SeverityClass>,
+    /// Whether rows without a number may match too: they stand where their text says.
+    keeps_unnumbered: bool,
+}
 
 impl SeverityClasses {
     /// `None` when rows of any class may match.
@@ -29,23 +34,35 @@ impl SeverityClasses {
         }
         let keep = pruning_predicate(predicate, schema)?.prune(&ClassStatistics).ok()?;
         let (&keeps_unnumbered, keep) = keep.split_last()?;
-        if keeps_unnumbered {
-            return None;
-        }
         let classes = SeverityClass::ALL.into_iter().zip(keep).filter(|(_, keep)| **keep).map(|(class, _)| class);
-        Some(Self(classes.collect()))
+        let classes: Vec<SeverityClass> = classes.collect();
+        (classes.len() < SeverityClass::ALL.len()).then_some(Self { classes, keeps_unnumbered })
     }
 
     /// The rows of a row group that are of these classes; all where the segment does not tell.
     pub(super) fn rows(&self, open: &OpenSegment, group: usize) -> RowSet {
         let rows = open.row_group_rows(group);
         let counts = &open.footer.severity_rows;
+        if self.keeps_unnumbered && !is_numbered(open, group) {
+            return RowSet::all(rows);
+        }
         match counts.get(group) {
             Some(own) if counts.len() == open.row_group_times.len() => {
-                RowSet::of_ranges(self.0.iter().map(|class| own.range(*class, rows)), rows)
+                RowSet::of_ranges(self.classes.iter().map(|class| own.range(*class, rows)), rows)
             }
             _ => RowSet::all(rows),
         }
+    }
+}
+
+/// Whether every row of a row group has a number that tells its class, by the statistics of the column.
+fn is_numbered(open: &OpenSegment, group: usize) -> bool {
+    let Some(leaf) = open.leaf(COLUMN) else { return false };
+    match open.reader.metadata().row_group(group).column(leaf).statistics() {
+        Some(Statistics::Int32(numbers)) => {
+            numbers.null_count_opt() == Some(0) && numbers.min_opt().is_some_and(|least| *least >= 1)
+        }
+        _ => false,
     }
 }
 
@@ -103,7 +120,7 @@ mod tests {
         ]));
         let logical = DFSchema::try_from(Arc::clone(&schema)).expect("two columns");
         let predicate = SessionContext::new().create_physical_expr(expr, &logical).expect("a condition");
-        SeverityClasses::of(&predicate, &schema).map(|classes| classes.0)
+        SeverityClasses::of(&predicate, &schema).filter(|found| !found.keeps_unnumbered).map(|found| found.classes)
     }
 
     #[test]

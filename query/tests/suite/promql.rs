@@ -218,3 +218,53 @@ async fn series_labels_and_metadata_are_listed() {
         }
     }
 }
+
+/// Series are shared between threads where there are many samples; the answer is the same to the bit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_divided_answers_as_one_that_is_not() {
+    let mut world = World::new().await;
+    let points: Vec<Json> = (0..300_i64)
+        .flat_map(|series| {
+            (0..100_i64).map(move |second| {
+                let mut point =
+                    point(second, json!({ "asDouble": (series * 7919 % 101) as f64 + second as f64 / 3.0 }));
+                point["attributes"] = json!([
+                    attribute("number", json!(series.to_string())),
+                    attribute("group", json!((series % 7).to_string())),
+                ]);
+                point
+            })
+        })
+        .collect();
+    let sum = json!({ "isMonotonic": true, "aggregationTemporality": 2, "dataPoints": points });
+    world.ingest(Signal::Metrics, &metrics(json!([{ "name": "steps", "sum": sum }]))).await;
+    for query in [
+        "sum(rate(steps_total[20s]))",
+        "sum by (group) (rate(steps_total[20s])) / ignoring (group) group_left sum(steps_total)",
+        "topk(5, increase(steps_total[30s]))",
+        "quantile by (group) (0.9, steps_total)",
+        "stddev(steps_total) + avg(steps_total)",
+        "steps_total > 90",
+        "count(steps_total) or vector(1)",
+    ] {
+        let times = (START_MS + 30_000, START_MS + 99_000, 10_000);
+        let request = PromqlRequest {
+            query: query.to_owned(),
+            start_ms: times.0,
+            end_ms: times.1,
+            step_ms: times.2,
+            lookback_ms: None,
+        };
+        let divided = world.engine.promql(world.organization, request, PromqlLimits::default()).await;
+        let divided = divided.unwrap_or_else(|error| panic!("{query}: {error}"));
+        let source = world.engine.promql_source(world.organization, PromqlLimits::default()).await.expect("a source");
+        let whole = tokio::task::spawn_blocking(move || {
+            let engine = tidemill_eval::promql::Engine::new(tidemill_eval::promql::Options::default());
+            engine.range(query, times, &[source.as_ref()])
+        });
+        let (value, notes) = whole.await.expect("evaluated").expect("an answer");
+        let text = encode_answer(&value, &notes, query);
+        assert!(text.contains("\"values\""), "{query}: {text}");
+        assert_eq!(encode_answer(&divided.value, &divided.notes, query), text, "{query}");
+    }
+}
