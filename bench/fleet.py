@@ -233,7 +233,7 @@ def measure(fleet: Fleet, usage: Path, report: Report, options: argparse.Namespa
 
     began = time.time()
     fleet("apply", "-f", str(MANIFESTS / "load-generator.yaml"))
-    fleet.until(lambda: fleet.object("job", "load-generator")["status"].get("active") == 10, 60)
+    fleet.until(lambda: fleet.object("job", "load-generator").get("status", {}).get("active") == 10, 60)
     time.sleep(30)
     scales = fleet.scales("hpa", HPA, began)
     fleet("delete", "job", "load-generator")
