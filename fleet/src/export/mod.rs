@@ -132,8 +132,8 @@ impl Exporter {
         replicas.retain(|replica| !is_own(&replica.spec.labels));
         let own: BTreeSet<ObjectKey> =
             objects.extract_if(.., |object| is_own(&object.metadata.labels)).map(|object| object.key()).collect();
-        // A fleet that nothing was ever applied to has nothing to tell.
-        if replicas.is_empty() && objects.is_empty() {
+        // A fleet that nothing was ever applied to has nothing to tell. What happened to its roles is no object of anybody's.
+        if replicas.is_empty() && objects.iter().all(|object| object.kind == "Event") {
             return;
         }
         usage::add(&mut families, &replicas, |uid| self.runtime.usage(uid));
