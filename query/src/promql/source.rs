@@ -80,17 +80,11 @@ impl LakeSource {
 
 impl Source for Share<'_> {
     fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
-        let own = |place: usize| place % self.count == self.place;
-        if let Some(series) = self.whole.known(select) {
-            return Ok(series
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| own(*place))
-                .map(|(_, one)| one.clone())
-                .collect());
-        }
-        let series = self.whole.select(select)?.into_iter().enumerate();
-        Ok(series.filter(|(place, _)| own(*place)).map(|(_, one)| one).collect())
+        let series = match self.whole.known(select) {
+            Some(series) => series,
+            None => Arc::new(self.whole.select(select)?),
+        };
+        Ok(series.iter().skip(self.place).step_by(self.count).cloned().collect())
     }
 }
 

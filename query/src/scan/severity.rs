@@ -113,14 +113,19 @@ mod tests {
 
     use super::*;
 
-    fn classes(expr: Expr) -> Option<Vec<SeverityClass>> {
+    fn found(expr: Expr) -> Option<SeverityClasses> {
         let schema: SchemaRef = Arc::new(Schema::new(vec![
             Field::new(COLUMN, DataType::Int32, true),
             Field::new("body", DataType::Utf8View, true),
         ]));
         let logical = DFSchema::try_from(Arc::clone(&schema)).expect("two columns");
         let predicate = SessionContext::new().create_physical_expr(expr, &logical).expect("a condition");
-        SeverityClasses::of(&predicate, &schema).filter(|found| !found.keeps_unnumbered).map(|found| found.classes)
+        SeverityClasses::of(&predicate, &schema)
+    }
+
+    /// The classes whose rows alone can match, whatever a row group's numbers are.
+    fn classes(expr: Expr) -> Option<Vec<SeverityClass>> {
+        found(expr).filter(|found| !found.keeps_unnumbered).map(|found| found.classes)
     }
 
     #[test]
@@ -138,5 +143,11 @@ mod tests {
             assert_eq!(classes(any.clone()), None, "{any}");
         }
         assert_eq!(classes(number().gt(lit(12)).or(col("body").eq(lit("x")))), None);
+        // In a row group where every row has a number, these leave the classes of the others.
+        let no_level = || number().is_null().or(number().lt(lit(1))).or(number().gt(lit(24)));
+        let kept = |expr: Expr| found(expr).map(|found| (found.classes, found.keeps_unnumbered));
+        assert_eq!(kept(no_level().or(number().between(lit(21), lit(24)))), Some((vec![Error], true)));
+        assert_eq!(kept(no_level().or(number().between(lit(13), lit(16)))), Some((vec![Error, Warning], true)));
+        assert_eq!(kept(col("body").eq(lit("x"))), None);
     }
 }
