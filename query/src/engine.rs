@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
 use crate::plan::{Parts, Plan, Started, Work};
-use crate::promql::{SeriesTables, Turns};
+use crate::promql::{KeptFloats, SeriesTables, Turns};
 use crate::run::{AbortOnDrop, End, channel, forward, guarded};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
@@ -72,6 +72,7 @@ impl QueryEngine {
             loader: Arc::new(SegmentLoader::new(buckets, options.footer_cache_bytes, options.coalesce_gap_bytes)),
             base: base_state()?,
             series: SeriesTables::new(options.series_cache_bytes, options.promotion.clone()),
+            floats: KeptFloats::new(options.points_cache_bytes),
             options,
         };
         let shared = Shared { parts: Arc::new(parts), slots, turns: Turns::default(), runtime: Some(runtime) };

@@ -54,6 +54,8 @@ pub struct QueryOptions {
     pub footer_cache_bytes: u64,
     /// Memory for the series of segments, as PromQL names them.
     pub series_cache_bytes: u64,
+    /// Memory for decoded points of metrics.
+    pub points_cache_bytes: u64,
     /// The resource attributes that PromQL has as labels of every series.
     pub promotion: Promotion,
     /// Whether segments, row groups and rows may be ruled out unread. Without, every query reads everything: to compare answers.
@@ -71,6 +73,7 @@ impl QueryOptions {
             spill_folder: spill_folder.into(),
             footer_cache_bytes: 128 << 20,
             series_cache_bytes: 128 << 20,
+            points_cache_bytes: 256 << 20,
             promotion: Promotion::default(),
             uses_indexes: true,
             coalesce_gap_bytes: 32 << 10,

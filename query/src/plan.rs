@@ -22,7 +22,7 @@ use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
 use crate::guards::guard;
 use crate::logql::LineScan;
-use crate::promql::SeriesTables;
+use crate::promql::{KeptFloats, SeriesTables};
 use crate::run::next_batch;
 use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
 use crate::session::new_session;
@@ -39,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) loader: Arc<SegmentLoader>,
     pub(crate) base: SessionState,
     pub(crate) series: SeriesTables,
+    pub(crate) floats: KeptFloats,
     pub(crate) options: QueryOptions,
 }
 

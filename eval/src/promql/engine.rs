@@ -14,9 +14,10 @@ use super::grid::Grid;
 use super::partial::{Data, Partial, SerializedGroups, Task, TaskKind};
 use super::prepare::QueryTimes;
 use super::row::{Cell, Row, without_metadata};
-use super::selection::{reach, window};
+use super::selection::reach;
 use super::source::Source;
 use super::value::{Sample, SeriesValue, Value};
+use super::walk::Walk;
 use crate::error::{Error, Result};
 
 /// What an engine is set to.
@@ -232,7 +233,7 @@ fn instant_matrix(evaluator: &mut Evaluator<'_>, expr: &Expr, grid: Grid) -> Res
     let reach = reach(extension, evaluator.options.lookback_ms);
     let mut series = Vec::new();
     for (one, _) in &selected.series {
-        let window = window(&one.samples, (end - selected.range, end), reach);
+        let window = Walk::default().window(&one.samples, &[], (end - selected.range, end), reach);
         if extension.is_some() && !window.histograms.is_empty() {
             return Err(Error::Data("anchored modifier is not supported with histograms".to_owned()));
         }

@@ -11,6 +11,7 @@ use super::prepare::Shift;
 use super::row::Row;
 use super::selection::{Current, current, matchers};
 use super::source::Series;
+use super::walk::Walk;
 use crate::error::{Error, Result};
 use crate::labels::{Labels, METRIC_NAME};
 use crate::matcher::Matcher;
@@ -119,7 +120,7 @@ fn signatures(infos: &[Series]) -> HashMap<Labels, BTreeMap<&str, Vec<&Series>>>
 fn newest<'s>(series: &[&'s Series], time: i64, lookback: i64) -> Result<Option<&'s Series>> {
     let mut best: Option<(i64, &Series)> = None;
     for series in series {
-        let at = match current(&series.samples, time, lookback) {
+        let at = match current(&series.samples, &mut Walk::default(), time, lookback) {
             Some(Current::Float(at, _)) => at,
             Some(Current::Histogram(..)) => {
                 return Err(Error::Data(format!(

@@ -24,12 +24,12 @@ mod quantile;
 mod range_call;
 mod row;
 pub mod script;
-
 mod select_k;
 mod selection;
 mod selectors;
 mod source;
 mod value;
+mod walk;
 
 pub use annotation::{Annotation, Annotations, Severity};
 pub use engine::{Engine, Options};

@@ -5,10 +5,11 @@ use tidemill_lang::promql::{Call, Expr, ExprKind, Extension};
 
 use super::evaluator::{Evaluator, Selected};
 use super::functions::window::Env;
-use super::functions::{RangeFunction, range_function};
+use super::functions::{Lockstep, RangeFunction, range_function};
 use super::grid::Grid;
 use super::row::Row;
-use super::selection::{reach, window};
+use super::selection::reach;
+use super::walk::{Walk, resets};
 use crate::error::{Error, Result};
 use crate::labels::METRIC_NAME;
 
@@ -57,13 +58,21 @@ impl Evaluator<'_> {
         let first_span = spans.first().copied().unwrap_or_default();
         let args_span = spans.into_iter().reduce(Span::to).unwrap_or_default();
         let mut rows = Vec::with_capacity(selected.series.len());
+        let is_rate = matches!(name, "rate" | "increase");
         for (series, drops_name) in &selected.series {
             let mut row = Row::new(series.labels.clone(), grid.len());
             row.drops_name = !keeps_name || *drops_name;
+            let resets = if is_rate { resets(&series.samples) } else { Vec::new() };
+            let mut walk = Walk::default();
+            let mut together = Lockstep::of(name, &series.samples);
             for (step, time) in grid.times().enumerate() {
                 let end = selected.shift.seen(time);
-                let window = window(&series.samples, (end - selected.range, end), reach);
+                let window = walk.window(&series.samples, &resets, (end - selected.range, end), reach);
                 if window.len() == 0 {
+                    continue;
+                }
+                if let Some(together) = &mut together {
+                    together.add(step, window.values, &mut row);
                     continue;
                 }
                 if extension.is_some() && !window.histograms.is_empty() {
@@ -81,9 +90,12 @@ impl Evaluator<'_> {
                     row.set(step, cell);
                 }
             }
+            if let Some(together) = together {
+                together.finish(&mut row);
+            }
             if row.has_any() {
                 self.count(row.values())?;
-                if matches!(name, "rate" | "increase") {
+                if is_rate {
                     self.note_non_counter(&row, first_span);
                 }
                 rows.push(row);

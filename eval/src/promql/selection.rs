@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tidemill_lang::promql::{Extension, MatchOp, Selector};
 
-use super::functions::window::Window;
 use super::grid::Grid;
 use super::histogram::ResetHint;
 use super::prepare::Shift;
 use super::row::{Cell, Row};
 use super::source::{HistogramSample, Samples, Series, is_stale};
+use super::walk::Walk;
 use crate::error::Result;
 use crate::labels::METRIC_NAME;
 use crate::matcher::Matcher;
@@ -36,9 +36,10 @@ pub(super) enum Current {
 }
 
 /// The last sample after `time - lookback`, up to `time`; none where it is a stale marker.
-pub(super) fn current(samples: &Samples, time: i64, lookback: i64) -> Option<Current> {
+pub(super) fn current(samples: &Samples, walk: &mut Walk, time: i64, lookback: i64) -> Option<Current> {
     let is_recent = |at: i64| at > time.saturating_sub(lookback);
-    let float = samples.last_float(time).filter(|at| is_recent(samples.times[*at]));
+    let float = walk.floats.until(&samples.times, time).checked_sub(1);
+    let float = float.filter(|at| is_recent(samples.times[*at]));
     let histogram = samples.last_histogram(time).filter(|at| is_recent(samples.histograms[*at].time));
     match (float, histogram) {
         (Some(float), histogram) if histogram.is_none_or(|at| samples.histograms[at].time < samples.times[float]) => {
@@ -56,8 +57,9 @@ pub(super) fn current(samples: &Samples, time: i64, lookback: i64) -> Option<Cur
 /// The current value of a series at each step.
 pub(super) fn vector_row(series: &Series, grid: Grid, shift: Shift, lookback: i64) -> Row {
     let mut row = Row::new(series.labels.clone(), grid.len());
+    let mut walk = Walk::default();
     for (step, time) in grid.times().enumerate() {
-        match current(&series.samples, shift.seen(time), lookback) {
+        match current(&series.samples, &mut walk, shift.seen(time), lookback) {
             Some(Current::Float(_, value)) => row.set_float(step, value),
             Some(Current::Histogram(_, at)) => {
                 row.set(step, Cell::Histogram(Arc::clone(&series.samples.histograms[at].histogram)));
@@ -72,8 +74,9 @@ pub(super) fn vector_row(series: &Series, grid: Grid, shift: Shift, lookback: i6
 pub(super) fn timestamp_row(series: &Series, grid: Grid, shift: Shift, lookback: i64) -> Row {
     let mut row = Row::new(series.labels.clone(), grid.len());
     row.drops_name = true;
+    let mut walk = Walk::default();
     for (step, time) in grid.times().enumerate() {
-        match current(&series.samples, shift.seen(time), lookback) {
+        match current(&series.samples, &mut walk, shift.seen(time), lookback) {
             Some(Current::Float(at, _) | Current::Histogram(at, _)) => row.set_float(step, at as f64 / 1000.0),
             None => {}
         }
@@ -110,24 +113,6 @@ pub(super) fn reach(extension: Option<Extension>, lookback: i64) -> (i64, i64) {
         Some(Extension::Anchored) => (lookback, 0),
         Some(Extension::Smoothed) => (lookback, lookback),
         None => (0, 0),
-    }
-}
-
-/// The samples of a series in the range `(start - before, end + after]`.
-pub(super) fn window(samples: &Samples, (start, end): (i64, i64), (before, after): (i64, i64)) -> Window<'_> {
-    let (from, to) = (start.saturating_sub(before), end.saturating_add(after));
-    let first = samples.times.partition_point(|time| *time <= from);
-    let last = samples.times.partition_point(|time| *time <= to).max(first);
-    let first_histogram = samples.histograms.partition_point(|sample| sample.time <= from);
-    let last_histogram = samples.histograms.partition_point(|sample| sample.time <= to).max(first_histogram);
-    Window {
-        times: &samples.times[first..last],
-        values: &samples.values[first..last],
-        starts: if samples.starts.is_empty() { &[] } else { &samples.starts[first..last] },
-        histograms: &samples.histograms[first_histogram..last_histogram],
-        is_delta: samples.is_delta,
-        start,
-        end,
     }
 }
 

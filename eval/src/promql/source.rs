@@ -76,11 +76,6 @@ pub trait Source: Sync {
 }
 
 impl Samples {
-    /// The position of the last float at or before `time`.
-    pub(crate) fn last_float(&self, time: i64) -> Option<usize> {
-        self.times.partition_point(|at| *at <= time).checked_sub(1)
-    }
-
     /// The position of the last histogram at or before `time`.
     pub(crate) fn last_histogram(&self, time: i64) -> Option<usize> {
         self.histograms.partition_point(|sample| sample.time <= time).checked_sub(1)

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::buffer::ScalarBuffer;
 use tidemill_eval::promql::{
     Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, HistogramSample, ResetHint, STALE_NAN, Samples, Series,
 };
-use tidemill_eval::{Labels, METRIC_NAME, format_number};
+use tidemill_eval::{Labels, format_number};
 use tidemill_text::prometheus::{FLOAT_COUNTS_FLAG, RESET_HINT_SHIFT};
 
 use super::conditions::Conditions;
+use super::floats::{FloatColumns, FloatRun, MergedFloats, latest_of};
 use super::points::{Distribution, Points, Shape};
-use super::series::{Metric, Role};
+use super::series::{Metric, Role, StoredSeries};
 
 /// The finest resolution of a native histogram.
 const FINEST_SCHEMA: i32 = 8;
@@ -28,7 +28,7 @@ pub(super) struct Assembly {
 /// What segments have of one series.
 #[derive(Debug, Default)]
 struct Parts {
-    floats: Vec<Column<f64>>,
+    floats: Vec<FloatRun>,
     histograms: Vec<Column<Histogram>>,
     is_delta: bool,
 }
@@ -66,20 +66,18 @@ impl Assembly {
     /// Adds the points of a series of `metric` with `labels` under the names of `parts`.
     pub(super) fn add(
         &mut self,
-        (metric, labels): (&Metric, &Labels),
+        (metric, stored): (&Metric, &StoredSeries),
         parts: &[(Role, Arc<str>)],
         points: Points,
         conditions: &Conditions,
     ) {
-        if points.times.is_empty() {
+        if points.is_empty() {
             return;
         }
         for (role, name) in parts {
-            let mut named = labels.builder();
-            named.set_shared(&Arc::from(METRIC_NAME), name);
-            let named = named.build();
+            let named = stored.named(metric, name);
             match role {
-                Role::Value => continue,
+                Role::Value => self.of(named, metric).floats.extend_from_slice(&points.floats),
                 Role::Native => {
                     let mut column = Column::default();
                     for (at, point) in points.distributions.iter().enumerate() {
@@ -99,14 +97,6 @@ impl Assembly {
                 Role::Quantile => self.add_made(&named, metric, ("quantile", quantiles(&points)), conditions),
             }
         }
-        // Last, so that the columns need not be copied.
-        if let Some((_, name)) = parts.iter().find(|(role, _)| *role == Role::Value) {
-            let mut named = labels.builder();
-            named.set_shared(&Arc::from(METRIC_NAME), name);
-            let Points { times, arrivals, starts, values, .. } = points;
-            let starts = if starts.iter().all(|start| *start == 0) { Vec::new() } else { starts };
-            self.add_floats(named.build(), metric, Column { times, arrivals, starts, values });
-        }
     }
 
     /// Adds numbers that are there under all these labels.
@@ -115,8 +105,9 @@ impl Assembly {
             return;
         }
         let values = vec![1.0; times.len()];
-        let column = Column { arrivals: vec![0; times.len()], starts: Vec::new(), values, times };
-        self.series.entry(labels.clone()).or_default().floats.push(column);
+        let arrivals = vec![0; times.len()];
+        let column = FloatColumns::of(times, values, Vec::new(), arrivals);
+        self.series.entry(labels.clone()).or_default().floats.push(column.into());
     }
 
     /// The series by their labels; reset hints are those that a Prometheus would tell.
@@ -134,8 +125,9 @@ impl Assembly {
     }
 
     fn add_floats(&mut self, labels: Labels, metric: &Metric, column: Column<f64>) {
-        if !column.times.is_empty() {
-            self.of(labels, metric).floats.push(column);
+        let Column { times, arrivals, starts, values } = column;
+        if !times.is_empty() {
+            self.of(labels, metric).floats.push(FloatColumns::of(times, values, starts, arrivals).into());
         }
     }
 
@@ -263,7 +255,7 @@ fn native(point: &Distribution, metric: &Metric) -> Histogram {
 
 impl Parts {
     fn finish(self) -> Samples {
-        let mut floats = merged(self.floats);
+        let mut floats = MergedFloats::new(self.floats);
         let mut native = merged(self.histograms);
         drop_replaced(&mut floats, &mut native);
         let mut before: Option<Histogram> = None;
@@ -282,16 +274,8 @@ impl Parts {
             let start = native.starts.get(at).copied().unwrap_or(0);
             histograms.push(HistogramSample { time: native.times[at], start, histogram: Arc::new(stored) });
         }
-        if floats.starts.iter().all(|start| *start == 0) {
-            floats.starts.clear();
-        }
-        Samples {
-            times: ScalarBuffer::from(floats.times),
-            values: ScalarBuffer::from(floats.values),
-            starts: ScalarBuffer::from(floats.starts),
-            histograms,
-            is_delta: self.is_delta,
-        }
+        let MergedFloats { times, values, starts, .. } = floats;
+        Samples { times, values, starts, histograms, is_delta: self.is_delta }
     }
 }
 
@@ -299,58 +283,34 @@ impl Parts {
 fn merged<T: Clone>(mut columns: Vec<Column<T>>) -> Column<T> {
     columns.retain(|column| !column.times.is_empty());
     columns.sort_by_key(|column| column.times[0]);
-    let is_rising = |times: &[i64]| times.windows(2).all(|pair| pair[0] < pair[1]);
-    let are_apart = columns.windows(2).all(|pair| pair[0].times.last() < pair[1].times.first());
-    if are_apart && columns.iter().all(|column| is_rising(&column.times)) {
-        let mut columns = columns.into_iter();
-        let mut all = columns.next().unwrap_or_default();
-        for column in columns {
-            let known = all.times.len();
-            all.times.extend(column.times);
-            if !all.starts.is_empty() || !column.starts.is_empty() {
-                all.starts.resize(known, 0);
-                all.starts.extend(column.starts);
-                all.starts.resize(all.times.len(), 0);
-            }
-            all.arrivals.extend(column.arrivals);
-            all.values.extend(column.values);
-        }
-        return all;
-    }
-    let mut order: Vec<(i64, i64, usize, usize)> = Vec::new();
-    for (place, column) in columns.iter().enumerate() {
+    let rows = columns.iter().enumerate().flat_map(|(place, column)| {
         let rows = column.times.iter().zip(&column.arrivals).enumerate();
-        order.extend(rows.map(|(row, (time, arrival))| (*time, *arrival, place, row)));
-    }
-    order.sort_unstable();
+        rows.map(move |(row, (time, arrival))| (*time, *arrival, place, row))
+    });
+    let order = latest_of(rows);
     let mut all = Column::default();
-    for (at, (time, arrival, place, row)) in order.iter().enumerate() {
-        if order.get(at + 1).is_some_and(|next| next.0 == *time) {
-            continue;
-        }
-        all.times.push(*time);
-        all.arrivals.push(*arrival);
-        all.starts.push(columns[*place].starts.get(*row).copied().unwrap_or(0));
-        all.values.push(columns[*place].values[*row].clone());
+    for (place, row) in order {
+        let column = &columns[place];
+        all.times.push(column.times[row]);
+        all.arrivals.push(column.arrivals[row]);
+        all.starts.push(column.starts.get(row).copied().unwrap_or(0));
+        all.values.push(column.values[row].clone());
     }
     all
 }
 
 /// Of a number and a histogram at the same time the one that arrived last stands.
-fn drop_replaced(floats: &mut Column<f64>, histograms: &mut Column<Histogram>) {
+fn drop_replaced(floats: &mut MergedFloats, histograms: &mut Column<Histogram>) {
     if floats.times.is_empty() || histograms.times.is_empty() {
         return;
     }
-    let arrived = |column_times: &[i64], arrivals: &[i64], time: i64| {
-        column_times.binary_search(&time).ok().map(|at| arrivals[at])
-    };
-    let float_goes: Vec<bool> = (floats.times.iter().zip(&floats.arrivals))
-        .map(|(time, own)| arrived(&histograms.times, &histograms.arrivals, *time).is_some_and(|other| other >= *own))
+    let rows = histograms.times.iter().zip(&histograms.arrivals);
+    let both: HashMap<i64, bool> = rows
+        .filter(|(time, _)| floats.times.binary_search(time).is_ok())
+        .filter_map(|(time, own)| Some((*time, *own >= floats.arrival_at(*time)?)))
         .collect();
-    let histogram_goes: Vec<bool> = (histograms.times.iter().zip(&histograms.arrivals))
-        .map(|(time, own)| arrived(&floats.times, &floats.arrivals, *time).is_some_and(|other| other > *own))
-        .collect();
-    floats.keep(&float_goes);
+    let histogram_goes: Vec<bool> = histograms.times.iter().map(|time| both.get(time) == Some(&false)).collect();
+    floats.without(|time| both.get(&time) == Some(&true));
     histograms.keep(&histogram_goes);
 }
 

@@ -9,6 +9,7 @@ mod assemble;
 mod conditions;
 mod describe;
 mod exemplars;
+mod floats;
 mod points;
 mod select;
 mod series;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 
 pub use describe::{LabelSelect, MetricMetadata};
 pub use exemplars::{Exemplar, SeriesExemplars};
+pub(crate) use floats::KeptFloats;
 pub use series::Promotion;
 pub(crate) use tables::SeriesTables;
 

@@ -10,10 +10,10 @@ use futures::StreamExt as _;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
-use tidemill_eval::promql::STALE_NAN;
 use tidemill_types::TimeRange;
 
-use super::series::{Kind, SegmentSeries};
+use super::floats::{COLUMNS, FloatColumns, FloatDecoder, FloatRun, KeptFloats};
+use super::series::{Kind, Metric, SegmentSeries};
 use crate::scan::{OpenSegment, SegmentLoader, SegmentReader};
 use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
@@ -26,15 +26,14 @@ const NS_PER_MS: i64 = 1_000_000;
 /// The points of one series in one segment, in the order of its rows.
 #[derive(Debug, Default)]
 pub(super) struct Points {
+    /// Of gauges and sums: the numbers. All else is of histograms and summaries.
+    pub(super) floats: Vec<FloatRun>,
     /// Milliseconds since 1970.
     pub(super) times: Vec<i64>,
     /// When each arrived, in nanoseconds.
     pub(super) arrivals: Vec<i64>,
     /// When each one's counter began, in milliseconds, 0 where it is not told; empty where it means nothing.
     pub(super) starts: Vec<i64>,
-    /// Of gauges and sums: the numbers, stale markers among them.
-    pub(super) values: Vec<f64>,
-    /// Of histograms and summaries.
     pub(super) distributions: Vec<Distribution>,
 }
 
@@ -62,6 +61,17 @@ pub(super) enum Shape {
         negative: (i32, Vec<u64>),
     },
     Summary(Vec<(f64, f64)>),
+}
+
+impl Points {
+    pub(super) fn is_empty(&self) -> bool {
+        self.floats.is_empty() && self.times.is_empty()
+    }
+
+    /// When they are, in milliseconds since 1970.
+    pub(super) fn times(&self) -> impl Iterator<Item = i64> {
+        self.floats.iter().flat_map(FloatRun::times).chain(&self.times).copied()
+    }
 }
 
 impl Distribution {
@@ -104,9 +114,10 @@ impl SampleBudget {
 /// What is read of a segment.
 pub(super) struct PointRequest<'a> {
     pub(super) loader: &'a Arc<SegmentLoader>,
+    pub(super) kept: &'a KeptFloats,
     pub(super) open: &'a Arc<OpenSegment>,
     pub(super) series: &'a SegmentSeries,
-    /// Which series, ascending.
+    /// Which series, ascending, all of one kind.
     pub(super) wanted: &'a [u32],
     /// Only points of this time.
     pub(super) time: TimeRange,
@@ -127,6 +138,7 @@ impl PointRequest<'_> {
             owners.extend(rows.iter().map(|rows| (rows.clone(), place as u32)));
         }
         owners.sort_unstable_by_key(|(rows, _)| rows.start);
+        let is_float = !self.wanted.is_empty() && self.metric(0).kind == Kind::Float;
         let columns = self.columns();
         let groups = self.open.row_group_times.len();
         self.stats.add(Counter::RowGroupsConsidered, groups as u64);
@@ -141,9 +153,18 @@ impl PointRequest<'_> {
                 self.stats.add(Counter::RowGroupsPruned, 1);
                 continue;
             }
-            self.read_group(group, first..end, &owners[from..until], &columns, &mut points).await?;
+            let rows = GroupRows::new(first..end, &owners[from..until]);
+            if is_float {
+                self.read_floats(group, &rows, &mut points).await?;
+            } else {
+                self.read_distributions(group, &rows, &columns, &mut points).await?;
+            }
         }
         Ok(points)
+    }
+
+    fn metric(&self, owner: u32) -> &Metric {
+        &self.series.metrics[self.series.series[self.wanted[owner as usize] as usize].metric as usize]
     }
 
     fn columns(&self) -> Vec<&'static str> {
@@ -155,7 +176,7 @@ impl PointRequest<'_> {
                 columns.push("start_time");
             }
             match metric.kind {
-                Kind::Float => columns.push("value"),
+                Kind::Float => {}
                 Kind::Histogram => columns.extend(["count", "sum", "bucket_counts", "explicit_bounds"]),
                 Kind::Exponential => columns.extend([
                     "count",
@@ -176,39 +197,82 @@ impl PointRequest<'_> {
         columns
     }
 
-    async fn read_group(
+    /// Adds the numbers of a row group to their series: from memory, or of the whole group where much of it is wanted.
+    async fn read_floats(&self, group: usize, rows: &GroupRows, points: &mut [Points]) -> Result<()> {
+        let id = self.open.meta.id;
+        let (columns, is_whole) = match self.kept.get(id, group).await {
+            Some(columns) => {
+                self.stats.add(Counter::CacheHits, 1);
+                (columns, true)
+            }
+            None if rows.is_whole => (self.kept.get_with(id, group, self.decode(group, rows)).await?, true),
+            None => (Arc::new(self.decode(group, rows).await?), false),
+        };
+        let time = (self.time.start.0.div_euclid(NS_PER_MS), (self.time.end.0 - 1).div_euclid(NS_PER_MS));
+        let mut read = 0;
+        let mut taken = 0;
+        for (own, owner) in &rows.owned {
+            let place = if is_whole { own.clone() } else { read..read + own.len() };
+            read += own.len();
+            let has_starts = self.metric(*owner).has_starts;
+            taken += columns.runs(place, time, has_starts, &mut points[*owner as usize].floats);
+        }
+        self.stats.add(Counter::RowsMatched, taken as u64);
+        self.budget.take(taken)
+    }
+
+    /// The numbers of a row group, or of the wanted rows alone.
+    async fn decode(&self, group: usize, rows: &GroupRows) -> Result<FloatColumns> {
+        let mut batches = self.batches(group, rows, &COLUMNS)?;
+        let mut decoder = FloatDecoder::with_capacity(rows.read());
+        while let Some(batch) = batches.next().await {
+            decoder.add(&batch?).ok_or_else(|| self.mistyped())?;
+            // Decoding is work, and others want to go on as well.
+            tokio::task::yield_now().await;
+        }
+        Ok(decoder.finish())
+    }
+
+    async fn read_distributions(
         &self,
         group: usize,
-        rows: Range<u32>,
-        owners: &[(Range<u32>, u32)],
+        rows: &GroupRows,
         columns: &[&str],
         points: &mut [Points],
     ) -> Result<()> {
-        let all = rows.len();
-        let inside = owners.iter().map(|(own, owner)| (own.start.max(rows.start)..own.end.min(rows.end), *owner));
-        let inside: Vec<(Range<usize>, u32)> = inside
-            .map(|(own, owner)| ((own.start - rows.start) as usize..(own.end - rows.start) as usize, owner))
-            .collect();
-        let wanted: usize = inside.iter().map(|(own, _)| own.len()).sum();
-        let is_whole = wanted.saturating_mul(WHOLE_FROM) >= all || inside.len().saturating_mul(16) >= all;
-        let mut owner_of_row: Vec<u32> = Vec::with_capacity(if is_whole { all } else { wanted });
-        for (own, owner) in &inside {
-            if is_whole {
-                owner_of_row.resize(own.start, NOBODY);
-            }
-            owner_of_row.extend(std::iter::repeat_n(*owner, own.len()));
+        let owner_of_row = rows.owners();
+        let mut batches = self.batches(group, rows, columns)?;
+        let mut from = 0;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let owners = owner_of_row.get(from..from + batch.num_rows()).unwrap_or_default();
+            let taken = self.take(&batch, owners, points).ok_or_else(|| self.mistyped())?;
+            self.budget.take(taken)?;
+            self.stats.add(Counter::RowsMatched, taken as u64);
+            from += batch.num_rows();
+            tokio::task::yield_now().await;
         }
-        if is_whole {
-            owner_of_row.resize(all, NOBODY);
-        }
+        Ok(())
+    }
+
+    fn mistyped(&self) -> Error {
+        Error::corrupt(&self.open.meta.object_key, "a column of points is not of its type")
+    }
+
+    /// Rows of a row group, decoded piece by piece.
+    fn batches(
+        &self,
+        group: usize,
+        rows: &GroupRows,
+        columns: &[&str],
+    ) -> Result<impl futures::Stream<Item = Result<RecordBatch>> + Unpin> {
         self.stats.add(Counter::RowGroupsRead, 1);
-        self.stats.add(Counter::RowsScanned, owner_of_row.len() as u64);
-        let open = self.open;
-        let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
+        self.stats.add(Counter::RowsScanned, rows.read() as u64);
+        let open = Arc::clone(self.open);
         let failure = Arc::default();
         let reader = SegmentReader {
             loader: Arc::clone(self.loader),
-            open: Arc::clone(open),
+            open: Arc::clone(&open),
             stats: self.stats.clone(),
             failure: Arc::clone(&failure),
         };
@@ -218,25 +282,14 @@ impl PointRequest<'_> {
             .with_row_groups(vec![group])
             .with_projection(ProjectionMask::roots(open.reader.parquet_schema(), roots))
             .with_batch_size(16 << 10);
-        if !is_whole {
-            let ranges = inside.into_iter().map(|(own, _)| own);
-            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, all));
+        if !rows.is_whole {
+            let ranges = rows.owned.iter().map(|(own, _)| own.clone());
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows.all));
         }
-        let mut batches = builder.build().map_err(corrupt)?;
-        let mut from = 0;
-        while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| failure.lock().take().unwrap_or_else(|| corrupt(error)))?;
-            let owners = owner_of_row.get(from..from + batch.num_rows()).unwrap_or_default();
-            let taken = self
-                .take(&batch, owners, points)
-                .ok_or_else(|| Error::corrupt(&open.meta.object_key, "a column of points is not of its type"))?;
-            self.budget.take(taken)?;
-            self.stats.add(Counter::RowsMatched, taken as u64);
-            from += batch.num_rows();
-            // Decoding is work, and others want to go on as well.
-            tokio::task::yield_now().await;
-        }
-        Ok(())
+        let corrupt = |open: &OpenSegment, error| Error::corrupt(&open.meta.object_key, error);
+        let batches = builder.build().map_err(|error| corrupt(&open, error))?;
+        let told = move |error| failure.lock().take().unwrap_or_else(|| corrupt(&open, error));
+        Ok(batches.map(move |batch| batch.map_err(&told)))
     }
 
     /// Adds the rows of a batch to their series; `None` where a column is not what it should be.
@@ -256,14 +309,14 @@ impl PointRequest<'_> {
             if owner == NOBODY {
                 continue;
             }
-            let series = &self.series.series[self.wanted[owner as usize] as usize];
-            let metric = &self.series.metrics[series.metric as usize];
+            let metric = self.metric(owner);
             let into = &mut points[owner as usize];
             for row in run {
                 let time = columns.times.value(row);
-                if time < start_ns || time >= end_ns || !columns.append(into, row, metric.kind)? {
+                if time < start_ns || time >= end_ns {
                     continue;
                 }
+                columns.append(into, row, metric.kind);
                 into.times.push(time.div_euclid(NS_PER_MS));
                 into.arrivals.push(columns.arrivals.value(row));
                 if metric.has_starts {
@@ -276,6 +329,48 @@ impl PointRequest<'_> {
     }
 }
 
+/// Which rows of a row group are wanted, and whose they are.
+struct GroupRows {
+    /// How many rows it has.
+    all: usize,
+    /// Rows from the first of the group, and the place of their series among the wanted ones.
+    owned: Vec<(Range<usize>, u32)>,
+    /// Whether so many are wanted that all are read.
+    is_whole: bool,
+}
+
+impl GroupRows {
+    /// Of a group with `rows` of the segment.
+    fn new(rows: Range<u32>, owners: &[(Range<u32>, u32)]) -> Self {
+        let inside = owners.iter().map(|(own, owner)| (own.start.max(rows.start)..own.end.min(rows.end), *owner));
+        let owned: Vec<(Range<usize>, u32)> = inside
+            .map(|(own, owner)| ((own.start - rows.start) as usize..(own.end - rows.start) as usize, owner))
+            .collect();
+        let wanted: usize = owned.iter().map(|(own, _)| own.len()).sum();
+        let all = rows.len();
+        let is_whole = wanted.saturating_mul(WHOLE_FROM) >= all || owned.len().saturating_mul(16) >= all;
+        Self { all, owned, is_whole }
+    }
+
+    /// How many rows are read.
+    fn read(&self) -> usize {
+        if self.is_whole { self.all } else { self.owned.iter().map(|(own, _)| own.len()).sum() }
+    }
+
+    /// The series of each row that is read.
+    fn owners(&self) -> Vec<u32> {
+        let mut owners = Vec::with_capacity(self.read());
+        for (own, owner) in &self.owned {
+            if self.is_whole {
+                owners.resize(own.start, NOBODY);
+            }
+            owners.extend(std::iter::repeat_n(*owner, own.len()));
+        }
+        owners.resize(self.read(), NOBODY);
+        owners
+    }
+}
+
 /// The columns of a batch, those that were asked for.
 struct Columns<'a> {
     batch: &'a RecordBatch,
@@ -283,7 +378,6 @@ struct Columns<'a> {
     arrivals: &'a PrimitiveArray<TimestampNanosecondType>,
     starts: Option<&'a PrimitiveArray<TimestampNanosecondType>>,
     flags: &'a PrimitiveArray<UInt32Type>,
-    values: Option<&'a PrimitiveArray<Float64Type>>,
 }
 
 fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
@@ -309,7 +403,6 @@ impl<'a> Columns<'a> {
             arrivals: column(batch, "arrival_time")?,
             starts: column(batch, "start_time"),
             flags: column(batch, "flags")?,
-            values: column(batch, "value"),
         })
     }
 
@@ -318,21 +411,9 @@ impl<'a> Columns<'a> {
         start.map_or(0, |start| start.div_euclid(NS_PER_MS))
     }
 
-    /// Adds what a row says; tells whether it says anything.
-    fn append(&self, into: &mut Points, row: usize, kind: Kind) -> Option<bool> {
+    /// Adds what a row says.
+    fn append(&self, into: &mut Points, row: usize, kind: Kind) {
         let flags = if self.flags.is_valid(row) { self.flags.value(row) } else { 0 };
-        if kind == Kind::Float {
-            let values = self.values?;
-            let number = if flags & 1 == 1 {
-                STALE_NAN
-            } else if values.is_valid(row) {
-                values.value(row)
-            } else {
-                return Some(false);
-            };
-            into.values.push(number);
-            return Some(true);
-        }
         let batch = self.batch;
         let shape = match kind {
             Kind::Exponential => Shape::Exponential {
@@ -360,7 +441,6 @@ impl<'a> Columns<'a> {
             sum: value::<Float64Type>(batch, "sum", row),
             shape,
         });
-        Some(true)
     }
 }
 

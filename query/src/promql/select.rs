@@ -144,7 +144,7 @@ impl Reader {
                 let Some(read) = place.ok().map(|at| std::mem::take(&mut points[at].1)) else { continue };
                 let stored = &share.series.series[found.series as usize];
                 let metric = &share.series.metrics[stored.metric as usize];
-                assembly.add((metric, &stored.labels), &found.parts, read, &conditions);
+                assembly.add((metric, stored), &found.parts, read, &conditions);
                 self.check_series(assembly.len())?;
             }
             for (labels, times) in share.infos {
@@ -234,6 +234,7 @@ impl Reader {
             let of_kind: Vec<u32> = places.iter().map(|at| wanted[*at]).collect();
             let request = PointRequest {
                 loader: &self.parts.loader,
+                kept: &self.parts.floats,
                 open,
                 series,
                 wanted: &of_kind,
@@ -265,9 +266,9 @@ impl Reader {
 fn info_times(of: &[u32], points: &[(u32, Points)]) -> Vec<i64> {
     let own = of.iter().filter_map(|series| {
         let at = points.binary_search_by_key(series, |(series, _)| *series).ok()?;
-        Some(&points[at].1.times)
+        Some(points[at].1.times())
     });
-    let mut times: Vec<i64> = own.flatten().copied().collect();
+    let mut times: Vec<i64> = own.flatten().collect();
     times.sort_unstable();
     times.dedup();
     let mut kept: Vec<i64> = Vec::new();

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tidemill_eval::Labels;
+use tidemill_eval::{Labels, METRIC_NAME};
 use tidemill_segment::index::{SeriesFrame, SeriesTable};
 use tidemill_segment::read::AttributeScope;
 use tidemill_text::prometheus::{MetricShape, REMOTE_WRITE_SCOPE, is_plain_label, label_name, metric_name};
@@ -114,6 +114,8 @@ pub(super) struct StoredSeries {
     pub(super) metric: u32,
     /// Its labels without a name, `le` and `quantile`.
     pub(super) labels: Labels,
+    /// Its labels with the first of its metric's names, once they were asked for.
+    named: OnceLock<Labels>,
     /// Its attributes as they were sent, as places among keys and values.
     attributes: Box<[(u32, u32)]>,
     /// Its rows, ascending.
@@ -193,6 +195,19 @@ impl SegmentSeries {
         }
         let own = series.attributes.iter().find(|(key, _)| &*self.keys[*key as usize] == name);
         own.map_or("", |(_, value)| &self.values[*value as usize])
+    }
+}
+
+impl StoredSeries {
+    /// Its labels under one of its metric's names.
+    pub(super) fn named(&self, metric: &Metric, name: &Arc<str>) -> Labels {
+        let build = || {
+            let mut named = self.labels.builder();
+            named.set_shared(&Arc::from(METRIC_NAME), name);
+            named.build()
+        };
+        let is_first = metric.parts.first().is_some_and(|part| Arc::ptr_eq(&part.name, name));
+        if is_first { self.named.get_or_init(build).clone() } else { build() }
     }
 }
 
@@ -282,8 +297,8 @@ impl<'a> SeriesBuilder<'a> {
         self.made.resources[place as usize].series.push(series);
         let all = record.into_iter().chain(resource);
         let attributes: Box<[(u32, u32)]> = if is_exact { Box::default() } else { all.collect() };
-        self.made.bytes += 96 + 8 * attributes.len() as u64 + 32 * labels.len() as u64 + 8 * rows.len() as u64;
-        self.made.series.push(StoredSeries { metric, labels, attributes, rows });
+        self.made.bytes += 96 + 8 * attributes.len() as u64 + 64 * labels.len() as u64 + 8 * rows.len() as u64;
+        self.made.series.push(StoredSeries { metric, labels, named: OnceLock::new(), attributes, rows });
     }
 
     pub(super) fn finish(self) -> SegmentSeries {
@@ -369,7 +384,7 @@ impl<'a> SeriesBuilder<'a> {
             for (name, value) in &labels {
                 builder.set_shared(name, value);
             }
-            builder.set(tidemill_eval::METRIC_NAME, TARGET_INFO);
+            builder.set(METRIC_NAME, TARGET_INFO);
             builder.build()
         });
         let place = self.made.resources.len() as u32;

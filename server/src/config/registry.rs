@@ -266,6 +266,12 @@ pub const KEYS: &[Key] = &[
     key("query.cache", Kind::Bytes, "64MiB", "Memory for footers, indexes and hot ranges."),
     key("promql.series_cache", Kind::Bytes, "64MiB", "Memory for the series of segments, as PromQL names them."),
     key(
+        "promql.points_cache",
+        Kind::Bytes,
+        "256MiB",
+        "Memory for decoded points of metrics, those of whole row groups.",
+    ),
+    key(
         "promql.promote",
         Kind::List,
         "service.*,k8s.*",

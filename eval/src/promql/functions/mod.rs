@@ -4,6 +4,7 @@ mod changes;
 pub(super) mod dates;
 pub(super) mod elementwise;
 pub(super) mod histograms;
+mod lockstep;
 mod over_time;
 mod rate;
 mod regression;
@@ -11,6 +12,7 @@ pub(super) mod window;
 
 pub(super) use elementwise::{absent_labels, map_rows};
 pub(super) use histograms::map_histograms;
+pub(super) use lockstep::Lockstep;
 pub(super) use rate::extend;
 
 use window::{Env, Window};

@@ -47,9 +47,15 @@ pub(super) fn average(window: &Window<'_>, env: &mut Env<'_>) -> Option<Cell> {
     if is_mixed(window, env) {
         return None;
     }
-    let Some((first, rest)) = window.values.split_first() else {
+    if window.values.is_empty() {
         return histogram_average(window.histograms, env);
-    };
+    }
+    mean(window.values).map(Cell::Float)
+}
+
+/// The mean of floats; none of no floats.
+pub(super) fn mean(values: &[f64]) -> Option<f64> {
+    let (first, rest) = values.split_first()?;
     let (mut total, mut lost, mut mean) = (*first, 0.0, None);
     let mut count = 1.0;
     for value in rest {
@@ -71,7 +77,7 @@ pub(super) fn average(window: &Window<'_>, env: &mut Env<'_>) -> Option<Cell> {
         let (next, next_lost) = compensated(share * known, value / count, share * lost);
         (mean, lost) = (Some(next), next_lost);
     }
-    Some(Cell::Float(mean.map_or(total / count + lost / count, |mean| mean + lost)))
+    Some(mean.map_or(total / count + lost / count, |mean| mean + lost))
 }
 
 /// The compensated sum of histograms.

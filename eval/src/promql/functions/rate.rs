@@ -43,16 +43,8 @@ pub(super) fn rate(window: &Window<'_>, env: &mut Env<'_>, meaning: Meaning) -> 
     let [first, .., last] = *window.values else { return None };
     let mut change = last - first;
     if meaning.is_counter {
-        for at in 1..window.values.len() {
-            let before = window.values[at - 1];
-            let is_reset = window.values[at] < before
-                || is_restarted(
-                    (window.start_of(at - 1), window.times[at - 1]),
-                    (window.start_of(at), window.times[at]),
-                );
-            if is_reset {
-                change += before;
-            }
+        for at in window.resets {
+            change += window.values[at - window.first - 1];
         }
     }
     let samples = (window.times.len(), first_time, last_time);

@@ -8,12 +8,16 @@ use super::super::source::HistogramSample;
 
 /// The samples of one series in a range, without stale markers.
 pub(in super::super) struct Window<'a> {
+    /// How many floats of the series are before it.
+    pub first: usize,
     /// The times of the floats.
     pub times: &'a [i64],
     /// The floats.
     pub values: &'a [f64],
     /// When each float's counter began; empty where not known.
     pub starts: &'a [i64],
+    /// The floats before which a counter began anew, by their positions in the series; only functions of counters are told.
+    pub resets: &'a [usize],
     /// The histograms.
     pub histograms: &'a [HistogramSample],
     /// Whether each sample counts only what was added since the one before.
@@ -61,6 +65,6 @@ impl Window<'_> {
 
 /// Whether the times at which a counter began say that it was reset between two samples. A sample that claims to begin exactly at the
 /// sample before is one of a delta series, unless that one's beginning is unknown too.
-pub(super) fn is_restarted((before_start, before): (i64, i64), (start, time): (i64, i64)) -> bool {
+pub(in super::super) fn is_restarted((before_start, before): (i64, i64), (start, time): (i64, i64)) -> bool {
     start != 0 && start <= time && start >= before && (start > before || before_start != 0)
 }
