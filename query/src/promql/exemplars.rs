@@ -18,7 +18,7 @@ use super::conditions::Conditions;
 use super::select::{Reader, time_range};
 use super::value_text::value_text;
 use super::{PromqlLimits, failed, within};
-use crate::scan::{OpenSegment, SegmentReader};
+use crate::scan::{Ahead, OpenSegment, SegmentReader};
 use crate::{Error, QueryEngine, Result};
 
 /// One exemplar.
@@ -168,6 +168,7 @@ pub(super) async fn texts_at(
             open: Arc::clone(open),
             stats: reader.stats.clone(),
             failure: Arc::clone(&failure),
+            ahead: Ahead::default(),
         };
         let roots = open.reader.schema().index_of(name);
         let all = open.row_group_rows(group);

@@ -14,7 +14,7 @@ use tidemill_types::TimeRange;
 
 use super::floats::{COLUMNS, FloatColumns, FloatDecoder, FloatRun, KeptFloats};
 use super::series::{Kind, Metric, SegmentSeries};
-use crate::scan::{OpenSegment, SegmentLoader, SegmentReader};
+use crate::scan::{Ahead, OpenSegment, SegmentLoader, SegmentReader};
 use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
 
@@ -275,6 +275,7 @@ impl PointRequest<'_> {
             open: Arc::clone(&open),
             stats: self.stats.clone(),
             failure: Arc::clone(&failure),
+            ahead: Ahead::default(),
         };
         let schema = open.reader.schema();
         let roots = columns.iter().flat_map(|name| schema.index_of(name));

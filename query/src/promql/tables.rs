@@ -18,7 +18,7 @@ use tidemill_types::{SegmentId, Signal};
 
 use super::series::{Promotion, SegmentSeries, SeriesBuilder};
 use super::value_text::value_text;
-use crate::scan::{Conversion, OpenSegment, SegmentLoader, SegmentReader};
+use crate::scan::{Ahead, Conversion, OpenSegment, SegmentLoader, SegmentReader};
 use crate::stats::{Counter, StatsHandle};
 use crate::tables::TableColumns;
 use crate::{Error, Result};
@@ -98,6 +98,7 @@ impl SeriesTables {
             open: Arc::clone(open),
             stats: stats.clone(),
             failure: Arc::clone(&failure),
+            ahead: Ahead::default(),
         };
         let wrong = |error: parquet::errors::ParquetError| corrupt(open, error);
         let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, open.reader.clone())

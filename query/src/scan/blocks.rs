@@ -43,6 +43,12 @@ impl RowSet {
         Self { ranges: inside.collect(), rows }
     }
 
+    /// Whether any of these rows is in the set.
+    pub(super) fn has_any_of(&self, rows: Range<usize>) -> bool {
+        let next = self.ranges.partition_point(|range| range.end <= rows.start);
+        self.ranges.get(next).is_some_and(|range| range.start < rows.end)
+    }
+
     pub(super) fn intersect(&self, other: &Self) -> Self {
         let mut ranges = Vec::new();
         let (mut left, mut right) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());

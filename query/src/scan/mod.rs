@@ -4,6 +4,7 @@
 //! answers partially: a live segment that cannot be read fails the scan. Start with [`RowRequest`] and
 //! [`QueryEngine::rows`](crate::QueryEngine::rows), the seam for evaluators; SQL comes through `provider`.
 
+mod ahead;
 mod blocks;
 mod conditions;
 mod convert;
@@ -31,6 +32,7 @@ use tidemill_types::SegmentMeta;
 
 use crate::tables::{LogicalColumn, TableColumns};
 
+pub(crate) use ahead::Ahead;
 pub(crate) use convert::Conversion;
 pub(crate) use open::{OpenSegment, SegmentLoader, SegmentReader};
 pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
@@ -70,6 +72,11 @@ impl ScanRequest {
     /// Whether a day index leaves a row group of a segment.
     pub(crate) fn may_read(&self, meta: &SegmentMeta, group: usize) -> bool {
         self.traces.get(&meta.id).is_none_or(|groups| groups.contains(&group))
+    }
+
+    /// Whether a day index told which row groups of a segment have the traces asked for.
+    pub(crate) fn is_told(&self, meta: &SegmentMeta) -> bool {
+        self.traces.contains_key(&meta.id)
     }
 
     pub(crate) fn output_columns(&self) -> Vec<LogicalColumn> {

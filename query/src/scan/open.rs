@@ -21,6 +21,7 @@ use tidemill_store::buckets::Buckets;
 use tidemill_types::{ByteRange, ErrorKind, SegmentId, SegmentMeta, TimeRange, TimestampNs};
 use tokio::sync::OnceCell;
 
+use super::ahead::{Ahead, TOGETHER_BYTES};
 use crate::attributes::AttributeKey;
 use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
@@ -158,6 +159,21 @@ impl SegmentLoader {
             _ => Error::from(error),
         })?;
         ranges.iter().map(|range| slice_of(range, &merged, &parts, object.key)).collect()
+    }
+
+    /// Reads ranges of a segment in one request, where what covers them all is not much; else near ones together.
+    pub(super) async fn fetch_together(
+        &self,
+        meta: &SegmentMeta,
+        ranges: Vec<Range<u64>>,
+        stats: &StatsHandle,
+    ) -> Result<Ahead> {
+        let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let ranges = if end - start <= TOGETHER_BYTES { std::iter::once(start..end).collect() } else { ranges };
+        let merged = merge_ranges(&ranges, self.coalesce_gap_bytes);
+        let parts = self.fetch(meta, &merged, stats).await?;
+        Ok(Ahead::new(merged.into_iter().zip(parts)))
     }
 
     /// Reads small ranges that queries ask for again and again: indexes, bloom filters, page locations.
@@ -374,6 +390,8 @@ pub(crate) struct SegmentReader {
     pub(crate) stats: StatsHandle,
     /// The first failure in our own words, which Parquet's error type would flatten.
     pub(crate) failure: Arc<Mutex<Option<Error>>>,
+    /// What is there already.
+    pub(crate) ahead: Ahead,
 }
 
 impl parquet::arrow::async_reader::AsyncFileReader for SegmentReader {
@@ -390,6 +408,9 @@ impl parquet::arrow::async_reader::AsyncFileReader for SegmentReader {
     ) -> futures::future::BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         Box::pin(async move {
             let (loader, meta) = (&self.loader, &self.open.meta);
+            if let Some(parts) = ranges.iter().map(|range| self.ahead.get(range)).collect() {
+                return Ok(parts);
+            }
             // Columns that take so little are read by many queries.
             let fetched = match ranges.iter().map(|range| range.end - range.start).sum::<u64>() {
                 0..=KEPT_COLUMN_BYTES => loader.fetch_kept(meta, &ranges, &self.stats).await,

@@ -3,6 +3,7 @@
 //! Parquet's own reader fetches the page index of the whole file in one range: for a needle in a large segment that is most of
 //! what would be read. Here the metadata is cut down to one row group first.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parquet::DecodeResult;
@@ -37,40 +38,53 @@ pub(super) async fn row_group_pages(
     let group = whole.row_group(request.group);
     let alone = |group: RowGroupMetaData| ParquetMetaData::new(whole.file_metadata().clone(), vec![group]);
     let located = alone(only_offsets(group, request.located).map_err(corrupt)?);
-    let located = decode(loader, open, stats, located, PageIndexPolicy::Skip, PageIndexPolicy::Optional).await?;
-    let bounds = if request.bounded.is_empty() {
-        None
-    } else {
-        let bounded = alone(only_bounds(group, request.bounded).map_err(corrupt)?);
-        let bounded = decode(loader, open, stats, bounded, PageIndexPolicy::Optional, PageIndexPolicy::Skip).await?;
-        bounded.column_index().cloned()
+    let bounded = alone(only_bounds(group, request.bounded).map_err(corrupt)?);
+    let decoder = |metadata, bounds, offsets| {
+        let decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(open.meta.bytes, metadata);
+        Ok(decoder?.with_column_index_policy(bounds).with_offset_index_policy(offsets))
     };
-    let offsets = located.offset_index().cloned();
+    let mut decoders = vec![decoder(located, PageIndexPolicy::Skip, PageIndexPolicy::Optional).map_err(corrupt)?];
+    if !request.bounded.is_empty() {
+        decoders.push(decoder(bounded, PageIndexPolicy::Optional, PageIndexPolicy::Skip).map_err(corrupt)?);
+    }
+    let mut decoded = decode(loader, open, stats, decoders).await?.into_iter();
+    let offsets = decoded.next().and_then(|located| located.offset_index().cloned());
+    let bounds = decoded.next().and_then(|bounded| bounded.column_index().cloned());
     let metadata = alone(group.clone()).into_builder().set_column_index(bounds).set_offset_index(offsets).build();
     reader_metadata(&open.meta, Arc::new(metadata))
 }
 
+/// What the decoders give; what they need is fetched together.
 async fn decode(
     loader: &SegmentLoader,
     open: &OpenSegment,
     stats: &StatsHandle,
-    metadata: ParquetMetaData,
-    bounds: PageIndexPolicy,
-    offsets: PageIndexPolicy,
-) -> Result<ParquetMetaData> {
+    mut decoders: Vec<ParquetMetaDataPushDecoder>,
+) -> Result<Vec<ParquetMetaData>> {
     let corrupt = |error: ParquetError| Error::corrupt(&open.meta.object_key, error);
-    let mut decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(open.meta.bytes, metadata)
-        .map_err(corrupt)?
-        .with_column_index_policy(bounds)
-        .with_offset_index_policy(offsets);
+    let mut decoded: Vec<Option<ParquetMetaData>> = decoders.iter().map(|_| None).collect();
     loop {
-        match decoder.try_decode().map_err(corrupt)? {
-            DecodeResult::NeedsData(ranges) => {
-                let parts = loader.fetch_kept(&open.meta, &ranges, stats).await?;
-                decoder.push_ranges(ranges, parts).map_err(corrupt)?;
+        let mut needed = Vec::new();
+        for (at, (decoder, done)) in decoders.iter_mut().zip(&mut decoded).enumerate() {
+            if done.is_some() {
+                continue;
             }
-            DecodeResult::Data(metadata) => return Ok(metadata),
-            DecodeResult::Finished => return Err(Error::corrupt(&open.meta.object_key, "its page index ended early")),
+            match decoder.try_decode().map_err(corrupt)? {
+                DecodeResult::NeedsData(ranges) => needed.push((at, ranges)),
+                DecodeResult::Data(metadata) => *done = Some(metadata),
+                DecodeResult::Finished => {
+                    return Err(Error::corrupt(&open.meta.object_key, "its page index ended early"));
+                }
+            }
+        }
+        if needed.is_empty() {
+            return Ok(decoded.into_iter().flatten().collect());
+        }
+        let all: Vec<Range<u64>> = needed.iter().flat_map(|(_, ranges)| ranges).cloned().collect();
+        let mut parts = loader.fetch_kept(&open.meta, &all, stats).await?.into_iter();
+        for (at, ranges) in needed {
+            let own = parts.by_ref().take(ranges.len()).collect();
+            decoders[at].push_ranges(ranges, own).map_err(corrupt)?;
         }
     }
 }

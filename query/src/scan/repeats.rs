@@ -22,6 +22,7 @@ use tidemill_types::{SegmentId, SegmentMeta, TimeRange};
 use tokio::sync::OnceCell;
 
 use super::ScanRequest;
+use super::ahead::Ahead;
 use super::convert::Conversion;
 use super::open::{OpenSegment, SegmentLoader, SegmentReader};
 use super::prune::{RowGroupStatistics, kept, pruning_predicate};
@@ -220,6 +221,7 @@ impl Pass<'_> {
             open: Arc::clone(open),
             stats: self.stats.clone(),
             failure: Arc::clone(&failure),
+            ahead: Ahead::default(),
         };
         let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, open.reader.clone())
             .with_row_groups(vec![samples.group])

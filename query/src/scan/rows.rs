@@ -14,6 +14,7 @@ use tidemill_segment::index::{Condition, RowBlocks};
 use tidemill_types::{SegmentMeta, Signal};
 
 use super::ScanRequest;
+use super::ahead::{Ahead, page_ranges};
 use super::blocks::{RowSet, rows_by_pages};
 use super::conditions::index_condition;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
@@ -161,7 +162,10 @@ impl ScanRun {
                 blooms: Default::default(),
             };
             groups = kept(groups, pruning.prune(&statistics));
-            groups = self.check_blooms(&open, groups).await?;
+            // What a day index told, bloom filters know no better.
+            if !self.request.is_told(meta) {
+                groups = self.check_blooms(&open, groups).await?;
+            }
         }
         let of_severity: Vec<(usize, RowSet)> = groups
             .into_iter()
@@ -189,7 +193,7 @@ impl ScanRun {
             .filter(|unit| !unit.rows.is_empty())
             .collect();
         self.stats.add(Counter::RowGroupsPruned, (considered - units.len()) as u64);
-        if !self.is_ordered() {
+        if !self.is_ordered() && !self.request.is_told(meta) {
             // What is asked for of every row group comes at once, before the first is read.
             let short = plan.short_columns(units.iter().map(|unit| unit.group));
             self.loader.keep(&open.meta, short, &self.stats).await?;
@@ -287,11 +291,18 @@ impl ScanRun {
         }
         self.stats.add(Counter::RowGroupsRead, 1);
         self.stats.add(Counter::RowsScanned, rows.len() as u64);
+        let ahead = if self.request.is_told(&open.meta) {
+            let ranges = page_ranges(&metadata, group_in_metadata, &plan.leaves, &rows);
+            self.loader.fetch_together(&open.meta, ranges, &self.stats).await?
+        } else {
+            Ahead::default()
+        };
         let reader = SegmentReader {
             loader: Arc::clone(&self.loader),
             open,
             stats: self.stats.clone(),
             failure: Arc::clone(&failure),
+            ahead,
         };
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_row_groups(vec![group_in_metadata])
