@@ -12,7 +12,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use crate::functions::functions;
+use crate::functions::{aggregates, functions};
 use crate::{Error, QueryLimits, QueryOptions, Result};
 
 /// How many of the largest users of memory an error names.
@@ -37,6 +37,9 @@ pub(crate) fn base_state() -> Result<SessionState> {
     let mut state = SessionStateBuilder::new_with_default_features().build();
     for function in functions() {
         state.register_udf(function)?;
+    }
+    for function in aggregates() {
+        state.register_udaf(function)?;
     }
     for name in UNBOUNDED_FUNCTIONS {
         state.deregister_udf(name)?;

@@ -36,6 +36,7 @@ pub use engine::{Engine, Options};
 pub use grid::Grid;
 pub use histogram::{Bucket, Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, ResetHint};
 pub use memory::MemoryStore;
+pub use quantile::{classic_quantile, native_quantile};
 pub use row::{Cell, Row};
 pub use selectors::{selector_of, selectors_in};
 pub use source::{HistogramSample, STALE_NAN, Samples, Select, Series, Source, is_stale};

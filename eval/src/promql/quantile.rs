@@ -145,6 +145,24 @@ pub(super) fn fraction_of_buckets(lower: f64, upper: f64, buckets: &mut Vec<UpTo
     (rank_of(upper).min(count) - rank_of(lower).min(count)) / count
 }
 
+/// The quantile `q` of a classic histogram: the upper `bounds` of its buckets, and how many values each holds, one more than there are
+/// bounds. As `histogram_quantile` of PromQL has it: linear inside a bucket, the largest bound for what lies above it, NaN without values.
+pub fn classic_quantile(q: f64, bounds: &[f64], counts: &[u64]) -> f64 {
+    let mut up_to = 0.0;
+    let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+    let cumulative = bounds.zip(counts).map(|(bound, count)| {
+        up_to += *count as f64;
+        UpTo { bound, count: up_to }
+    });
+    of_buckets(q, &mut cumulative.collect()).0
+}
+
+/// The quantile `q` of a native histogram, as `histogram_quantile` of PromQL has it.
+pub fn native_quantile(q: f64, histogram: &Histogram) -> f64 {
+    let about = About { metric: "", span: Span::default(), notes: &mut Annotations::default() };
+    of_histogram(q, histogram, about)
+}
+
 /// Where annotations about a native histogram point to.
 pub(super) struct About<'a> {
     pub metric: &'a str,

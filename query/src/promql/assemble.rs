@@ -220,27 +220,15 @@ fn native(point: &Distribution, metric: &Metric) -> Histogram {
     let numbers = |counts: &[u64]| counts.iter().copied().map(number).collect::<Vec<f64>>();
     match &point.shape {
         Shape::Exponential { scale, zero_count, zero_threshold, positive, negative } => {
-            let schema = (*scale).min(FINEST_SCHEMA);
-            let by = u32::try_from(scale - schema).unwrap_or(0);
-            let side = |(offset, counts): &(i32, Vec<u64>)| {
-                let mut buckets: Vec<(i32, f64)> = Vec::new();
-                for (at, count) in (i64::from(*offset)..).zip(numbers(counts)) {
-                    let index = i32::try_from((at >> by.min(63)) + 1).unwrap_or(i32::MAX);
-                    match buckets.last_mut() {
-                        Some((last, total)) if *last == index => *total += count,
-                        _ => buckets.push((index, count)),
-                    }
-                }
-                buckets.into_iter().filter(|(_, count)| *count != 0.0).collect::<Buckets>()
-            };
+            let buckets = exponential(*scale, positive, negative, number);
             let is_untold = *zero_threshold == 0.0 && !metric.is_exact;
             Histogram {
-                schema,
                 zero_threshold: if is_untold { DEFAULT_ZERO_THRESHOLD } else { *zero_threshold },
                 zero_count: number(*zero_count),
-                positive: side(positive),
-                negative: side(negative),
-                ..empty
+                hint: empty.hint,
+                count: empty.count,
+                sum: empty.sum,
+                ..buckets
             }
         }
         Shape::Classic { counts, bounds } => Histogram {
@@ -251,6 +239,42 @@ fn native(point: &Distribution, metric: &Metric) -> Histogram {
         },
         Shape::Summary(_) => empty,
     }
+}
+
+/// The buckets of an exponential histogram; a finer resolution than Prometheus knows is brought to its finest.
+fn exponential(
+    scale: i32,
+    positive: &(i32, Vec<u64>),
+    negative: &(i32, Vec<u64>),
+    number: impl Fn(u64) -> f64,
+) -> Histogram {
+    let schema = scale.min(FINEST_SCHEMA);
+    let by = u32::try_from(scale.saturating_sub(schema)).unwrap_or(0);
+    let side = |(offset, counts): &(i32, Vec<u64>)| {
+        let mut buckets: Vec<(i32, f64)> = Vec::new();
+        for (at, count) in (i64::from(*offset)..).zip(counts.iter().map(|count| number(*count))) {
+            let index = i32::try_from((at >> by.min(63)) + 1).unwrap_or(i32::MAX);
+            match buckets.last_mut() {
+                Some((last, total)) if *last == index => *total += count,
+                _ => buckets.push((index, count)),
+            }
+        }
+        buckets.into_iter().filter(|(_, count)| *count != 0.0).collect::<Buckets>()
+    };
+    Histogram { schema, positive: side(positive), negative: side(negative), ..Histogram::default() }
+}
+
+/// An exponential histogram of OpenTelemetry by its scale, the count and the half width of its zero bucket, and the offset and counts of
+/// its positive and its negative side. Its count is that of the buckets.
+pub(crate) fn exponential_histogram(
+    scale: i32,
+    (zero_count, zero_threshold): (u64, f64),
+    positive: &(i32, Vec<u64>),
+    negative: &(i32, Vec<u64>),
+) -> Histogram {
+    let buckets = exponential(scale, positive, negative, |count| count as f64);
+    let count = positive.1.iter().chain(&negative.1).map(|count| *count as f64).sum::<f64>() + zero_count as f64;
+    Histogram { zero_count: zero_count as f64, zero_threshold, count, ..buckets }
 }
 
 impl Parts {

@@ -29,6 +29,7 @@ use tidemill_types::{ErrorKind, OrganizationId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+pub(crate) use assemble::exponential_histogram;
 pub use describe::{LabelSelect, MetricMetadata};
 pub use exemplars::{Exemplar, SeriesExemplars};
 pub(crate) use floats::KeptFloats;

@@ -23,9 +23,23 @@ async fn example_world() -> World {
     let spans = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });
     world.ingest(Signal::Traces, &spans).await;
     let point = json!({ "timeUnixNano": START_NS.to_string(), "asDouble": 0.5 });
+    let at = |second: i64| (START_NS + second * SECOND_NS).to_string();
+    let counts: Vec<_> = (0..3).map(|at_s| json!({ "timeUnixNano": at(at_s), "asDouble": 2 * at_s })).collect();
+    let histogram = json!({
+        "timeUnixNano": at(0), "count": "3", "sum": 4.0, "bucketCounts": ["1", "1", "1"], "explicitBounds": [1.0, 2.0],
+    });
+    let exponential = json!({
+        "timeUnixNano": at(0), "count": "4", "sum": 9.0, "scale": 0, "zeroCount": "1",
+        "positive": { "offset": 0, "bucketCounts": ["1", "2"] },
+    });
     let metrics = json!({ "resourceMetrics": [{
         "resource": { "attributes": [attribute("host.name", json!("one"))] },
-        "scopeMetrics": [{ "metrics": [{ "name": "system.load", "gauge": { "dataPoints": [point] } }] }],
+        "scopeMetrics": [{ "metrics": [
+            { "name": "system.load", "gauge": { "dataPoints": [point] } },
+            { "name": "requests", "sum": { "aggregationTemporality": 2, "isMonotonic": true, "dataPoints": counts } },
+            { "name": "seconds", "histogram": { "aggregationTemporality": 2, "dataPoints": [histogram] } },
+            { "name": "fine", "exponentialHistogram": { "aggregationTemporality": 2, "dataPoints": [exponential] } },
+        ] }],
     }] });
     world.ingest(Signal::Metrics, &metrics).await;
     world

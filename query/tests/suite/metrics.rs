@@ -48,6 +48,69 @@ async fn of_equal_series_and_time_the_last_arrival_counts() {
     }
 }
 
+/// A counter that began anew after 30 s, a histogram of two points, and an exponential one.
+fn counter_and_histograms(host: &str) -> Value {
+    let at = |second: i64| (START_NS + second * SECOND_NS).to_string();
+    let counts = [(0, 10.0), (10, 14.0), (20, 20.0), (30, 3.0), (40, 5.0)];
+    let counts = counts.map(|(second, value)| json!({ "timeUnixNano": at(second), "asDouble": value }));
+    let histogram = |second: i64, counts: [u32; 3]| {
+        let all: u32 = counts.iter().sum();
+        json!({
+            "timeUnixNano": at(second), "count": all.to_string(), "sum": 1.0,
+            "bucketCounts": counts.map(|count| count.to_string()), "explicitBounds": [1.0, 2.0],
+        })
+    };
+    let exponential = json!({
+        "timeUnixNano": at(0), "count": "4", "sum": 9.0, "scale": 0, "zeroCount": "0",
+        "positive": { "offset": 0, "bucketCounts": ["2", "2"] },
+    });
+    let points = [histogram(0, [1, 1, 0]), histogram(10, [1, 3, 2])];
+    json!({ "resourceMetrics": [{
+        "resource": { "attributes": [attribute("host.name", json!(host))] },
+        "scopeMetrics": [{ "metrics": [
+            { "name": "requests", "sum": { "aggregationTemporality": 2, "isMonotonic": true, "dataPoints": counts } },
+            { "name": "seconds", "histogram": { "aggregationTemporality": 2, "dataPoints": points } },
+            { "name": "fine", "exponentialHistogram": { "aggregationTemporality": 2, "dataPoints": [exponential] } },
+        ] }],
+    }] })
+}
+
+#[tokio::test]
+async fn counters_and_histograms_have_functions() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Metrics, &counter_and_histograms("one")).await;
+    world.ingest(Signal::Metrics, &counter_and_histograms("two")).await;
+    let growth = "SELECT resource('host.name'), increase(time, value), rate(time, value) FROM metrics \
+                  WHERE name = 'requests' GROUP BY 1, series ORDER BY 1";
+    // Ten up to 20, then from zero to 5, in 40 s.
+    let (rows, _) = world.sql(growth).await;
+    assert_eq!(rows, [["one", "15.0", "0.375"], ["two", "15.0", "0.375"]]);
+    let moving = "SELECT increase(time, value) OVER (PARTITION BY series ORDER BY time ROWS 1 PRECEDING) FROM metrics \
+                  WHERE name = 'requests' AND resource('host.name') = 'one' ORDER BY time";
+    let (rows, _) = world.sql(moving).await;
+    assert_eq!(rows, [["NULL"], ["4.0"], ["6.0"], ["3.0"], ["2.0"]]);
+    // Of 4 + 8 + 4 values the eighth lies in the middle of the bucket up to 2.
+    let (rows, _) = world
+        .sql(
+            "SELECT histogram_quantile(0.5, sum_counts(bucket_counts), explicit_bounds), sum_counts(bucket_counts) \
+              FROM metrics WHERE name = 'seconds' GROUP BY explicit_bounds",
+        )
+        .await;
+    assert_eq!(rows, [["1.5", "[4, 8, 4]"]]);
+    let exponential = |q: &str| {
+        format!(
+            "SELECT exponential_histogram_quantile({q}, scale, zero_count, zero_threshold, positive_offset, \
+             positive_counts, negative_offset, negative_counts) FROM metrics WHERE name = 'fine' LIMIT 1"
+        )
+    };
+    assert_eq!(world.value(&exponential("0.5")).await, "2.0", "the bound between (1, 2] and (2, 4]");
+    assert_eq!(world.value(&exponential("1")).await, "4.0");
+    let lone = "SELECT rate(time, value) FROM metrics WHERE name = 'requests' AND value = 14";
+    assert_eq!(world.value(lone).await, "NULL", "one point of each host, at one time");
+    let problem = world.problem("SELECT histogram_quantile(0.5, value, value) FROM metrics").await.to_string();
+    assert!(problem.contains("bucket_counts and explicit_bounds"), "{problem}");
+}
+
 #[tokio::test]
 async fn evaluators_read_rows_without_sql() {
     let mut world = World::new().await;

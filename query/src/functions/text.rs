@@ -1,4 +1,4 @@
-//! SQL functions of our own: `has_token(text, 'word')` and `hex(value)`.
+//! `has_token(text, 'word')` and `hex(value)`.
 
 use std::sync::Arc;
 
@@ -7,14 +7,10 @@ use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
 pub(crate) const HAS_TOKEN: &str = "has_token";
-
-pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(ScalarUDF::from(HasToken::new())), Arc::new(ScalarUDF::from(Hex::new()))]
-}
 
 /// Whether `word` is one token: a run of ASCII letters and digits.
 pub(crate) fn is_token(word: &str) -> bool {
@@ -22,7 +18,7 @@ pub(crate) fn is_token(word: &str) -> bool {
 }
 
 /// Whether `word` occurs in `text` as a whole run of ASCII letters and digits, case as it is.
-pub(crate) fn text_has_token(text: &str, word: &str) -> bool {
+fn text_has_token(text: &str, word: &str) -> bool {
     let bytes = text.as_bytes();
     let is_edge = |place: Option<usize>| {
         place.and_then(|place| bytes.get(place)).is_none_or(|byte| !byte.is_ascii_alphanumeric())
@@ -31,12 +27,12 @@ pub(crate) fn text_has_token(text: &str, word: &str) -> bool {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct HasToken {
+pub(super) struct HasToken {
     signature: Signature,
 }
 
 impl HasToken {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { signature: Signature::exact(vec![DataType::Utf8View, DataType::Utf8], Volatility::Immutable) }
     }
 }
@@ -73,12 +69,12 @@ impl ScalarUDFImpl for HasToken {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Hex {
+pub(super) struct Hex {
     signature: Signature,
 }
 
 impl Hex {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let kinds = [DataType::Binary, DataType::Utf8View, DataType::UInt64, DataType::Int64];
         let signatures: Vec<TypeSignature> = kinds.into_iter().map(|kind| TypeSignature::Exact(vec![kind])).collect();
         Self { signature: Signature::one_of(signatures, Volatility::Immutable) }
