@@ -322,6 +322,7 @@ fn promql_limits(config: &Config) -> PromqlLimits {
         bytes: config.bytes("promql.max_bytes"),
         series: config.count("promql.max_series"),
         samples: config.count("promql.max_samples"),
+        memory: usize::try_from(config.bytes("promql.memory")).unwrap_or(usize::MAX),
         concurrency: config.count("promql.concurrency"),
         lookback_ms: i64::try_from(config.duration("promql.lookback").as_millis()).unwrap_or(i64::MAX),
     }

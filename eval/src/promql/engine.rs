@@ -29,6 +29,8 @@ pub struct Options {
     pub subquery_step_ms: i64,
     /// How many samples a query may load and make.
     pub max_samples: usize,
+    /// About how many bytes the values that it makes may take.
+    pub max_bytes: usize,
     /// How many steps a range query may have.
     pub max_steps: usize,
 }
@@ -41,7 +43,13 @@ pub struct Engine {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lookback_ms: 300_000, subquery_step_ms: 60_000, max_samples: 50_000_000, max_steps: 11_000 }
+        Self {
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            max_samples: 50_000_000,
+            max_bytes: usize::MAX,
+            max_steps: 11_000,
+        }
     }
 }
 
@@ -49,6 +57,11 @@ impl Engine {
     /// An engine set to `options`.
     pub fn new(options: Options) -> Self {
         Self { options }
+    }
+
+    /// What it is set to.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The value of `query` at the time `at`, in milliseconds since 1970, over the series of `sources`. A series lies in one of the

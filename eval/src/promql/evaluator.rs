@@ -30,6 +30,7 @@ pub(super) struct Evaluator<'a> {
     /// Whether only counts and sums of histograms are looked at.
     wants_totals: bool,
     samples: usize,
+    bytes: usize,
 }
 
 /// The series of a range, and where it looks.
@@ -44,7 +45,7 @@ pub(super) struct Selected {
 
 impl<'a> Evaluator<'a> {
     pub(super) fn new(options: &'a Options, times: QueryTimes, data: Data<'a>) -> Self {
-        Self { options, times, data, notes: Annotations::default(), wants_totals: false, samples: 0 }
+        Self { options, times, data, notes: Annotations::default(), wants_totals: false, samples: 0, bytes: 0 }
     }
 
     /// The rows of an expression at the times of `grid`.
@@ -55,7 +56,8 @@ impl<'a> Evaluator<'a> {
         let is_plain = matches!(expr.kind, ExprKind::Number(_) | ExprKind::Paren(_));
         if grid.len() > 1 && !is_plain && is_invariant(expr) {
             let rows = self.eval(expr, Grid { end: grid.start, ..grid })?;
-            self.count(rows.len().saturating_mul(grid.len()))?;
+            let repeated: usize = rows.iter().map(|row| row.bytes().saturating_mul(grid.len())).sum();
+            self.count(rows.len().saturating_mul(grid.len()), repeated)?;
             return Ok(rows.iter().map(|row| row.repeated(grid.len())).collect());
         }
         if let Some(range) = range_of_absence(expr) {
@@ -135,7 +137,7 @@ impl<'a> Evaluator<'a> {
                 let row = if is_smoothed { smoothed_row } else { vector_row };
                 let rows = series.iter().map(|series| row(series, grid, shift, lookback));
                 let rows: Vec<Row> = rows.filter(Row::has_any).collect();
-                self.count(rows.iter().map(Row::values).sum())?;
+                self.count_rows(&rows)?;
                 Ok(rows)
             }
             ExprKind::Text(_) | ExprKind::Matrix(_) | ExprKind::Subquery(_) => {
@@ -321,7 +323,7 @@ impl<'a> Evaluator<'a> {
         if is_divided {
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
-        self.count(series.iter().map(|series| series.samples.len()).sum())?;
+        self.count(series.iter().map(|series| series.samples.len()).sum(), 0)?;
         if self.wants_totals {
             let cut = |series: Series| Series { samples: totals_only(series.samples), ..series };
             series = series.into_iter().map(cut).collect();
@@ -329,14 +331,28 @@ impl<'a> Evaluator<'a> {
         Ok(series)
     }
 
-    /// Counts samples that the evaluation holds.
+    /// Counts the values of rows.
     ///
     /// # Errors
     /// They are more than the query may hold.
-    pub(super) fn count(&mut self, samples: usize) -> Result<()> {
+    pub(super) fn count_rows(&mut self, rows: &[Row]) -> Result<()> {
+        self.count(rows.iter().map(Row::values).sum(), rows.iter().map(Row::bytes).sum())
+    }
+
+    /// Counts samples that the evaluation holds, and bytes that they take.
+    ///
+    /// # Errors
+    /// They are more than the query may hold.
+    fn count(&mut self, samples: usize, bytes: usize) -> Result<()> {
         self.samples = self.samples.saturating_add(samples);
+        self.bytes = self.bytes.saturating_add(bytes);
         if self.samples > self.options.max_samples {
             let message = "query processing would load too many samples into memory in query execution";
+            return Err(Error::Limit(message.to_owned()));
+        }
+        if self.bytes > self.options.max_bytes {
+            let message = "the values of the query take more memory than it may have; narrow its time range, take a longer step or \
+                           name more labels";
             return Err(Error::Limit(message.to_owned()));
         }
         Ok(())

@@ -94,7 +94,7 @@ impl Evaluator<'_> {
                 together.finish(&mut row);
             }
             if row.has_any() {
-                self.count(row.values())?;
+                self.count_rows(std::slice::from_ref(&row))?;
                 if is_rate {
                     self.note_non_counter(&row, first_span);
                 }

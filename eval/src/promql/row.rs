@@ -118,6 +118,12 @@ impl Row {
         self.kinds.iter().filter(|kind| **kind != Kind::Absent).count()
     }
 
+    /// About how much memory its values take.
+    pub fn bytes(&self) -> usize {
+        let histograms = self.histograms.iter().map(|histogram| 8 + histogram.as_ref().map_or(0, |it| it.bytes()));
+        self.kinds.len() * 9 + histograms.sum::<usize>()
+    }
+
     /// Sets the cell at step `at`.
     pub fn set(&mut self, at: usize, cell: Cell) {
         match cell {

@@ -9,10 +9,12 @@ use tidemill_eval::promql::{
 use tidemill_eval::{Labels, format_number};
 use tidemill_text::prometheus::{FLOAT_COUNTS_FLAG, RESET_HINT_SHIFT};
 
+use super::budget::Budget;
 use super::conditions::Conditions;
 use super::floats::{FloatColumns, FloatRun, MergedFloats, latest_of};
 use super::points::{Distribution, Points, Shape};
 use super::series::{Metric, Role, StoredSeries};
+use crate::Result;
 
 /// The finest resolution of a native histogram.
 const FINEST_SCHEMA: i32 = 8;
@@ -20,9 +22,10 @@ const FINEST_SCHEMA: i32 = 8;
 const DEFAULT_ZERO_THRESHOLD: f64 = 1e-128;
 
 /// The series of a selector while they are put together.
-#[derive(Debug, Default)]
-pub(super) struct Assembly {
+#[derive(Debug)]
+pub(super) struct Assembly<'a> {
     series: HashMap<Labels, Parts>,
+    budget: &'a Budget,
 }
 
 /// What segments have of one series.
@@ -57,22 +60,30 @@ impl<T> Column<T> {
     }
 }
 
-impl Assembly {
+impl<'a> Assembly<'a> {
+    /// Of no series yet; samples that are made here count as well.
+    pub(super) fn new(budget: &'a Budget) -> Self {
+        Self { series: HashMap::new(), budget }
+    }
+
     /// How many series there are.
     pub(super) fn len(&self) -> usize {
         self.series.len()
     }
 
-    /// Adds the points of a series of `metric` with `labels` under the names of `parts`.
+    /// Adds the points of a series of `metric` under the names of `parts`.
+    ///
+    /// # Errors
+    /// The query holds more than it may.
     pub(super) fn add(
         &mut self,
         (metric, stored): (&Metric, &StoredSeries),
         parts: &[(Role, Arc<str>)],
         points: Points,
         conditions: &Conditions,
-    ) {
+    ) -> Result<()> {
         if points.is_empty() {
-            return;
+            return Ok(());
         }
         for (role, name) in parts {
             let named = stored.named(metric, name);
@@ -87,27 +98,33 @@ impl Assembly {
                 }
                 Role::Count => {
                     let value = |point: &Distribution| Some(point.count as f64);
-                    self.add_floats(named, metric, floats_of(&points, value));
+                    self.add_floats(named, metric, floats_of(&points, value))?;
                 }
                 Role::Sum => {
                     let value = |point: &Distribution| point.sum;
-                    self.add_floats(named, metric, floats_of(&points, value));
+                    self.add_floats(named, metric, floats_of(&points, value))?;
                 }
-                Role::Bucket => self.add_made(&named, metric, ("le", buckets(&points)), conditions),
-                Role::Quantile => self.add_made(&named, metric, ("quantile", quantiles(&points)), conditions),
+                Role::Bucket => self.add_made(&named, metric, ("le", buckets(&points)), conditions)?,
+                Role::Quantile => self.add_made(&named, metric, ("quantile", quantiles(&points)), conditions)?,
             }
         }
+        Ok(())
     }
 
     /// Adds numbers that are there under all these labels.
-    pub(super) fn add_info(&mut self, labels: &Labels, times: Vec<i64>) {
+    ///
+    /// # Errors
+    /// The query holds more than it may.
+    pub(super) fn add_info(&mut self, labels: &Labels, times: Vec<i64>) -> Result<()> {
         if times.is_empty() {
-            return;
+            return Ok(());
         }
+        self.budget.take_numbers(times.len())?;
         let values = vec![1.0; times.len()];
         let arrivals = vec![0; times.len()];
         let column = FloatColumns::of(times, values, Vec::new(), arrivals);
         self.series.entry(labels.clone()).or_default().floats.push(column.into());
+        Ok(())
     }
 
     /// The series by their labels; reset hints are those that a Prometheus would tell.
@@ -124,11 +141,13 @@ impl Assembly {
         parts
     }
 
-    fn add_floats(&mut self, labels: Labels, metric: &Metric, column: Column<f64>) {
+    fn add_floats(&mut self, labels: Labels, metric: &Metric, column: Column<f64>) -> Result<()> {
+        self.budget.take_numbers(column.times.len())?;
         let Column { times, arrivals, starts, values } = column;
         if !times.is_empty() {
             self.of(labels, metric).floats.push(FloatColumns::of(times, values, starts, arrivals).into());
         }
+        Ok(())
     }
 
     fn add_made(
@@ -137,14 +156,15 @@ impl Assembly {
         metric: &Metric,
         (label, columns): (&str, Vec<(String, Column<f64>)>),
         conditions: &Conditions,
-    ) {
+    ) -> Result<()> {
         for (value, column) in columns {
             if conditions.of(label).all(|matcher| matcher.meets(&value)) {
                 let mut labels = named.builder();
                 labels.set(label, &value);
-                self.add_floats(labels.build(), metric, column);
+                self.add_floats(labels.build(), metric, column)?;
             }
         }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! Start with [`QueryEngine::promql`].
 
 mod assemble;
+mod budget;
 mod conditions;
 mod describe;
 mod exemplars;
@@ -67,6 +68,8 @@ pub struct PromqlLimits {
     pub series: usize,
     /// Samples that it reads, and that it holds while it evaluates.
     pub samples: usize,
+    /// About how many bytes of memory its samples and values take.
+    pub memory: usize,
     /// Queries of one organization that run at a time.
     pub concurrency: usize,
     /// How long a sample stays current.
@@ -80,6 +83,7 @@ impl Default for PromqlLimits {
             bytes: 8 << 30,
             series: 500_000,
             samples: 50_000_000,
+            memory: 1 << 30,
             concurrency: 20,
             lookback_ms: 300_000,
         }
@@ -147,6 +151,8 @@ impl QueryEngine {
         within(deadline, limits.time, source.read_ahead(asked)).await??;
         stats.planned();
         let threads = self.parts().options.threads;
+        // What the samples take is no longer there for what is made of them.
+        let engine = Engine::new(Options { max_bytes: source.bytes_left(), ..engine.options().clone() });
         let evaluating = self.runtime().spawn_blocking(move || {
             let _turn = turn;
             match divided(&engine, &request, &source, threads)? {
@@ -204,9 +210,11 @@ fn divided(
         // What is wrong is told by the evaluation of the whole.
         _ => return Ok(None),
     };
+    let share_of_bytes = Options { max_bytes: engine.options().max_bytes / count, ..engine.options().clone() };
+    let part_engine = Engine::new(share_of_bytes);
     let run = |place: usize| -> EvalResult<Vec<(Partial, Annotations)>> {
         let share = Share { whole: source, place, count };
-        tasks.iter().map(|task| engine.run_task(query, times, *task, &share)).collect()
+        tasks.iter().map(|task| part_engine.run_task(query, times, *task, &share)).collect()
     };
     let parts: Vec<EvalResult<Vec<(Partial, Annotations)>>> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..count).map(|place| scope.spawn(move || run(place))).collect();
@@ -214,6 +222,10 @@ fn divided(
         let others = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(failed(Error::Cancelled))));
         std::iter::once(first).chain(others).collect()
     });
+    if parts.iter().any(|part| matches!(part, Err(EvalError::Limit(_)))) {
+        // Each part counts for itself: whether the whole is too much is told by its evaluation.
+        return Ok(None);
+    }
     let mut answers: Vec<(Task, Vec<Partial>)> = tasks.iter().map(|task| (*task, Vec::new())).collect();
     let mut notes = Annotations::default();
     for part in parts {

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{ArrowPrimitiveType, Float64Type, Int32Type, TimestampNanosecondType, UInt32Type, UInt64Type};
@@ -12,6 +11,7 @@ use parquet::arrow::arrow_reader::RowSelection;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use tidemill_types::TimeRange;
 
+use super::budget::Budget;
 use super::floats::{COLUMNS, FloatColumns, FloatDecoder, FloatRun, KeptFloats};
 use super::series::{Kind, Metric, SegmentSeries};
 use crate::scan::{Ahead, OpenSegment, SegmentLoader, SegmentReader};
@@ -75,39 +75,19 @@ impl Points {
 }
 
 impl Distribution {
+    /// About how much memory it takes, with its times.
+    fn bytes(&self) -> usize {
+        let items = match &self.shape {
+            Shape::Classic { counts, bounds } => counts.len() + bounds.len(),
+            Shape::Exponential { positive, negative, .. } => positive.1.len() + negative.1.len(),
+            Shape::Summary(quantiles) => 2 * quantiles.len(),
+        };
+        size_of::<Self>() + 24 + 8 * items
+    }
+
     /// Whether it says that no value was recorded.
     pub(super) fn is_stale(&self) -> bool {
         self.flags & 1 == 1
-    }
-}
-
-/// How many samples a query may read.
-#[derive(Debug)]
-pub(super) struct SampleBudget {
-    read: AtomicUsize,
-    most: usize,
-}
-
-impl SampleBudget {
-    pub(super) fn new(most: usize) -> Self {
-        Self { read: AtomicUsize::new(0), most }
-    }
-
-    /// Counts samples.
-    ///
-    /// # Errors
-    /// They are more than the query may read.
-    pub(super) fn take(&self, samples: usize) -> Result<()> {
-        let all = self.read.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
-        if all <= self.most {
-            return Ok(());
-        }
-        Err(Error::QueryLimit {
-            problem: format!(
-                "the query reads more than {} samples; narrow its time range or name more labels, or raise promql.max_samples",
-                self.most
-            ),
-        })
     }
 }
 
@@ -122,7 +102,7 @@ pub(super) struct PointRequest<'a> {
     /// Only points of this time.
     pub(super) time: TimeRange,
     pub(super) stats: &'a StatsHandle,
-    pub(super) budget: &'a SampleBudget,
+    pub(super) budget: &'a Budget,
 }
 
 impl PointRequest<'_> {
@@ -218,7 +198,7 @@ impl PointRequest<'_> {
             taken += columns.runs(place, time, has_starts, &mut points[*owner as usize].floats);
         }
         self.stats.add(Counter::RowsMatched, taken as u64);
-        self.budget.take(taken)
+        self.budget.take_numbers(taken)
     }
 
     /// The numbers of a row group, or of the wanted rows alone.
@@ -246,8 +226,8 @@ impl PointRequest<'_> {
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             let owners = owner_of_row.get(from..from + batch.num_rows()).unwrap_or_default();
-            let taken = self.take(&batch, owners, points).ok_or_else(|| self.mistyped())?;
-            self.budget.take(taken)?;
+            let (taken, bytes) = self.take(&batch, owners, points).ok_or_else(|| self.mistyped())?;
+            self.budget.take(taken, bytes)?;
             self.stats.add(Counter::RowsMatched, taken as u64);
             from += batch.num_rows();
             tokio::task::yield_now().await;
@@ -293,11 +273,11 @@ impl PointRequest<'_> {
         Ok(batches.map(move |batch| batch.map_err(&told)))
     }
 
-    /// Adds the rows of a batch to their series; `None` where a column is not what it should be.
-    fn take(&self, batch: &RecordBatch, owners: &[u32], points: &mut [Points]) -> Option<usize> {
+    /// Adds the rows of a batch to their series; how many, and their bytes. `None` where a column is not what it should be.
+    fn take(&self, batch: &RecordBatch, owners: &[u32], points: &mut [Points]) -> Option<(usize, usize)> {
         let columns = Columns::of(batch)?;
         let (start_ns, end_ns) = (self.time.start.0, self.time.end.0);
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         let mut row = 0;
         while row < owners.len() {
             let owner = owners[row];
@@ -318,6 +298,7 @@ impl PointRequest<'_> {
                     continue;
                 }
                 columns.append(into, row, metric.kind);
+                bytes += into.distributions.last().map_or(0, Distribution::bytes);
                 into.times.push(time.div_euclid(NS_PER_MS));
                 into.arrivals.push(columns.arrivals.value(row));
                 if metric.has_starts {
@@ -326,7 +307,7 @@ impl PointRequest<'_> {
                 taken += 1;
             }
         }
-        Some(taken)
+        Some((taken, bytes))
     }
 }
 

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::PromqlLimits;
 use super::assemble::Assembly;
+use super::budget::Budget;
 use super::conditions::Conditions;
-use super::points::{PointRequest, Points, SampleBudget};
+use super::points::{PointRequest, Points};
 use super::series::{Found, Kind, SegmentSeries};
 use super::source::SharedParts;
 use crate::scan::OpenSegment;
@@ -35,7 +36,7 @@ pub(super) struct Reader {
     pub(super) limits: PromqlLimits,
     pub(super) stats: StatsHandle,
     pub(super) deadline: Instant,
-    budget: Arc<SampleBudget>,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What one segment has for a selector.
@@ -79,7 +80,7 @@ impl Reader {
         stats: StatsHandle,
     ) -> Self {
         let deadline = Instant::now() + limits.time;
-        let budget = Arc::new(SampleBudget::new(limits.samples));
+        let budget = Arc::new(Budget::new(&limits));
         Self { parts, organization, limits, stats, deadline, budget }
     }
 
@@ -136,7 +137,7 @@ impl Reader {
         let mut shares = self.shares(time, &conditions).await?;
         // The order decides between samples that arrived at the same time.
         shares.sort_by_key(|(meta, _)| (meta.time.start, meta.id));
-        let mut assembly = Assembly::default();
+        let mut assembly = Assembly::new(&self.budget);
         for (_, share) in shares {
             let mut points = share.points;
             for found in &share.found {
@@ -144,11 +145,11 @@ impl Reader {
                 let Some(read) = place.ok().map(|at| std::mem::take(&mut points[at].1)) else { continue };
                 let stored = &share.series.series[found.series as usize];
                 let metric = &share.series.metrics[stored.metric as usize];
-                assembly.add((metric, stored), &found.parts, read, &conditions);
+                assembly.add((metric, stored), &found.parts, read, &conditions)?;
                 self.check_series(assembly.len())?;
             }
             for (labels, times) in share.infos {
-                assembly.add_info(&labels, times);
+                assembly.add_info(&labels, times)?;
             }
         }
         Ok(assembly.finish())

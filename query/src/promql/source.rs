@@ -68,6 +68,11 @@ impl LakeSource {
         Ok(())
     }
 
+    /// How much of the query's memory is left.
+    pub(super) fn bytes_left(&self) -> usize {
+        self.reader.budget.bytes_left()
+    }
+
     /// How many samples were read ahead.
     pub(super) fn samples(&self) -> usize {
         self.ahead.lock().values().flat_map(|series| series.iter()).map(|series| series.samples.len()).sum()

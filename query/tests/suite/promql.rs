@@ -175,12 +175,20 @@ async fn limits_say_what_to_narrow_and_organizations_see_their_own() {
     for (limits, word) in [
         (PromqlLimits { series: 0, ..most }, "promql.max_series"),
         (PromqlLimits { samples: 1, ..most }, "promql.max_samples"),
+        (PromqlLimits { memory: 1, ..most }, "promql.memory"),
         (PromqlLimits { bytes: 1, ..most }, "promql.max_bytes"),
     ] {
         let cold = world.cold();
         let error = ask_with(&cold, "{job=\"shop/cart\"}", 20, limits).await.expect_err(word);
         assert!(matches!(&error, tidemill_eval::Error::Limit(text) if text.contains(word)), "{error}");
     }
+    // Few samples, and many values of them.
+    let (query, start_ms) = ("{job=\"shop/cart\"}".to_owned(), START_MS + 20_000);
+    let request = PromqlRequest { query, start_ms, end_ms: start_ms + 10_000, step_ms: 1, lookback_ms: None };
+    let limits = PromqlLimits { memory: 100_000, ..most };
+    let error = world.engine.promql(world.organization, request.clone(), limits).await.expect_err("is too much");
+    assert!(error.to_string().contains("take a longer step"), "{error}");
+    world.engine.promql(world.organization, request, most).await.expect("fits");
     world.organization = organization(2);
     assert_eq!(ask(&world, "{__name__=~\".+\"}", 20).await, [""; 0]);
 }

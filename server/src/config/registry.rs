@@ -285,6 +285,12 @@ pub const KEYS: &[Key] = &[
         "50000000",
         "A query of PromQL reads, and holds, at most this many samples.",
     ),
+    key(
+        "promql.memory",
+        Kind::Bytes,
+        "1GiB",
+        "Memory for the samples and values of a query of PromQL; a query that needs more is refused.",
+    ),
     key("promql.max_bytes", Kind::Bytes, "8GiB", "A query of PromQL reads at most this much of the bucket."),
     key("promql.concurrency", Kind::Count, "20", "Queries of PromQL of one organization that run at the same time."),
     key("sweep.interval", Kind::Duration, "30s", "How often objects whose grace is over are deleted."),

@@ -78,6 +78,11 @@ pub enum ResetHint {
 }
 
 impl Histogram {
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + 12 * (self.positive.indexes.len() + self.negative.indexes.len())
+    }
+
     /// Whether its buckets have bounds of their own.
     pub fn is_custom(&self) -> bool {
         self.schema == CUSTOM_SCHEMA

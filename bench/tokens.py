@@ -1,0 +1,120 @@
+"""Nine questions of whole words (those of TextBench, with words of the generated logs) in SQL; DuckDB over zstd Parquet, and ClickHouse's engine
+(`pip install chdb`) with a text index, merged. Warm; answers are compared first."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from logdata import arguments, compare, generated
+from measure import Report, cpu_s, duckdb, median
+
+FIVE = ["timed", "declined", "mismatch", "exhausted", "restarting"]
+HALF_HOUR_NS = 1800 * 10**9
+
+CLICKHOUSE = """
+import json, resource, sys, time
+from chdb import session
+job = json.load(sys.stdin)
+base = session.Session(job["folder"])
+for statement in job["before"]:
+    base.query(statement)
+seconds = []
+for statement in job["measured"]:
+    base.query(statement, "JSONCompact")
+    each = []
+    for _ in range(job["runs"]):
+        began, usage = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+        answer = base.query(statement, "JSONCompact")
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        each.append([time.perf_counter() - began, after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime])
+    seconds.append([each, json.loads(answer.bytes())["data"]])
+print(json.dumps(seconds))
+"""
+
+
+class Dialect:
+    """How a word is asked for, and an hour."""
+
+    def __init__(self, table: str, word: str, hour: str):
+        self.table, self.one_word, self.hour = table, word, hour
+
+    def word(self, word: str) -> str:
+        return self.one_word.format(word=word)
+
+    def all(self, *words: str) -> str:
+        return " AND ".join(map(self.word, words))
+
+    def any(self, *words: str) -> str:
+        return "(" + " OR ".join(map(self.word, words)) + ")"
+
+    def questions(self, start_ns: int, time: str) -> dict[str, str]:
+        """The statements; rows that a limit cuts are told by their times."""
+        table = self.table
+        return {
+            "Q1 three words, half an hour, top 100": f"SELECT {time} AS t FROM {table} WHERE {time} >= {start_ns} AND {time} < {start_ns + HALF_HOUR_NS} AND {self.all('payment', 'failed', 'declined')} ORDER BY t DESC LIMIT 100",
+            "Q2 service, words, level, top 100": f"SELECT {time} AS t FROM {table} WHERE service_name = 'frontend' AND (({self.all('connection', 'reset')}) OR {self.word('timed')}) AND severity_number >= 13 ORDER BY t DESC LIMIT 100",
+            "Q3 any of five, top 100": f"SELECT {time} AS t FROM {table} WHERE {self.any(*FIVE)} ORDER BY t DESC LIMIT 100",
+            "Q4 one word, count": f"SELECT count(*) AS n FROM {table} WHERE {self.word('timed')}",
+            "Q5 any of five, count": f"SELECT count(*) AS n FROM {table} WHERE {self.any(*FIVE)}",
+            "Q6 any of three by service": f"SELECT service_name, count(*) AS n FROM {table} WHERE {self.any(*FIVE[:3])} GROUP BY 1",
+            "Q7 two words by service": f"SELECT service_name, count(*) AS n FROM {table} WHERE {self.all('connection', 'reset')} GROUP BY 1",
+            "Q8 two words by hour": f"SELECT {self.hour} AS h, count(*) AS n FROM {table} WHERE {self.all('checkout', 'POST')} GROUP BY 1",
+            "Q9 rare words by hour": f"SELECT {self.hour} AS h, count(*) AS n FROM {table} WHERE {self.all('connection', 'reset')} GROUP BY 1",
+        }
+
+
+def main() -> None:
+    options = arguments(days=4).parse_args()
+    report = Report("tokens", "Whole words in logs")
+    with generated(options, report) as logs:
+        base = logs.folder / "chdb"
+        columns = "time Int64, severity_number Int32, service_name LowCardinality(String), body String, INDEX words body TYPE text(tokenizer = 'splitByNonAlpha')"
+        load = [
+            f"CREATE TABLE logs ({columns}) ENGINE = MergeTree ORDER BY time",
+            f"INSERT INTO logs SELECT time, severity_number, service_name, body FROM file('{logs.parquet}', Parquet)",
+            "OPTIMIZE TABLE logs FINAL",
+        ]
+        start_ns = (logs.start + (logs.end - logs.start) // 2) * 10**9
+        word = "(body LIKE '%{word}%' AND regexp_matches(body, '(^|[^A-Za-z0-9]){word}([^A-Za-z0-9]|$)'))"
+        mine = Dialect("logs", "has_token(body, '{word}')", "CAST(date_trunc('hour', time) AS BIGINT) / 3600000000000").questions(start_ns, "CAST(time AS BIGINT)")
+        # Comparisons with times are those of the column, so that they rule out segments.
+        mine = {label: text.replace(f"CAST(time AS BIGINT) >= {start_ns}", f"time >= to_timestamp_nanos({start_ns})").replace(f"CAST(time AS BIGINT) < {start_ns + HALF_HOUR_NS}", f"time < to_timestamp_nanos({start_ns + HALF_HOUR_NS})").replace("SELECT CAST(time AS BIGINT) AS t", "SELECT CAST(time AS BIGINT) AS t, time").replace("ORDER BY t DESC", "ORDER BY time DESC") for label, text in mine.items()}
+        peer = Dialect(f"'{logs.parquet}'", word, "time // 3600000000000").questions(start_ns, "time")
+        click = Dialect("logs", "hasToken(body, '{word}')", "intDiv(time, 3600000000000)").questions(start_ns, "time")
+        job = json.dumps({"folder": str(base), "before": load, "measured": list(click.values()), "runs": options.pairs})
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", CLICKHOUSE], input=job, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        clicked = dict(zip(click, json.loads(done.stdout.splitlines()[-1])))
+        report.say(f"chdb loaded, merged and asked in {time.monotonic() - began:.0f} s\n")
+        rows = []
+        for label, statement in mine.items():
+            def ask() -> list[list]:
+                return [list(row.values())[: 1 if label[1] in "123" else None] for row in logs.mill.sql(statement)]
+            each, theirs = clicked[label]
+            mine_wall, mine_cpu, duck_wall, duck_cpu = [], [], [], []
+            ask()
+            for _ in range(options.pairs):
+                before, start = cpu_s(logs.mill), time.perf_counter()
+                answer = ask()
+                mine_wall.append(time.perf_counter() - start)
+                mine_cpu.append(cpu_s(logs.mill) - before)
+                other = duckdb([peer[label]], before=[peer[label]])
+                duck_wall.append(other["wall_s"])
+                duck_cpu.append(other["cpu_s"])
+            compare(label, answer, other["rows"][0])
+            compare(label, answer, theirs)
+            ours, duck, chdb = (median(walls) * 1000 for walls in (mine_wall, duck_wall, [wall for wall, _ in each]))
+            cpus = [median(cpu) * 1000 for cpu in (mine_cpu, duck_cpu, [cpu for _, cpu in each])]
+            rows.append([label, ours, duck, chdb, duck / ours, chdb / ours, *cpus])
+            print(rows[-1], flush=True)
+        head = ["question, warm", "Tidemill ms", "DuckDB ms", "chdb ms", "× DuckDB", "× chdb", "Tidemill CPU ms", "DuckDB CPU ms", "chdb CPU ms"]
+        report.table(head, rows)
+    report.write()
+
+
+main()
