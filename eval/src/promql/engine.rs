@@ -240,7 +240,7 @@ fn instant_matrix(evaluator: &mut Evaluator<'_>, expr: &Expr, grid: Grid) -> Res
     let ExprKind::Matrix(range) = &expr.kind else {
         return Err(Error::Data("expected a range".to_owned()));
     };
-    let selected = evaluator.range(expr, grid)?;
+    let selected = evaluator.range(expr, grid, None)?;
     let end = selected.shift.seen(grid.start);
     let extension = range.selector.extension;
     let reach = reach(extension, evaluator.options.lookback_ms);

@@ -17,7 +17,7 @@ use super::row::{Cell, Row};
 use super::selection::{
     matchers, reach, series_of_rows, smoothed_row, timestamp_row, totals_only, vector_row, without_stale,
 };
-use super::source::{Select, Series};
+use super::source::{Select, Series, WindowFunction, Windows};
 use crate::error::{Error, Result};
 use crate::labels::Labels;
 
@@ -258,10 +258,10 @@ impl<'a> Evaluator<'a> {
         Ok(stamped.collect())
     }
 
-    /// The series of a range selector or subquery.
-    pub(super) fn range(&mut self, expr: &Expr, grid: Grid) -> Result<Selected> {
+    /// The series of a range selector or subquery; `function` is what alone sees them, if it does not need every sample.
+    pub(super) fn range(&mut self, expr: &Expr, grid: Grid, function: Option<WindowFunction>) -> Result<Selected> {
         match &expr.kind {
-            ExprKind::Matrix(matrix) => self.matrix(matrix, grid),
+            ExprKind::Matrix(matrix) => self.matrix(matrix, grid, function),
             ExprKind::Subquery(subquery) => {
                 let shift = self.times.shift(&subquery.when)?;
                 let range = self.times.positive(&subquery.range)?;
@@ -272,12 +272,19 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn matrix(&mut self, matrix: &Matrix, grid: Grid) -> Result<Selected> {
+    fn matrix(&mut self, matrix: &Matrix, grid: Grid, function: Option<WindowFunction>) -> Result<Selected> {
         let selector = &matrix.selector;
         let shift = self.times.shift(&selector.when)?;
         let range = self.times.positive(&matrix.range)?;
         let (before, after) = reach(selector.extension, self.options.lookback_ms);
-        let series = self.select(matchers(selector)?, shift.span(grid), (range + before, after))?;
+        let is_plain = selector.extension.is_none() && !shift.is_fixed();
+        let windows = function.filter(|_| is_plain).map(|function| Windows {
+            function,
+            first_end_ms: shift.seen(grid.start),
+            step_ms: if grid.len() == 1 { range } else { grid.step },
+            range_ms: range,
+        });
+        let series = self.select_for(windows, matchers(selector)?, shift.span(grid), (range + before, after))?;
         let clean = |series: Series| (Series { samples: without_stale(series.samples), ..series }, false);
         Ok(Selected { series: series.into_iter().map(clean).collect(), range, shift })
     }
@@ -305,11 +312,21 @@ impl<'a> Evaluator<'a> {
     pub(super) fn select(
         &mut self,
         matchers: Vec<crate::matcher::Matcher>,
+        span: (i64, i64),
+        around: (i64, i64),
+    ) -> Result<Vec<Series>> {
+        self.select_for(None, matchers, span, around)
+    }
+
+    fn select_for(
+        &mut self,
+        windows: Option<Windows>,
+        matchers: Vec<crate::matcher::Matcher>,
         (first, last): (i64, i64),
         (before, after): (i64, i64),
     ) -> Result<Vec<Series>> {
         let start_ms = first.saturating_sub(before).saturating_add(1);
-        let select = Select { matchers, start_ms, end_ms: last.saturating_add(after) };
+        let select = Select { matchers, start_ms, end_ms: last.saturating_add(after), windows };
         let sources = match &self.data {
             Data::Sources(sources) => sources.clone(),
             Data::Record(_) => Vec::new(),

@@ -84,6 +84,7 @@ fn columns(held: &BTreeMap<i64, Held>, select: &Select) -> Samples {
         times: ScalarBuffer::from(times),
         values: ScalarBuffer::from(values),
         starts: ScalarBuffer::from(starts),
+        weights: ScalarBuffer::default(),
         histograms,
         is_delta: false,
     }

@@ -39,5 +39,5 @@ pub use memory::MemoryStore;
 pub use quantile::{classic_quantile, native_quantile};
 pub use row::{Cell, Row};
 pub use selectors::{selector_of, selectors_in};
-pub use source::{HistogramSample, STALE_NAN, Samples, Select, Series, Source, is_stale};
+pub use source::{HistogramSample, STALE_NAN, Samples, Select, Series, Source, WindowFunction, Windows, is_stale};
 pub use value::{Sample, SeriesValue, Value};

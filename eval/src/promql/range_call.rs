@@ -9,6 +9,7 @@ use super::functions::{Lockstep, RangeFunction, range_function};
 use super::grid::Grid;
 use super::row::Row;
 use super::selection::reach;
+use super::source::WindowFunction;
 use super::walk::{Walk, resets};
 use crate::error::{Error, Result};
 use crate::labels::METRIC_NAME;
@@ -35,7 +36,7 @@ impl Evaluator<'_> {
             _ => None,
         };
         check_extension(name, extension)?;
-        let selected = self.range(range, grid)?;
+        let selected = self.range(range, grid, WindowFunction::of(name))?;
         self.windows((call, function), range, selected, &scalars, grid)
     }
 
@@ -63,6 +64,7 @@ impl Evaluator<'_> {
             let mut row = Row::new(series.labels.clone(), grid.len());
             row.drops_name = !keeps_name || *drops_name;
             let resets = if is_rate { resets(&series.samples) } else { Vec::new() };
+            let metric = series.labels.get(METRIC_NAME);
             let mut walk = Walk::default();
             let mut together = Lockstep::of(name, &series.samples);
             for (step, time) in grid.times().enumerate() {
@@ -83,7 +85,6 @@ impl Evaluator<'_> {
                 for (arg, scalar) in args.iter_mut().zip(scalars) {
                     *arg = scalar.float(step).unwrap_or(f64::NAN);
                 }
-                let metric = series.labels.get(METRIC_NAME);
                 let notes = &mut self.notes;
                 let mut env = Env { args: &args, time, metric, first_span, args_span, extension, notes };
                 if let Some(cell) = function(&window, &mut env)? {

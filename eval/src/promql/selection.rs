@@ -124,10 +124,12 @@ pub(super) fn without_stale(mut samples: Samples) -> Samples {
     }
     let kept: Vec<usize> = (0..samples.values.len()).filter(|at| !is_stale(samples.values[*at])).collect();
     let starts: Vec<i64> = kept.iter().filter_map(|at| samples.starts.get(*at).copied()).collect();
+    let weights: Vec<u32> = kept.iter().filter_map(|at| samples.weights.get(*at).copied()).collect();
     Samples {
         times: kept.iter().map(|at| samples.times[*at]).collect(),
         values: kept.iter().map(|at| samples.values[*at]).collect(),
         starts: starts.into(),
+        weights: weights.into(),
         histograms: samples.histograms,
         is_delta: samples.is_delta,
     }
@@ -172,6 +174,7 @@ pub(super) fn series_of_rows(rows: Vec<Row>, grid: Grid) -> Vec<(Series, bool)> 
             times: present.iter().map(|step| times[*step]).collect(),
             values: present.iter().filter_map(|step| row.float(*step)).collect(),
             starts: Vec::new().into(),
+            weights: Vec::new().into(),
             histograms: histograms.collect(),
             is_delta: false,
         };

@@ -26,6 +26,57 @@ pub struct Select {
     pub start_ms: i64,
     /// The last time asked for, inclusive.
     pub end_ms: i64,
+    /// What is asked of the samples, where a function of a range is all that sees them.
+    pub windows: Option<Windows>,
+}
+
+/// Windows `(end - range_ms, end]` of samples, and the function that sees each.
+///
+/// Instead of the samples of a stretch of time that each window has all or nothing of, a source may give fewer that stand for them, with
+/// their number as weight: of [`WindowFunction::Edges`] and [`WindowFunction::Growth`] the first and the last one, of the others one with the
+/// function's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Windows {
+    /// The function.
+    pub function: WindowFunction,
+    /// The end of the first window, in milliseconds since 1970.
+    pub first_end_ms: i64,
+    /// From one window's end to the next, above zero.
+    pub step_ms: i64,
+    /// The length of each.
+    pub range_ms: i64,
+}
+
+/// What a function needs to know of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WindowFunction {
+    /// The smallest value.
+    Minimum,
+    /// The largest value.
+    Maximum,
+    /// The first and the last sample, and how many there are.
+    Edges,
+    /// The same of a counter, and where it began anew.
+    Growth,
+}
+
+impl WindowFunction {
+    /// What the range function `name` needs; `None` where it needs every sample.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "min_over_time" => Self::Minimum,
+            "max_over_time" => Self::Maximum,
+            "count_over_time"
+            | "present_over_time"
+            | "first_over_time"
+            | "last_over_time"
+            | "delta"
+            | "ts_of_first_over_time"
+            | "ts_of_last_over_time" => Self::Edges,
+            "rate" | "increase" => Self::Growth,
+            _ => return None,
+        })
+    }
 }
 
 /// The samples of one series.
@@ -46,6 +97,8 @@ pub struct Samples {
     pub values: ScalarBuffer<f64>,
     /// When each float's counter began, in milliseconds, 0 where unknown; empty where none is known.
     pub starts: ScalarBuffer<i64>,
+    /// How many samples each float stands for, see [`Windows`]; empty where each is one.
+    pub weights: ScalarBuffer<u32>,
     /// The native histograms.
     pub histograms: Vec<HistogramSample>,
     /// Whether each sample counts only what was added since the one before.

@@ -58,6 +58,7 @@ impl Walk {
             times: &samples.times[first..last],
             values: &samples.values[first..last],
             starts: if samples.starts.is_empty() { &[] } else { &samples.starts[first..last] },
+            weights: if samples.weights.is_empty() { &[] } else { &samples.weights[first..last] },
             resets: &resets[first_reset..last_reset],
             histograms: &samples.histograms[first_histogram..last_histogram],
             is_delta: samples.is_delta,
@@ -69,10 +70,18 @@ impl Walk {
 
 /// The positions of the floats before which a counter began anew: it fell, or its start time says so.
 pub(super) fn resets(samples: &Samples) -> Vec<usize> {
-    let (times, values) = (&*samples.times, &*samples.values);
-    let start = |at: usize| samples.starts.get(at).copied().unwrap_or(0);
+    let (times, values, starts) = (&*samples.times, &*samples.values, &*samples.starts);
+    let falls = || values.windows(2).zip(1..).filter(|(pair, _)| pair[1] < pair[0]).map(|(_, at)| at);
+    if starts.is_empty() {
+        // Most counters never fall, which is found quickly.
+        let has_fall = values
+            .iter()
+            .zip(values.get(1..).unwrap_or_default())
+            .fold(false, |any, (before, now)| any | (now < before));
+        return if has_fall { falls().collect() } else { Vec::new() };
+    }
     let is_reset = |at: &usize| {
-        values[*at] < values[at - 1] || is_restarted((start(at - 1), times[at - 1]), (start(*at), times[*at]))
+        values[*at] < values[at - 1] || is_restarted((starts[at - 1], times[at - 1]), (starts[*at], times[*at]))
     };
     (1..values.len()).filter(is_reset).collect()
 }

@@ -21,6 +21,9 @@ const FINEST_SCHEMA: i32 = 8;
 /// Half the width of the zero bucket where the sender tells none, as Prometheus has it.
 const DEFAULT_ZERO_THRESHOLD: f64 = 1e-128;
 
+/// So many series are put together before another thread helps.
+const FINISHED_TOGETHER: usize = 100;
+
 /// The series of a selector while they are put together.
 #[derive(Debug)]
 pub(super) struct Assembly<'a> {
@@ -127,10 +130,32 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
+    /// Adds what a rollup tells of a series.
+    pub(super) fn add_rolled_up(&mut self, labels: Labels, is_delta: bool, columns: FloatColumns) {
+        let parts = self.series.entry(labels).or_default();
+        parts.is_delta |= is_delta;
+        parts.floats.push(columns.into());
+    }
+
     /// The series by their labels; reset hints are those that a Prometheus would tell.
-    pub(super) fn finish(self) -> Vec<Series> {
-        let made = self.series.into_iter().map(|(labels, parts)| Series { labels, samples: parts.finish() });
-        let mut made: Vec<Series> = made.filter(|series| !series.samples.is_empty()).collect();
+    pub(super) fn finish(self, threads: usize) -> Vec<Series> {
+        let finish = |(labels, parts): (Labels, Parts)| Series { labels, samples: parts.finish() };
+        let mut rest: Vec<(Labels, Parts)> = self.series.into_iter().collect();
+        let share = (rest.len().div_ceil(threads.max(1))).max(FINISHED_TOGETHER);
+        let mut made: Vec<Series> = std::thread::scope(|scope| {
+            let mut others = Vec::new();
+            while rest.len() > share {
+                let part = rest.split_off(rest.len() - share);
+                others.push(scope.spawn(move || part.into_iter().map(finish).collect::<Vec<_>>()));
+            }
+            let mut made: Vec<Series> = rest.into_iter().map(finish).collect();
+            for other in others {
+                // A panic goes on where it would have without the thread.
+                made.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            made
+        });
+        made.retain(|series| !series.samples.is_empty());
         made.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         made
     }
@@ -318,8 +343,8 @@ impl Parts {
             let start = native.starts.get(at).copied().unwrap_or(0);
             histograms.push(HistogramSample { time: native.times[at], start, histogram: Arc::new(stored) });
         }
-        let MergedFloats { times, values, starts, .. } = floats;
-        Samples { times, values, starts, histograms, is_delta: self.is_delta }
+        let MergedFloats { times, values, starts, weights, .. } = floats;
+        Samples { times, values, starts, weights, histograms, is_delta: self.is_delta }
     }
 }
 

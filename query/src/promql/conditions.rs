@@ -2,6 +2,8 @@
 
 use tidemill_eval::{METRIC_NAME, Matcher};
 
+use super::series::TARGET_INFO;
+
 /// The conditions of a selector.
 #[derive(Debug, Clone)]
 pub(super) struct Conditions {
@@ -30,6 +32,11 @@ impl Conditions {
     /// Those on a label that points tell.
     pub(super) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Matcher> {
         self.made.iter().filter(move |matcher| matcher.name == name)
+    }
+
+    /// Whether the info series of a resource can meet them.
+    pub(super) fn may_be_info(&self) -> bool {
+        self.names.iter().all(|matcher| matcher.meets(TARGET_INFO))
     }
 
     /// Those on labels.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_eval::promql::Select;
 use tidemill_eval::{Labels, METRIC_NAME, Matcher, Result as EvalResult};
-use tidemill_types::{OrganizationId, TimeRange};
+use tidemill_types::{OrganizationId, Tier, TimeRange};
 
 use super::conditions::Conditions;
 use super::select::{Reader, time_range};
@@ -77,7 +77,7 @@ async fn series(reader: &Reader, select: &LabelSelect) -> Result<BTreeSet<Labels
     for matchers in selectors {
         let conditions = Conditions::new(matchers);
         let mut needs_points = BTreeSet::new();
-        for meta in reader.segments(time) {
+        for meta in reader.segments(Tier::RAW, time) {
             let (_, series) = reader.open(&meta).await?;
             for found in series.find(&conditions) {
                 let stored = &series.series[found.series as usize];
@@ -99,7 +99,7 @@ async fn series(reader: &Reader, select: &LabelSelect) -> Result<BTreeSet<Labels
         for name in needs_points {
             let mut matchers = matchers.clone();
             matchers.push(Matcher::equal(METRIC_NAME, &name));
-            let select = Select { matchers, start_ms: select.start_ms, end_ms: select.end_ms };
+            let select = Select { matchers, start_ms: select.start_ms, end_ms: select.end_ms, windows: None };
             all.extend(reader.select(&select).await?.into_iter().map(|series| series.labels));
             reader.check_series(all.len())?;
         }
@@ -118,7 +118,7 @@ async fn metadata(
             all.entry(name.to_owned()).or_default().insert(MetricMetadata { kind, help, unit });
         }
     };
-    for meta in reader.segments(time) {
+    for meta in reader.segments(Tier::RAW, time) {
         let (open, series) = reader.open(&meta).await?;
         let first_rows: Vec<(usize, u32)> = {
             let mut first: BTreeMap<u32, u32> = BTreeMap::new();

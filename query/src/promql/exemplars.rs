@@ -12,7 +12,7 @@ use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use serde_json::Value;
 use tidemill_eval::{Labels, METRIC_NAME, Matcher, Result as EvalResult};
 use tidemill_text::prometheus::label_name;
-use tidemill_types::OrganizationId;
+use tidemill_types::{OrganizationId, Tier};
 
 use super::conditions::Conditions;
 use super::select::{Reader, time_range};
@@ -68,7 +68,7 @@ async fn exemplars(
     let mut all: BTreeMap<Labels, BTreeMap<(i64, Labels, u64), Exemplar>> = BTreeMap::new();
     for matchers in selectors {
         let conditions = Conditions::new(matchers);
-        for meta in reader.segments(time_range(start_ms, end_ms)) {
+        for meta in reader.segments(Tier::RAW, time_range(start_ms, end_ms)) {
             let (open, series) = reader.open(&meta).await?;
             let found = series.find(&conditions);
             let rows: Vec<(usize, u32)> = found

@@ -29,12 +29,16 @@ pub(crate) struct FloatColumns {
     values: ScalarBuffer<f64>,
     /// When each one's counter began, in milliseconds, 0 where it is not told; empty where none is.
     starts: ScalarBuffer<i64>,
+    /// How many points each stands for; empty where each is one.
+    weights: ScalarBuffer<u32>,
     /// When rows arrived, in nanoseconds, each time once; by row where `arrival_of` is empty.
     arrivals: Vec<i64>,
     /// The place among `arrivals` of each row.
     arrival_of: Vec<u32>,
     /// The rows that say nothing, ascending.
     silent: Vec<u32>,
+    /// The rows whose time is not after that of the row before, ascending: mostly the first ones of series.
+    breaks: Vec<u32>,
 }
 
 /// Points of one series that follow each other in a row group.
@@ -44,6 +48,8 @@ pub(super) struct FloatRun {
     rows: Range<usize>,
     /// Whether start times of the series say when its counter began.
     has_starts: bool,
+    /// Whether each time is after the one before.
+    is_rising: bool,
 }
 
 /// Points of one series from all segments, by rising time, each time once.
@@ -53,6 +59,8 @@ pub(super) struct MergedFloats {
     pub(super) values: ScalarBuffer<f64>,
     /// Empty where none is told.
     pub(super) starts: ScalarBuffer<i64>,
+    /// Empty where each is one.
+    pub(super) weights: ScalarBuffer<u32>,
     runs: Vec<FloatRun>,
 }
 
@@ -90,19 +98,32 @@ impl FloatColumns {
     /// Numbers that are there already; `starts` may be empty.
     pub(super) fn of(times: Vec<i64>, values: Vec<f64>, starts: Vec<i64>, arrivals: Vec<i64>) -> Self {
         let starts = ScalarBuffer::from(starts);
-        Self { times: times.into(), values: values.into(), starts, arrivals, ..Self::default() }
+        let breaks = breaks_of(&times);
+        Self { breaks, times: times.into(), values: values.into(), starts, arrivals, ..Self::default() }
+    }
+
+    /// Numbers that stand for several points each, from a rollup, which no point replaces.
+    pub(super) fn weighted(times: Vec<i64>, values: Vec<f64>, starts: Vec<i64>, weights: Vec<u32>) -> Self {
+        let arrivals = vec![0; times.len()];
+        Self { weights: weights.into(), ..Self::of(times, values, starts, arrivals) }
     }
 
     fn bytes(&self) -> u32 {
         let bytes = self.times.len() * 16
             + self.starts.len() * 8
+            + self.weights.len() * 4
             + self.arrivals.len() * 8
-            + (self.arrival_of.len() + self.silent.len()) * 4;
+            + (self.arrival_of.len() + self.silent.len() + self.breaks.len()) * 4;
         u32::try_from(bytes + 256).unwrap_or(u32::MAX)
     }
 
     fn arrival(&self, row: usize) -> i64 {
         self.arrival_of.get(row).map_or_else(|| self.arrivals[row], |place| self.arrivals[*place as usize])
+    }
+
+    fn is_rising(&self, rows: &Range<usize>) -> bool {
+        let next = self.breaks.partition_point(|row| (*row as usize) <= rows.start);
+        self.breaks.get(next).is_none_or(|row| (*row as usize) >= rows.end)
     }
 
     /// Adds the stretches of `rows` that say something between two times, both inclusive; how many points they have.
@@ -117,14 +138,15 @@ impl FloatColumns {
         let mut add = |rows: Range<usize>| {
             if !rows.is_empty() {
                 points += rows.len();
-                found.push(FloatRun { columns: Arc::clone(self), rows, has_starts });
+                let is_rising = self.is_rising(&rows);
+                found.push(FloatRun { columns: Arc::clone(self), rows, has_starts, is_rising });
             }
         };
         let times = &self.times[rows.clone()];
         let first_silent = self.silent.partition_point(|row| (*row as usize) < rows.start);
         let is_silent = |row: usize| self.silent[first_silent..].binary_search(&(row as u32)).is_ok();
         let has_silent = self.silent.get(first_silent).is_some_and(|row| (*row as usize) < rows.end);
-        if !has_silent && times.is_sorted() {
+        if !has_silent && self.is_rising(&rows) {
             let first = times.partition_point(|time| *time < start_ms);
             let end = times.partition_point(|time| *time <= end_ms).max(first);
             add(rows.start + first..rows.start + end);
@@ -157,6 +179,10 @@ impl FloatRun {
         if self.has_starts && !self.columns.starts.is_empty() { &self.columns.starts[self.rows.clone()] } else { &[] }
     }
 
+    fn weights(&self) -> &[u32] {
+        if self.columns.weights.is_empty() { &[] } else { &self.columns.weights[self.rows.clone()] }
+    }
+
     fn arrival(&self, at: usize) -> i64 {
         self.columns.arrival(self.rows.start + at)
     }
@@ -165,7 +191,8 @@ impl FloatRun {
 impl From<FloatColumns> for FloatRun {
     fn from(columns: FloatColumns) -> Self {
         let rows = 0..columns.times.len();
-        Self { columns: Arc::new(columns), rows, has_starts: true }
+        let is_rising = columns.is_rising(&rows);
+        Self { columns: Arc::new(columns), rows, has_starts: true, is_rising }
     }
 }
 
@@ -174,13 +201,9 @@ impl MergedFloats {
     pub(super) fn new(mut runs: Vec<FloatRun>) -> Self {
         runs.retain(|run| !run.rows.is_empty());
         runs.sort_by_key(|run| run.times()[0]);
-        let is_rising = |times: &[i64]| times.windows(2).all(|pair| pair[0] < pair[1]);
         let are_apart = runs.windows(2).all(|pair| pair[0].times().last() < pair[1].times().first());
-        let mut all = if are_apart && runs.iter().all(|run| is_rising(run.times())) {
-            Self::joined(&runs)
-        } else {
-            Self::latest(&runs)
-        };
+        let mut all =
+            if are_apart && runs.iter().all(|run| run.is_rising) { Self::joined(&runs) } else { Self::latest(&runs) };
         if all.starts.iter().all(|start| *start == 0) {
             all.starts = ScalarBuffer::default();
         }
@@ -192,26 +215,41 @@ impl MergedFloats {
     fn joined(runs: &[FloatRun]) -> Self {
         if let [run] = runs {
             let (first, count) = (run.rows.start, run.rows.len());
-            let starts =
-                if run.starts().is_empty() { ScalarBuffer::default() } else { run.columns.starts.slice(first, count) };
-            let (times, values) = (run.columns.times.slice(first, count), run.columns.values.slice(first, count));
-            return Self { times, values, starts, runs: Vec::new() };
+            let columns = &run.columns;
+            return Self {
+                times: columns.times.slice(first, count),
+                values: columns.values.slice(first, count),
+                starts: if run.starts().is_empty() {
+                    ScalarBuffer::default()
+                } else {
+                    columns.starts.slice(first, count)
+                },
+                weights: if run.weights().is_empty() {
+                    ScalarBuffer::default()
+                } else {
+                    columns.weights.slice(first, count)
+                },
+                runs: Vec::new(),
+            };
         }
         let count = runs.iter().map(|run| run.rows.len()).sum();
         let (mut times, mut values) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut starts = Vec::new();
+        let (mut starts, mut weights) = (Vec::new(), Vec::new());
         for run in runs {
-            if !run.starts().is_empty() {
-                starts.resize(times.len(), 0);
-                starts.extend_from_slice(run.starts());
-            }
+            extend(&mut starts, run.starts(), times.len(), 0);
+            extend(&mut weights, run.weights(), times.len(), 1);
             times.extend_from_slice(run.times());
             values.extend_from_slice(run.values());
         }
-        if !starts.is_empty() {
-            starts.resize(times.len(), 0);
+        extend(&mut starts, &[], times.len(), 0);
+        extend(&mut weights, &[], times.len(), 1);
+        Self {
+            times: times.into(),
+            values: values.into(),
+            starts: starts.into(),
+            weights: weights.into(),
+            runs: Vec::new(),
         }
-        Self { times: times.into(), values: values.into(), starts: starts.into(), runs: Vec::new() }
     }
 
     /// Runs that overlap or do not rise.
@@ -221,10 +259,13 @@ impl MergedFloats {
         }));
         let of = |(place, at): &(usize, usize)| (&runs[*place], *at);
         let start = |(run, at): (&FloatRun, usize)| run.starts().get(at).copied().unwrap_or(0);
+        let weight = |(run, at): (&FloatRun, usize)| run.weights().get(at).copied().unwrap_or(1);
+        let has_weights = runs.iter().any(|run| !run.weights().is_empty());
         Self {
             times: order.iter().map(of).map(|(run, at)| run.times()[at]).collect(),
             values: order.iter().map(of).map(|(run, at)| run.values()[at]).collect(),
             starts: order.iter().map(of).map(start).collect(),
+            weights: order.iter().filter(|_| has_weights).map(of).map(weight).collect(),
             runs: Vec::new(),
         }
     }
@@ -244,9 +285,18 @@ impl MergedFloats {
         if kept.len() == self.times.len() {
             return;
         }
+        self.weights = kept.iter().filter_map(|at| self.weights.get(*at).copied()).collect();
         self.starts = kept.iter().filter_map(|at| self.starts.get(*at).copied()).collect();
         self.values = kept.iter().map(|at| self.values[*at]).collect();
         self.times = kept.iter().map(|at| self.times[*at]).collect();
+    }
+}
+
+/// Adds what a run tells at `at`; rows before that told nothing, and those after it, have `nothing`. Stays empty while nothing is told.
+fn extend<T: Copy>(told: &mut Vec<T>, own: &[T], at: usize, nothing: T) {
+    if !own.is_empty() || !told.is_empty() {
+        told.resize(at, nothing);
+        told.extend_from_slice(own);
     }
 }
 
@@ -328,14 +378,20 @@ impl FloatDecoder {
         }
         self.arrivals.shrink_to_fit();
         FloatColumns {
+            breaks: breaks_of(&self.times),
             times: self.times.into(),
             values: self.values.into(),
             starts: self.starts.into(),
+            weights: ScalarBuffer::default(),
             arrivals: self.arrivals,
             arrival_of: self.arrival_of,
             silent: self.silent,
         }
     }
+}
+
+fn breaks_of(times: &[i64]) -> Vec<u32> {
+    (1..).zip(times.windows(2)).filter(|(_, pair)| pair[1] <= pair[0]).map(|(row, _)| row).collect()
 }
 
 fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {

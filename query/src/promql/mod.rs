@@ -2,7 +2,8 @@
 //!
 //! Owns: which segments, series and points a selector reads, the limits of a query, answers about names and labels. Names and labels are
 //! those that Prometheus's OTLP receiver makes ([`series`]); series of remote write keep theirs. What a selector reads: the catalog,
-//! the series tables of segments, then only the columns of its points. Rollups are not read. Never: the language itself, HTTP.
+//! the series tables of segments, then only the columns of its points, or rollups where these tell the same ([`rollups`]). Never: the
+//! language itself, HTTP.
 //! Start with [`QueryEngine::promql`].
 
 mod assemble;
@@ -12,6 +13,7 @@ mod describe;
 mod exemplars;
 mod floats;
 mod points;
+mod rollups;
 mod select;
 mod series;
 mod source;

@@ -20,7 +20,6 @@ use crate::{Error, Result};
 
 /// Row groups of which more than one row in so many is wanted are read whole.
 const WHOLE_FROM: usize = 3;
-const NOBODY: u32 = u32::MAX;
 const NS_PER_MS: i64 = 1_000_000;
 
 /// The points of one series in one segment, in the order of its rows.
@@ -112,16 +111,29 @@ impl PointRequest<'_> {
     /// The segment cannot be read, or a limit was met.
     pub(super) async fn read(&self) -> Result<Vec<Points>> {
         let mut points: Vec<Points> = self.wanted.iter().map(|_| Points::default()).collect();
+        let is_float = !self.wanted.is_empty() && self.metric(0).kind == Kind::Float;
+        let columns = self.columns();
+        for (group, rows) in self.groups() {
+            if is_float {
+                self.read_floats(group, &rows, &mut points).await?;
+            } else {
+                self.read_distributions(group, &rows, &columns, &mut points).await?;
+            }
+        }
+        Ok(points)
+    }
+
+    /// The row groups that have rows of the wanted series in the time, and which.
+    pub(super) fn groups(&self) -> Vec<(usize, GroupRows)> {
         let mut owners: Vec<(Range<u32>, u32)> = Vec::new();
         for (place, series) in self.wanted.iter().enumerate() {
             let rows = &self.series.series[*series as usize].rows;
             owners.extend(rows.iter().map(|rows| (rows.clone(), place as u32)));
         }
         owners.sort_unstable_by_key(|(rows, _)| rows.start);
-        let is_float = !self.wanted.is_empty() && self.metric(0).kind == Kind::Float;
-        let columns = self.columns();
         let groups = self.open.row_group_times.len();
         self.stats.add(Counter::RowGroupsConsidered, groups as u64);
+        let mut wanted = Vec::new();
         for group in 0..groups {
             let times = self.open.row_group_times[group];
             let misses = times.end <= self.time.start || times.start >= self.time.end;
@@ -133,14 +145,9 @@ impl PointRequest<'_> {
                 self.stats.add(Counter::RowGroupsPruned, 1);
                 continue;
             }
-            let rows = GroupRows::new(first..end, &owners[from..until]);
-            if is_float {
-                self.read_floats(group, &rows, &mut points).await?;
-            } else {
-                self.read_distributions(group, &rows, &columns, &mut points).await?;
-            }
+            wanted.push((group, GroupRows::new(first..end, &owners[from..until])));
         }
-        Ok(points)
+        wanted
     }
 
     fn metric(&self, owner: u32) -> &Metric {
@@ -235,12 +242,12 @@ impl PointRequest<'_> {
         Ok(())
     }
 
-    fn mistyped(&self) -> Error {
+    pub(super) fn mistyped(&self) -> Error {
         Error::corrupt(&self.open.meta.object_key, "a column of points is not of its type")
     }
 
     /// Rows of a row group, decoded piece by piece.
-    fn batches(
+    pub(super) fn batches(
         &self,
         group: usize,
         rows: &GroupRows,
@@ -287,7 +294,7 @@ impl PointRequest<'_> {
             }
             let run = row..until;
             row = until;
-            if owner == NOBODY {
+            if owner == GroupRows::NOBODY {
                 continue;
             }
             let metric = self.metric(owner);
@@ -312,7 +319,7 @@ impl PointRequest<'_> {
 }
 
 /// Which rows of a row group are wanted, and whose they are.
-struct GroupRows {
+pub(super) struct GroupRows {
     /// How many rows it has.
     all: usize,
     /// Rows from the first of the group, and the place of their series among the wanted ones.
@@ -322,6 +329,9 @@ struct GroupRows {
 }
 
 impl GroupRows {
+    /// The place of a row that is nobody's.
+    pub(super) const NOBODY: u32 = u32::MAX;
+
     /// Of a group with `rows` of the segment.
     fn new(rows: Range<u32>, owners: &[(Range<u32>, u32)]) -> Self {
         let inside = owners.iter().map(|(own, owner)| (own.start.max(rows.start)..own.end.min(rows.end), *owner));
@@ -340,15 +350,15 @@ impl GroupRows {
     }
 
     /// The series of each row that is read.
-    fn owners(&self) -> Vec<u32> {
+    pub(super) fn owners(&self) -> Vec<u32> {
         let mut owners = Vec::with_capacity(self.read());
         for (own, owner) in &self.owned {
             if self.is_whole {
-                owners.resize(own.start, NOBODY);
+                owners.resize(own.start, Self::NOBODY);
             }
             owners.extend(std::iter::repeat_n(*owner, own.len()));
         }
-        owners.resize(self.read(), NOBODY);
+        owners.resize(self.read(), Self::NOBODY);
         owners
     }
 }

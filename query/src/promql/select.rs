@@ -1,6 +1,6 @@
 //! Reads what a selector names: catalog, series tables, points.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tidemill_eval::Labels;
@@ -16,6 +16,7 @@ use super::assemble::Assembly;
 use super::budget::Budget;
 use super::conditions::Conditions;
 use super::points::{PointRequest, Points};
+use super::rollups::RolledUp;
 use super::series::{Found, Kind, SegmentSeries};
 use super::source::SharedParts;
 use crate::scan::OpenSegment;
@@ -23,7 +24,7 @@ use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
 
 /// Segments read at a time.
-const SEGMENTS_TOGETHER: usize = 16;
+pub(super) const SEGMENTS_TOGETHER: usize = 16;
 const NS_PER_MS: i64 = 1_000_000;
 /// Of the times of a resource so many milliseconds apart are told by its info series; its first and last, and those around gaps, all.
 const INFO_GAP_MS: i64 = 10_000;
@@ -61,6 +62,7 @@ fn since(samples: &Samples, start_ms: i64) -> Samples {
         times: samples.times.slice(first, count),
         values: samples.values.slice(first, count),
         starts,
+        weights: if samples.weights.is_empty() { samples.weights.clone() } else { samples.weights.slice(first, count) },
         histograms: samples.histograms[after..].to_vec(),
         is_delta: samples.is_delta,
     }
@@ -84,15 +86,15 @@ impl Reader {
         Self { parts, organization, limits, stats, deadline, budget }
     }
 
-    /// The segments that may hold points of `time`. Says what retention may have removed.
-    pub(super) fn segments(&self, time: TimeRange) -> Vec<SegmentMeta> {
+    /// The segments of a tier that may hold rows of `time`. Says what retention may have removed.
+    pub(super) fn segments(&self, tier: Tier, time: TimeRange) -> Vec<SegmentMeta> {
         let signal = Signal::Metrics;
         if let Some(first_day) = self.parts.catalog.first_kept_day(self.organization, signal)
             && time.start < first_day.range().start
         {
             self.stats.warn(format!("metrics before {first_day} are past their retention and may be gone"));
         }
-        let query = SegmentQuery { signal, tier: Tier::RAW, time, services: None };
+        let query = SegmentQuery { signal, tier, time, services: None };
         let plan = self.parts.catalog.plan(self.organization, &query);
         self.stats.add(Counter::SegmentsConsidered, plan.considered as u64);
         self.stats.add(Counter::SegmentsPruned, (plan.considered - plan.segments.len()) as u64);
@@ -132,12 +134,23 @@ impl Reader {
     }
 
     async fn select_once(&self, select: &Select) -> Result<Vec<Series>> {
-        let time = time_range(select.start_ms, select.end_ms);
         let conditions = Arc::new(Conditions::new(&select.matchers));
-        let mut shares = self.shares(time, &conditions).await?;
+        let span = (select.start_ms, select.end_ms);
+        let rolled = match &select.windows {
+            Some(windows) => self.rolled_up(windows, span, &conditions).await?,
+            None => RolledUp::default(),
+        };
+        let mut shares = Vec::new();
+        for ((start_ms, end_ms), only) in rolled.rest(span) {
+            shares.extend(self.shares(time_range(start_ms, end_ms), &conditions, only).await?);
+        }
         // The order decides between samples that arrived at the same time.
         shares.sort_by_key(|(meta, _)| (meta.time.start, meta.id));
         let mut assembly = Assembly::new(&self.budget);
+        for (labels, is_delta, columns) in rolled.into_series() {
+            assembly.add_rolled_up(labels, is_delta, columns);
+            self.check_series(assembly.len())?;
+        }
         for (_, share) in shares {
             let mut points = share.points;
             for found in &share.found {
@@ -152,7 +165,7 @@ impl Reader {
                 assembly.add_info(&labels, times)?;
             }
         }
-        Ok(assembly.finish())
+        Ok(assembly.finish(self.parts.options.threads))
     }
 
     /// Refuses more series than a selector may have.
@@ -167,14 +180,21 @@ impl Reader {
         Err(Error::QueryLimit { problem })
     }
 
-    async fn shares(&self, time: TimeRange, conditions: &Arc<Conditions>) -> Result<Vec<(SegmentMeta, Share)>> {
+    /// What segments have; of the series `only` alone, where they are named.
+    async fn shares(
+        &self,
+        time: TimeRange,
+        conditions: &Arc<Conditions>,
+        only: Option<Arc<HashSet<Labels>>>,
+    ) -> Result<Vec<(SegmentMeta, Share)>> {
         let mut reads = JoinSet::new();
         let together = Arc::new(Semaphore::new(SEGMENTS_TOGETHER));
-        for meta in self.segments(time) {
+        for meta in self.segments(Tier::RAW, time) {
             let (reader, conditions, together) = (self.clone(), Arc::clone(conditions), Arc::clone(&together));
+            let only = only.clone();
             reads.spawn(async move {
                 let _turn = together.acquire_owned().await.map_err(|_| Error::Cancelled)?;
-                let share = reader.share(&meta, time, &conditions).await?;
+                let share = reader.share(&meta, time, &conditions, only.as_deref()).await?;
                 Ok::<_, Error>(share.map(|share| (meta, share)))
             });
         }
@@ -186,9 +206,23 @@ impl Reader {
     }
 
     /// What a segment has; `None` for nothing.
-    async fn share(&self, meta: &SegmentMeta, time: TimeRange, conditions: &Conditions) -> Result<Option<Share>> {
+    async fn share(
+        &self,
+        meta: &SegmentMeta,
+        time: TimeRange,
+        conditions: &Conditions,
+        only: Option<&HashSet<Labels>>,
+    ) -> Result<Option<Share>> {
         let (open, series) = self.open(meta).await?;
-        let found = series.find(conditions);
+        let mut found = series.find(conditions);
+        if let Some(only) = only {
+            for found in &mut found {
+                let stored = &series.series[found.series as usize];
+                let metric = &series.metrics[stored.metric as usize];
+                found.parts.retain(|(_, name)| only.contains(&stored.named(metric, name)));
+            }
+            found.retain(|found| !found.parts.is_empty());
+        }
         let infos: Vec<(Labels, Vec<u32>)> = series
             .find_infos(conditions)
             .into_iter()

@@ -180,7 +180,7 @@ impl SegmentSeries {
 
     /// The info series of resources that meet the conditions, each with the series of its resource.
     pub(super) fn find_infos(&self, conditions: &Conditions) -> Vec<(&Labels, &[u32])> {
-        if !conditions.names.iter().all(|matcher| matcher.meets(TARGET_INFO)) {
+        if !conditions.may_be_info() {
             return Vec::new();
         }
         let infos = self.resources.iter().filter_map(|resource| Some((resource.info.as_ref()?, &*resource.series)));

@@ -107,7 +107,7 @@ impl Source for LakeSource {
 
 /// What makes two requests the same.
 fn key_of(select: &Select) -> String {
-    format!("{:?} {} {}", select.matchers, select.start_ms, select.end_ms)
+    format!("{:?} {} {} {:?}", select.matchers, select.start_ms, select.end_ms, select.windows)
 }
 
 /// Shared by those that read.

@@ -37,7 +37,7 @@ pub(super) fn range_function(name: &str) -> Option<RangeFunction> {
         "predict_linear" => |window, env| Ok(regression::predict_linear(window, env)),
         "double_exponential_smoothing" => regression::smooth,
         "absent_over_time" | "present_over_time" => |_, _| Ok(Some(Cell::Float(1.0))),
-        "count_over_time" => |window, _| Ok(Some(Cell::Float(window.len() as f64))),
+        "count_over_time" => |window, _| Ok(Some(Cell::Float(window.samples() as f64))),
         "avg_over_time" => |window, env| Ok(over_time::average(window, env)),
         "sum_over_time" => |window, env| Ok(over_time::sum(window, env)),
         "first_over_time" => |window, _| Ok(over_time::first(window)),

@@ -39,15 +39,19 @@ pub(super) fn rate(window: &Window<'_>, env: &mut Env<'_>, meaning: Meaning) -> 
         change.multiply(factor);
         return Some(Cell::Histogram(Arc::new(change)));
     }
-    let [first_time, .., last_time] = *window.times else { return None };
-    let [first, .., last] = *window.values else { return None };
+    let samples = window.samples();
+    if samples < 2 {
+        return None;
+    }
+    let (first_time, last_time) = (*window.times.first()?, *window.times.last()?);
+    let (first, last) = (*window.values.first()?, *window.values.last()?);
     let mut change = last - first;
     if meaning.is_counter {
         for at in window.resets {
             change += window.values[at - window.first - 1];
         }
     }
-    let samples = (window.times.len(), first_time, last_time);
+    let samples = (samples, first_time, last_time);
     Some(Cell::Float(change * factor(window, samples, meaning, (first, change))))
 }
 

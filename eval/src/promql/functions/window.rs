@@ -16,6 +16,8 @@ pub(in super::super) struct Window<'a> {
     pub values: &'a [f64],
     /// When each float's counter began; empty where not known.
     pub starts: &'a [i64],
+    /// How many samples each float stands for; empty where each is one.
+    pub weights: &'a [u32],
     /// The floats before which a counter began anew, by their positions in the series; only functions of counters are told.
     pub resets: &'a [usize],
     /// The histograms.
@@ -50,6 +52,15 @@ impl Window<'_> {
     /// How many samples there are.
     pub fn len(&self) -> usize {
         self.times.len() + self.histograms.len()
+    }
+
+    /// How many samples there were, where some stand for several.
+    pub fn samples(&self) -> usize {
+        let floats = match self.weights {
+            [] => self.times.len(),
+            weights => weights.iter().map(|weight| *weight as usize).sum(),
+        };
+        floats + self.histograms.len()
     }
 
     /// The length of the range in seconds.

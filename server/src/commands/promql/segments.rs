@@ -311,6 +311,8 @@ impl Source for Shifted {
             matchers: select.matchers.clone(),
             start_ms: select.start_ms.saturating_add(SHIFT_MS),
             end_ms: select.end_ms.saturating_add(SHIFT_MS),
+            // Scripts compare with what the points themselves say.
+            windows: None,
         };
         let back = |series: Series| {
             let mut samples: Samples = series.samples;
