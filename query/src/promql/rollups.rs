@@ -48,40 +48,76 @@ pub(super) struct RolledUp {
 
 /// One hour.
 #[derive(Debug, Default)]
-pub(super) struct RolledHour {
-    /// The series that it tells.
-    pub(super) series: Vec<(Labels, bool, FloatColumns)>,
+struct RolledHour {
+    /// The series that it tells: whether they are deltas, and the samples that stand for their points.
+    series: HashMap<Labels, (bool, FloatColumns)>,
     /// Those that are read from their points.
-    pub(super) left: Arc<HashSet<Labels>>,
+    left: HashSet<Labels>,
+    /// Those of which a point lies in the first millisecond of the hour.
+    of_hour_before: HashSet<Labels>,
 }
 
-/// A stretch of time to be read from points, both ends inclusive, in milliseconds; of these series alone if any are named.
-pub(super) type PointPiece = ((i64, i64), Option<Arc<HashSet<Labels>>>);
+/// A stretch of time in milliseconds, both ends inclusive.
+type Span = (i64, i64);
 
 impl RolledUp {
-    /// The pieces of a time that are left to points.
-    pub(super) fn rest(&self, (start_ms, end_ms): (i64, i64)) -> Vec<PointPiece> {
-        let mut pieces = Vec::new();
+    /// The pieces of a time that no rollup serves.
+    pub(super) fn gaps(&self, (start_ms, end_ms): Span) -> Vec<Span> {
+        let mut gaps = Vec::new();
         let mut from = start_ms;
-        for (hour, rolled) in &self.hours {
-            let (first, last) = span(*hour);
+        for (first, last) in self.hours.keys().map(|hour| span(*hour)) {
             if from < first {
-                pieces.push(((from, (first - 1).min(end_ms)), None));
-            }
-            if !rolled.left.is_empty() && first <= end_ms && last >= start_ms {
-                pieces.push(((first.max(start_ms), last.min(end_ms)), Some(Arc::clone(&rolled.left))));
+                gaps.push((from, (first - 1).min(end_ms)));
             }
             from = from.max(last + 1);
         }
         if from <= end_ms {
-            pieces.push(((from, end_ms), None));
+            gaps.push((from, end_ms));
         }
-        pieces
+        gaps
+    }
+
+    /// The served hours of which some series are read from their points, and these.
+    pub(super) fn left(&self, (start_ms, end_ms): Span) -> Vec<(Span, Arc<HashSet<Labels>>)> {
+        let inside = self.hours.iter().filter(|(_, rolled)| !rolled.left.is_empty());
+        let spans = inside.map(|(hour, rolled)| {
+            let (first, last) = span(*hour);
+            ((first.max(start_ms), last.min(end_ms)), Arc::new(rolled.left.clone()))
+        });
+        spans.filter(|((first, last), _)| first <= last).collect()
+    }
+
+    /// The last milliseconds of served hours after which an hour is read from points: a point there may belong to the served hour by its
+    /// millisecond, and to the next one by its nanoseconds.
+    pub(super) fn last_moments(&self) -> Vec<i64> {
+        let is_last = |hour: &&Hour| !self.hours.contains_key(&Hour(hour.0 + 1));
+        self.hours.keys().filter(is_last).map(|hour| span(*hour).1).collect()
+    }
+
+    /// Leaves series to points in the hour that ends at a time.
+    pub(super) fn leave(&mut self, end_ms: i64, series: impl IntoIterator<Item = Labels>) {
+        let hour = Hour(i32::try_from((end_ms - 1).div_euclid(MS_PER_HOUR)).unwrap_or(i32::MIN));
+        let Some(rolled) = self.hours.get_mut(&hour) else { return };
+        for labels in series {
+            rolled.series.remove(&labels);
+            rolled.left.insert(labels);
+        }
+    }
+
+    /// Series with a point in the first millisecond of an hour have it in the hour before, for PromQL.
+    fn settle_edges(&mut self) {
+        let edges: Vec<(i64, HashSet<Labels>)> = self
+            .hours
+            .iter_mut()
+            .map(|(hour, rolled)| (span(*hour).0 - 1, std::mem::take(&mut rolled.of_hour_before)))
+            .collect();
+        edges.into_iter().for_each(|(end_ms, series)| self.leave(end_ms, series));
     }
 
     /// What the hours tell, in their order.
     pub(super) fn into_series(self) -> impl Iterator<Item = (Labels, bool, FloatColumns)> {
-        self.hours.into_values().flat_map(|rolled| rolled.series)
+        let told = self.hours.into_values().flat_map(|rolled| rolled.series);
+        told.map(|(labels, (is_delta, columns))| (labels, is_delta, columns))
     }
 }
 
@@ -130,6 +166,7 @@ impl Reader {
             let (hour, read) = read?;
             rolled.hours.insert(hour, read);
         }
+        rolled.settle_edges();
         Ok(rolled)
     }
 
@@ -191,15 +228,18 @@ impl Reader {
         for (labels, series_place) in named {
             let Some(fold) = place_of(series_place).map(|place| std::mem::take(&mut folds[place])) else { continue };
             let metric = &series.metrics[series.series[series_place as usize].metric as usize];
+            if fold.is_at_edge {
+                rolled.of_hour_before.insert(labels.clone());
+            }
             if fold.is_inexact {
                 left.insert(labels);
             } else if !fold.times.is_empty() {
                 self.budget.take_numbers(fold.times.len())?;
                 self.stats.add(Counter::RowsMatched, fold.times.len() as u64);
-                rolled.series.push((labels, metric.is_delta, fold.columns(metric.has_starts)));
+                rolled.series.insert(labels, (metric.is_delta, fold.columns(metric.has_starts)));
             }
         }
-        rolled.left = Arc::new(left);
+        rolled.left = left;
         Ok(rolled)
     }
 }
@@ -222,6 +262,8 @@ struct Fold {
     last_window: Option<i64>,
     /// Whether a row does not tell the function exactly.
     is_inexact: bool,
+    /// Whether a point lies in the first millisecond of the hour.
+    is_at_edge: bool,
 }
 
 impl Fold {
@@ -233,7 +275,7 @@ impl Fold {
         (width, (start_ms, end_ms)): (i64, (i64, i64)),
     ) {
         let end = columns.end.value(row).div_euclid(NS_PER_MS);
-        if end - width < start_ms - 1 || end > end_ms {
+        if end - width < start_ms - 1 || end - width > end_ms {
             return;
         }
         let is_repeated = self.last_window.replace(end) == Some(end);
@@ -242,7 +284,16 @@ impl Fold {
             self.is_inexact |= is_repeated;
             return;
         }
-        let told = columns.told(row, function).filter(|told| told.first.0 > end - width && !is_repeated);
+        let told = columns.told(row, function).filter(|_| !is_repeated);
+        if told.as_ref().is_some_and(|told| told.first.0 <= end - width) {
+            // By the millisecond the point belongs to the window before.
+            self.is_inexact = true;
+            self.is_at_edge |= (end - width).rem_euclid(MS_PER_HOUR) == 0;
+            return;
+        }
+        if end > end_ms {
+            return;
+        }
         let (Some(told), Ok(weight)) = (told, u32::try_from(samples)) else {
             self.is_inexact = true;
             return;
@@ -358,15 +409,17 @@ mod tests {
 
     #[test]
     fn what_hours_leave_is_read_from_points() {
-        let mut rolled = RolledUp::default();
-        assert_eq!(rolled.rest((5, 10)).len(), 1);
-        let left: Arc<HashSet<Labels>> = Arc::new([Labels::of([("a", "b")])].into_iter().collect());
-        rolled.hours.insert(Hour(1), RolledHour { left: Arc::clone(&left), ..RolledHour::default() });
-        rolled.hours.insert(Hour(2), RolledHour::default());
         let hour = MS_PER_HOUR;
-        let rest: Vec<((i64, i64), bool)> =
-            rolled.rest((1, 4 * hour)).into_iter().map(|(time, only)| (time, only.is_some())).collect();
-        assert_eq!(rest, [((1, hour), false), ((hour + 1, 2 * hour), true), ((3 * hour + 1, 4 * hour), false)]);
-        assert_eq!(rolled.rest((2 * hour + 1, 3 * hour)).len(), 0);
+        let mut rolled = RolledUp::default();
+        assert_eq!(rolled.gaps((5, 10)), [(5, 10)]);
+        rolled.hours.insert(Hour(1), RolledHour::default());
+        rolled.hours.insert(Hour(2), RolledHour::default());
+        assert_eq!(rolled.gaps((1, 4 * hour)), [(1, hour), (3 * hour + 1, 4 * hour)]);
+        assert_eq!(rolled.gaps((2 * hour + 1, 3 * hour)), []);
+        assert_eq!(rolled.last_moments(), [3 * hour]);
+        rolled.leave(2 * hour, [Labels::of([("a", "b")])]);
+        let left: Vec<Span> = rolled.left((1, 4 * hour)).into_iter().map(|(span, _)| span).collect();
+        assert_eq!(left, [(hour + 1, 2 * hour)]);
+        assert_eq!(rolled.left((2 * hour + 1, 3 * hour)), []);
     }
 }

@@ -49,6 +49,21 @@ struct Share {
     infos: Vec<(Labels, Vec<i64>)>,
 }
 
+impl Share {
+    /// The series of which there are points.
+    fn present(&self) -> impl Iterator<Item = Labels> {
+        let has_points = |found: &&Found| {
+            let place = self.points.binary_search_by_key(&found.series, |(series, _)| *series);
+            place.is_ok_and(|at| !self.points[at].1.is_empty())
+        };
+        self.found.iter().filter(has_points).flat_map(|found| {
+            let stored = &self.series.series[found.series as usize];
+            let metric = &self.series.metrics[stored.metric as usize];
+            found.parts.iter().map(|(_, name)| stored.named(metric, name))
+        })
+    }
+}
+
 /// How long before the time asked for a histogram is looked for that tells whether the first one began anew: Prometheus's lookback.
 const HINT_LOOKBACK_MS: i64 = 300_000;
 
@@ -136,13 +151,20 @@ impl Reader {
     async fn select_once(&self, select: &Select) -> Result<Vec<Series>> {
         let conditions = Arc::new(Conditions::new(&select.matchers));
         let span = (select.start_ms, select.end_ms);
-        let rolled = match &select.windows {
+        let mut rolled = match &select.windows {
             Some(windows) => self.rolled_up(windows, span, &conditions).await?,
             None => RolledUp::default(),
         };
+        for moment in rolled.last_moments().into_iter().filter(|moment| *moment <= select.end_ms) {
+            let there = self.shares(time_range(moment, moment), &conditions, None).await?;
+            rolled.leave(moment, there.iter().flat_map(|(_, share)| share.present()));
+        }
         let mut shares = Vec::new();
-        for ((start_ms, end_ms), only) in rolled.rest(span) {
-            shares.extend(self.shares(time_range(start_ms, end_ms), &conditions, only).await?);
+        for (start_ms, end_ms) in rolled.gaps(span) {
+            shares.extend(self.shares(time_range(start_ms, end_ms), &conditions, None).await?);
+        }
+        for ((start_ms, end_ms), series) in rolled.left(span) {
+            shares.extend(self.shares(time_range(start_ms, end_ms), &conditions, Some(series)).await?);
         }
         // The order decides between samples that arrived at the same time.
         shares.sort_by_key(|(meta, _)| (meta.time.start, meta.id));

@@ -6,6 +6,7 @@ mod metrics;
 mod promql;
 mod pruning;
 mod replaced;
+mod rollups;
 mod sql;
 mod trace_days;
 mod traces;

@@ -14,14 +14,13 @@ use tidemill_query::{QueryEngine, QueryLimits, QueryStats};
 use tidemill_segment::index::trace_day::{TRAILER_BYTES, TraceDayBuilder, TraceDayIndex};
 use tidemill_segment::read::TraceColumn;
 use tidemill_store::folder::FolderStore;
-use tidemill_store::metastore::{ClaimRequest, NewWork, Publication, TraceDay, TraceDayChange};
+use tidemill_store::metastore::{Publication, TraceDay, TraceDayChange};
 use tidemill_store::object::{ObjectInfo, ObjectRead, PutBody, PutMode};
 use tidemill_store::{Metastore, ObjectStore};
 use tidemill_types::keys::TraceDayKey;
-use tidemill_types::{Action, Day, SegmentMeta, Signal, Tier, TimeRange, WorkId, WorkQueue};
+use tidemill_types::{Day, SegmentMeta, Signal, TimeRange, WorkId};
 
 const DAY_NS: i64 = 86_400 * SECOND_NS;
-const JOBS: WorkQueue = WorkQueue { signal: Signal::Traces, action: Action::Job };
 
 /// The ids of traces are in no order.
 fn trace_id(number: u32) -> String {
@@ -70,28 +69,7 @@ async fn index(world: &World, segments: &[SegmentMeta]) -> TraceDay {
     let bytes = Bytes::from(builder.encode());
     let tail = TraceDayIndex::tail_bytes(&bytes[bytes.len() - TRAILER_BYTES..]).expect("is an index");
     let owner = world.organization;
-    let work = NewWork {
-        queue: JOBS,
-        organization: owner,
-        instance_num: 1,
-        priority: 0,
-        delay: std::time::Duration::ZERO,
-        dedupe_key: None,
-        range: None,
-        tier: Tier::RAW,
-        size_bytes: 0,
-        payload: json!({}),
-    };
-    world.metastore.enqueue(&[work]).await.expect("is enqueued");
-    let claim = ClaimRequest {
-        queues: vec![JOBS],
-        max_items: 1,
-        max_bytes: 1,
-        lease: std::time::Duration::from_secs(60),
-        worker: "test".to_owned(),
-        after: None,
-    };
-    let token = world.metastore.claim(&claim).await.expect("claims").expect("has work").token;
+    let token = world.claim_job(Signal::Traces).await;
     let day = segments[0].day;
     let key = TraceDayKey { organization: owner, day, work: WorkId(1), token, ordinal: 0 };
     let index = TraceDay {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -12,15 +13,18 @@ use tidemill_query::{QueryEngine, QueryLimits, QueryOptions, QueryStats};
 use tidemill_segment::ingest::{BundleEncoder, IngestOptions, InputDescription, InputFormat};
 use tidemill_segment::merge::{MergeInput, MergeOptions, merge_segments};
 use tidemill_segment::push::{PushEncoding, check_push};
+use tidemill_segment::rollup::{RollupOptions, rollup_hour};
 use tidemill_segment::{DraftBody, DraftSegment};
 use tidemill_store::buckets::Buckets;
 use tidemill_store::folder::FolderStore;
-use tidemill_store::metastore::SegmentFilter;
+use tidemill_store::metastore::{ClaimRequest, NewWork, Publication, SegmentFilter};
 use tidemill_store::object::{PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
 use tidemill_store::{Metastore, ObjectStore};
 use tidemill_types::keys::SegmentKey;
-use tidemill_types::{LeaseToken, Level, OrganizationId, SegmentMeta, Signal, TimestampNs, WorkId};
+use tidemill_types::{
+    Action, Hour, LeaseToken, Level, OrganizationId, SegmentMeta, Signal, Tier, TimestampNs, WorkId, WorkQueue,
+};
 
 /// 2024-05-01T00:00:00Z.
 pub const START_NS: i64 = 1_714_521_600_000_000_000;
@@ -151,6 +155,53 @@ impl World {
             MergeOptions { level: Level(level), promote: Vec::new(), spool: self.spool(), target_bytes: 1 << 30 };
         let drafts = merge_segments(merge, options).expect("they merge");
         self.put(inputs[0].organization, drafts).await
+    }
+
+    /// Computes the rollup of an hour from all live segments of the finer tier.
+    pub async fn roll_up(&mut self, tier: Tier, hour: Hour) {
+        let live = self.metastore.segments(&SegmentFilter::default()).await.expect("it answers");
+        let finer = live.into_iter().filter(|meta| meta.signal == Signal::Metrics && Some(meta.tier) == tier.finer());
+        let range = hour.range();
+        let inside = finer.filter(|meta| meta.tier == Tier::RAW || meta.time.start.hour() == hour);
+        let inputs: Vec<MergeInput> = inside
+            .filter(|meta| meta.time.start <= range.end && meta.time.end > range.start)
+            .map(|meta| MergeInput { file: self.object_path(&meta.object_key), meta })
+            .collect();
+        let seqs = self.metastore.ingest_seqs(self.organization, Signal::Metrics, &[hour]).await.expect("it answers");
+        let options =
+            RollupOptions { tier, hour, covers_ingest_seq: seqs[0], replaces: Vec::new(), spool: self.spool() };
+        let draft = rollup_hour(inputs, options).expect("is computed").expect("has rows");
+        let segments = self.put(self.organization, vec![draft]).await;
+        let token = self.claim_job(Signal::Metrics).await;
+        let publication = Publication { segments, ..Publication::default() };
+        self.metastore.publish(token, &publication).await.expect("is current");
+    }
+
+    /// Work that is held: what publishes needs some.
+    pub async fn claim_job(&self, signal: Signal) -> LeaseToken {
+        let queue = WorkQueue { signal, action: Action::Job };
+        let work = NewWork {
+            queue,
+            organization: self.organization,
+            instance_num: 1,
+            priority: 0,
+            delay: Duration::ZERO,
+            dedupe_key: None,
+            range: None,
+            tier: Tier::RAW,
+            size_bytes: 0,
+            payload: json!({}),
+        };
+        self.metastore.enqueue(&[work]).await.expect("is enqueued");
+        let claim = ClaimRequest {
+            queues: vec![queue],
+            max_items: 1,
+            max_bytes: 1,
+            lease: Duration::from_secs(60),
+            worker: "test".to_owned(),
+            after: None,
+        };
+        self.metastore.claim(&claim).await.expect("claims").expect("has work").token
     }
 
     async fn publish(&mut self, owner: OrganizationId, drafts: Vec<DraftSegment>) -> Vec<SegmentMeta> {
