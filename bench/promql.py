@@ -106,7 +106,7 @@ class Peer:
         return requests.post(self.url(self.write), data=body, headers={"content-encoding": "snappy", "content-type": "application/x-protobuf"}, timeout=120)
 
     def ask(self, **parameters: object) -> bytes:
-        return ask(self.name, self.port, {**parameters, **self.extra}, {})
+        return fetch(self.name, self.port, {**parameters, **self.extra}, {})
 
     def cpu_s(self) -> float:
         return time.clock_gettime(~self.process.pid << 3 | 2)
@@ -115,7 +115,7 @@ class Peer:
 CONNECTIONS: dict[int, http.client.HTTPConnection] = {}
 
 
-def ask(name: str, port: int, parameters: dict[str, object], headers: dict[str, str]) -> bytes:
+def fetch(name: str, port: int, parameters: dict[str, object], headers: dict[str, str]) -> bytes:
     """The body of the answer to a range query, over one connection a server that stays open."""
     if port not in CONNECTIONS:
         CONNECTIONS[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
@@ -177,7 +177,7 @@ def measure(count: int, runs: int, report: Report) -> None:
         times = {"start": first + 3607, "end": end - 53, "step": ASKED_STEP_S}
 
         def ours(query: str) -> bytes:
-            return ask("Tidemill", mill.ports["api"], {"query": query, **times}, mill.headers)
+            return fetch("Tidemill", mill.ports["api"], {"query": query, **times}, mill.headers)
 
         rows = []
         for label, query in QUERIES.items():

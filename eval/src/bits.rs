@@ -20,7 +20,7 @@ pub(crate) mod list {
         serializer.collect_seq(values.iter().map(|value| value.to_bits()))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, L: FromIterator<f64>>(deserializer: D) -> Result<L, D::Error> {
         let bits = Vec::<u64>::deserialize(deserializer)?;
         Ok(bits.into_iter().map(f64::from_bits).collect())
     }

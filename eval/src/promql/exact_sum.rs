@@ -5,19 +5,30 @@
 //! largest float are kept apart, scaled down, so that a passing overflow does not spoil a sum or an average that fits.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// By how much large numbers are scaled, a power of two.
 const SCALE: f64 = 1.0 / 18_446_744_073_709_551_616.0;
 /// From here on numbers are large: 2^960.
 const LARGE: f64 = f64::from_bits((1023 + 960) << 52);
 
+/// An expansion: most sums need two floats.
+type Parts = SmallVec<[f64; 2]>;
+
 /// A running sum.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct ExactSum {
     #[serde(with = "crate::bits::list")]
-    parts: Vec<f64>,
+    parts: Parts,
+    /// What is no plain number, which is rare.
+    others: Option<Box<Others>>,
+}
+
+/// Numbers that are counted apart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Others {
     #[serde(with = "crate::bits::list")]
-    large_parts: Vec<f64>,
+    large_parts: Parts,
     positive_infinities: u64,
     negative_infinities: u64,
     nans: u64,
@@ -29,7 +40,31 @@ impl ExactSum {
     pub(super) fn add(&mut self, value: f64) {
         if value.abs() < LARGE {
             grow(&mut self.parts, value);
-        } else if value.is_nan() {
+        } else {
+            self.others.get_or_insert_default().add(value);
+        }
+    }
+
+    /// Adds another sum.
+    pub(super) fn merge(&mut self, other: &Self) {
+        other.parts.iter().for_each(|part| grow(&mut self.parts, *part));
+        if let Some(theirs) = &other.others {
+            self.others.get_or_insert_default().merge(theirs);
+        }
+    }
+
+    /// The sum, divided by `divisor`.
+    pub(super) fn quotient(&self, divisor: f64) -> f64 {
+        match &self.others {
+            None => rounded(&self.parts) / divisor,
+            Some(others) => others.quotient(&self.parts, divisor),
+        }
+    }
+}
+
+impl Others {
+    fn add(&mut self, value: f64) {
+        if value.is_nan() {
             self.nans += 1;
         } else if value.is_finite() {
             grow(&mut self.large_parts, value * SCALE);
@@ -40,17 +75,15 @@ impl ExactSum {
         }
     }
 
-    /// Adds another sum.
-    pub(super) fn merge(&mut self, other: &Self) {
-        other.parts.iter().for_each(|part| grow(&mut self.parts, *part));
+    fn merge(&mut self, other: &Self) {
         other.large_parts.iter().for_each(|part| grow(&mut self.large_parts, *part));
         self.positive_infinities += other.positive_infinities;
         self.negative_infinities += other.negative_infinities;
         self.nans += other.nans;
     }
 
-    /// The sum, divided by `divisor`.
-    pub(super) fn quotient(&self, divisor: f64) -> f64 {
+    /// The sum of these and of plain `parts`, divided by `divisor`.
+    fn quotient(&self, parts: &[f64], divisor: f64) -> f64 {
         if self.nans > 0 || (self.positive_infinities > 0 && self.negative_infinities > 0) {
             return f64::NAN;
         }
@@ -61,17 +94,17 @@ impl ExactSum {
             return f64::NEG_INFINITY;
         }
         if self.large_parts.is_empty() {
-            return rounded(&self.parts) / divisor;
+            return rounded(parts) / divisor;
         }
         let mut all = self.large_parts.clone();
-        self.parts.iter().for_each(|part| grow(&mut all, *part * SCALE));
+        parts.iter().for_each(|part| grow(&mut all, *part * SCALE));
         rounded(&all) / divisor / SCALE
     }
 }
 
 /// Adds `value` to the expansion `parts`, exactly.
 #[inline]
-fn grow(parts: &mut Vec<f64>, mut value: f64) {
+fn grow(parts: &mut Parts, mut value: f64) {
     let mut kept = 0;
     for at in 0..parts.len() {
         let (mut large, mut small) = (value, parts[at]);

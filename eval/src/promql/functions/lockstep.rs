@@ -71,8 +71,8 @@ fn totals(mut windows: [&[f64]; LANES]) -> [(f64, f64); LANES] {
     add_all(firsts, windows)
 }
 
-fn add_all(mut totals: [f64; LANES], windows: [&[f64]; LANES]) -> [(f64, f64); LANES] {
-    let mut lost = [0.0; LANES];
+fn add_all(firsts: [f64; LANES], windows: [&[f64]; LANES]) -> [(f64, f64); LANES] {
+    let (mut totals, mut lost) = (firsts, [0.0; LANES]);
     let shortest = windows.iter().map(|window| window.len()).min().unwrap_or(0);
     let mut together = windows.map(|window| window[..shortest].iter());
     for _ in 0..shortest {
@@ -84,20 +84,24 @@ fn add_all(mut totals: [f64; LANES], windows: [&[f64]; LANES]) -> [(f64, f64); L
     }
     let mut all = [(0.0, 0.0); LANES];
     for lane in 0..LANES {
-        let rest = windows[lane][shortest..].iter();
-        all[lane] = rest.fold((totals[lane], lost[lane]), |(total, lost), value| compensated(total, *value, lost));
+        all[lane] = if totals[lane].is_finite() {
+            let rest = windows[lane][shortest..].iter();
+            rest.fold((totals[lane], lost[lane]), |(total, lost), value| compensated(total, *value, lost))
+        } else {
+            windows[lane].iter().fold((firsts[lane], 0.0), |(total, lost), value| compensated(total, *value, lost))
+        };
     }
     all
 }
 
-/// [`compensated`] without a branch.
+/// [`compensated`] for sums that stay finite, without a comparison (Knuth, "The Art of Computer Programming" 2, 4.2.2): what an addition
+/// loses is found exactly either way.
 #[inline]
 fn added(sum: f64, addend: f64, lost: f64) -> (f64, f64) {
     let total = sum + addend;
-    let is_larger = sum.abs() >= addend.abs();
-    let (large, small) = if is_larger { (sum, addend) } else { (addend, sum) };
-    let error = lost + ((large - total) + small);
-    (total, if total.is_infinite() { 0.0 } else { error })
+    let share = total - sum;
+    let error = (sum - (total - share)) + (addend - share);
+    (total, lost + error)
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ mod shared {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[f64]>, D::Error> {
-        crate::bits::list::deserialize(deserializer).map(Arc::from)
+        crate::bits::list::deserialize(deserializer)
     }
 }
 
