@@ -2,6 +2,7 @@
 
 mod docs;
 mod equivalence;
+mod logql;
 mod metrics;
 mod promql;
 mod pruning;
