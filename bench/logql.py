@@ -9,15 +9,15 @@ SERVICES = '{service_name=~".+"}'
 
 
 def numbers(logs: Logs, query: str) -> list[list[str]]:
-    """The answer to an instant query at the end: labels and value."""
-    answer = logs.mill.session.get(logs.mill.url("api", "/loki/api/v1/query"), params={"query": query, "time": str(logs.end)}, timeout=600)
+    """The answer to an instant query after the end: labels and value."""
+    answer = logs.mill.session.get(logs.mill.url("api", "/loki/api/v1/query"), params={"query": query, "time": str(logs.end + 60)}, timeout=600)
     assert answer.status_code == 200, answer.text
     return [[*entry["metric"].values(), entry["value"][1]] for entry in answer.json()["data"]["result"]]
 
 
 def lines(logs: Logs, query: str) -> list[list[str]]:
     """The lines of a range query over all of the time."""
-    asked = {"query": query, "start": f"{logs.start}000000000", "end": f"{logs.end}000000000", "limit": 100}
+    asked = {"query": query, "start": f"{logs.start}000000000", "end": f"{logs.end + 60}000000000", "limit": 100}
     answer = logs.mill.session.get(logs.mill.url("api", "/loki/api/v1/query_range"), params=asked, timeout=600)
     assert answer.status_code == 200, answer.text
     return [[line] for stream in answer.json()["data"]["result"] for _, line, *_ in stream["values"]]
@@ -27,8 +27,8 @@ def main() -> None:
     options = arguments().parse_args()
     report = Report("logql", "LogQL over logs")
     with generated(options, report) as logs:
-        # A range is open on the left, and a record may stand at the very start.
-        window = f"[{logs.end - logs.start + 1}s]"
+        # A range is open on the left, and a record may stand at the very start, or a little behind the end.
+        window = f"[{logs.end - logs.start + 61}s]"
         phrase, needle = "connection reset by peer", logs.needle()
         questions = {
             "count": (numbers, f"sum(count_over_time({SERVICES} {window}))", "SELECT count(*) FROM {}"),

@@ -46,6 +46,7 @@ DUCKDB = """
 import duckdb, json, resource, sys, time
 job = json.load(sys.stdin)
 connection = duckdb.connect()
+connection.execute("SET enable_progress_bar = false")
 for statement in job["before"]:
     connection.execute(statement)
 began, usage = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
@@ -62,8 +63,7 @@ def duckdb(measured: list[str], before: list[str] = ()) -> dict:
     done = subprocess.run([sys.executable, "-c", DUCKDB], input=job, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    # A long statement draws a progress bar before the answer.
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout)
 
 
 def drop_page_cache() -> bool:

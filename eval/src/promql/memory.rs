@@ -87,5 +87,6 @@ fn columns(held: &BTreeMap<i64, Held>, select: &Select) -> Samples {
         weights: ScalarBuffer::default(),
         histograms,
         is_delta: false,
+        is_unbroken: false,
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn reach(extension: Option<Extension>, lookback: i64) -> (i64, i64) {
 /// The samples that are no stale markers.
 pub(super) fn without_stale(mut samples: Samples) -> Samples {
     samples.histograms.retain(|sample| !is_stale(sample.histogram.sum));
-    if !samples.values.iter().any(|value| is_stale(*value)) {
+    if samples.is_unbroken || !samples.values.iter().any(|value| is_stale(*value)) {
         return samples;
     }
     let kept: Vec<usize> = (0..samples.values.len()).filter(|at| !is_stale(samples.values[*at])).collect();
@@ -132,6 +132,7 @@ pub(super) fn without_stale(mut samples: Samples) -> Samples {
         weights: weights.into(),
         histograms: samples.histograms,
         is_delta: samples.is_delta,
+        is_unbroken: true,
     }
 }
 
@@ -177,6 +178,7 @@ pub(super) fn series_of_rows(rows: Vec<Row>, grid: Grid) -> Vec<(Series, bool)> 
             weights: Vec::new().into(),
             histograms: histograms.collect(),
             is_delta: false,
+            is_unbroken: true,
         };
         (Series { labels: row.labels.clone(), samples }, row.drops_name)
     });

@@ -103,6 +103,8 @@ pub struct Samples {
     pub histograms: Vec<HistogramSample>,
     /// Whether each sample counts only what was added since the one before.
     pub is_delta: bool,
+    /// Whether it is known that no float is a stale marker.
+    pub is_unbroken: bool,
 }
 
 /// One native histogram of a series.

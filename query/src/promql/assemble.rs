@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use tidemill_eval::promql::{
     Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, HistogramSample, ResetHint, STALE_NAN, Samples, Series,
 };
@@ -13,7 +14,7 @@ use super::budget::Budget;
 use super::conditions::Conditions;
 use super::floats::{FloatColumns, FloatRun, MergedFloats, latest_of};
 use super::points::{Distribution, Points, Shape};
-use super::series::{Metric, Role, StoredSeries};
+use super::series::{Metric, Role, SeriesKey, StoredSeries};
 use crate::Result;
 
 /// The finest resolution of a native histogram.
@@ -21,14 +22,26 @@ const FINEST_SCHEMA: i32 = 8;
 /// Half the width of the zero bucket where the sender tells none, as Prometheus has it.
 const DEFAULT_ZERO_THRESHOLD: f64 = 1e-128;
 
-/// So many series are put together before another thread helps.
-const FINISHED_TOGETHER: usize = 100;
+/// So many entries are put together before other threads help.
+const TOGETHER: usize = 500;
 
-/// The series of a selector while they are put together.
+/// What one segment has for a selector, by series; divided by the series' hashes, so that threads can each put a part of the series
+/// together.
 #[derive(Debug)]
-pub(super) struct Assembly<'a> {
-    series: HashMap<Labels, Parts>,
-    budget: &'a Budget,
+pub(super) struct Entries(Vec<Vec<Entry>>);
+
+/// Samples of one series in one segment.
+#[derive(Debug)]
+struct Entry {
+    key: SeriesKey,
+    is_delta: bool,
+    samples: EntrySamples,
+}
+
+#[derive(Debug)]
+enum EntrySamples {
+    Floats(FloatRun),
+    Histograms(Column<Histogram>),
 }
 
 /// What segments have of one series.
@@ -63,18 +76,22 @@ impl<T> Column<T> {
     }
 }
 
-impl<'a> Assembly<'a> {
-    /// Of no series yet; samples that are made here count as well.
-    pub(super) fn new(budget: &'a Budget) -> Self {
-        Self { series: HashMap::new(), budget }
+impl Entries {
+    /// None yet, divided into so many parts.
+    pub(super) fn new(parts: usize) -> Self {
+        Self((0..parts.max(1)).map(|_| Vec::new()).collect())
     }
 
-    /// How many series there are.
-    pub(super) fn len(&self) -> usize {
-        self.series.len()
+    /// The labels of the series.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &Labels> {
+        self.0.iter().flatten().map(|entry| entry.key.labels())
     }
 
-    /// Adds the points of a series of `metric` under the names of `parts`.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(Vec::is_empty)
+    }
+
+    /// Adds the points of a series of `metric` under the names of `parts`; samples that are made here count as well.
     ///
     /// # Errors
     /// The query holds more than it may.
@@ -82,8 +99,8 @@ impl<'a> Assembly<'a> {
         &mut self,
         (metric, stored): (&Metric, &StoredSeries),
         parts: &[(Role, Arc<str>)],
-        points: Points,
-        conditions: &Conditions,
+        points: &Points,
+        (conditions, budget): (&Conditions, &Budget),
     ) -> Result<()> {
         if points.is_empty() {
             return Ok(());
@@ -91,24 +108,30 @@ impl<'a> Assembly<'a> {
         for (role, name) in parts {
             let named = stored.named(metric, name);
             match role {
-                Role::Value => self.of(named, metric).floats.extend_from_slice(&points.floats),
+                Role::Value => {
+                    for run in &points.floats {
+                        self.push(named.clone(), metric.is_delta, EntrySamples::Floats(run.clone()));
+                    }
+                }
                 Role::Native => {
                     let mut column = Column::default();
                     for (at, point) in points.distributions.iter().enumerate() {
-                        column.push(&points, at, native(point, metric));
+                        column.push(points, at, native(point, metric));
                     }
-                    self.of(named, metric).histograms.push(column);
+                    self.push(named, metric.is_delta, EntrySamples::Histograms(column));
                 }
                 Role::Count => {
                     let value = |point: &Distribution| Some(point.count as f64);
-                    self.add_floats(named, metric, floats_of(&points, value))?;
+                    self.add_floats(named, metric, floats_of(points, value), budget)?;
                 }
                 Role::Sum => {
                     let value = |point: &Distribution| point.sum;
-                    self.add_floats(named, metric, floats_of(&points, value))?;
+                    self.add_floats(named, metric, floats_of(points, value), budget)?;
                 }
-                Role::Bucket => self.add_made(&named, metric, ("le", buckets(&points)), conditions)?,
-                Role::Quantile => self.add_made(&named, metric, ("quantile", quantiles(&points)), conditions)?,
+                Role::Bucket => self.add_made(&named, metric, ("le", buckets(points)), (conditions, budget))?,
+                Role::Quantile => {
+                    self.add_made(&named, metric, ("quantile", quantiles(points)), (conditions, budget))?;
+                }
             }
         }
         Ok(())
@@ -118,79 +141,100 @@ impl<'a> Assembly<'a> {
     ///
     /// # Errors
     /// The query holds more than it may.
-    pub(super) fn add_info(&mut self, labels: &Labels, times: Vec<i64>) -> Result<()> {
+    pub(super) fn add_info(&mut self, labels: &Labels, times: Vec<i64>, budget: &Budget) -> Result<()> {
         if times.is_empty() {
             return Ok(());
         }
-        self.budget.take_numbers(times.len())?;
+        budget.take_numbers(times.len())?;
         let values = vec![1.0; times.len()];
         let arrivals = vec![0; times.len()];
-        let column = FloatColumns::of(times, values, Vec::new(), arrivals);
-        self.series.entry(labels.clone()).or_default().floats.push(column.into());
+        self.add_columns(labels.clone(), false, FloatColumns::of(times, values, Vec::new(), arrivals));
         Ok(())
     }
 
-    /// Adds what a rollup tells of a series.
-    pub(super) fn add_rolled_up(&mut self, labels: Labels, is_delta: bool, columns: FloatColumns) {
-        let parts = self.series.entry(labels).or_default();
-        parts.is_delta |= is_delta;
-        parts.floats.push(columns.into());
+    /// Adds all samples of some columns to a series.
+    pub(super) fn add_columns(&mut self, labels: Labels, is_delta: bool, columns: FloatColumns) {
+        self.push(SeriesKey::of(labels), is_delta, EntrySamples::Floats(columns.into()));
     }
 
-    /// The series by their labels; reset hints are those that a Prometheus would tell.
-    pub(super) fn finish(self, threads: usize) -> Vec<Series> {
-        let finish = |(labels, parts): (Labels, Parts)| Series { labels, samples: parts.finish() };
-        let mut rest: Vec<(Labels, Parts)> = self.series.into_iter().collect();
-        let share = (rest.len().div_ceil(threads.max(1))).max(FINISHED_TOGETHER);
-        let mut made: Vec<Series> = std::thread::scope(|scope| {
-            let mut others = Vec::new();
-            while rest.len() > share {
-                let part = rest.split_off(rest.len() - share);
-                others.push(scope.spawn(move || part.into_iter().map(finish).collect::<Vec<_>>()));
-            }
-            let mut made: Vec<Series> = rest.into_iter().map(finish).collect();
-            for other in others {
-                // A panic goes on where it would have without the thread.
-                made.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            made
-        });
-        made.retain(|series| !series.samples.is_empty());
-        made.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        made
+    fn push(&mut self, key: SeriesKey, is_delta: bool, samples: EntrySamples) {
+        let part = key.part(self.0.len());
+        self.0[part].push(Entry { key, is_delta, samples });
     }
 
-    fn of(&mut self, labels: Labels, metric: &Metric) -> &mut Parts {
-        let parts = self.series.entry(labels).or_default();
-        parts.is_delta |= metric.is_delta;
-        parts
-    }
-
-    fn add_floats(&mut self, labels: Labels, metric: &Metric, column: Column<f64>) -> Result<()> {
-        self.budget.take_numbers(column.times.len())?;
+    fn add_floats(&mut self, key: SeriesKey, metric: &Metric, column: Column<f64>, budget: &Budget) -> Result<()> {
+        budget.take_numbers(column.times.len())?;
         let Column { times, arrivals, starts, values } = column;
         if !times.is_empty() {
-            self.of(labels, metric).floats.push(FloatColumns::of(times, values, starts, arrivals).into());
+            let run = FloatColumns::of(times, values, starts, arrivals).into();
+            self.push(key, metric.is_delta, EntrySamples::Floats(run));
         }
         Ok(())
     }
 
     fn add_made(
         &mut self,
-        named: &Labels,
+        named: &SeriesKey,
         metric: &Metric,
         (label, columns): (&str, Vec<(String, Column<f64>)>),
-        conditions: &Conditions,
+        (conditions, budget): (&Conditions, &Budget),
     ) -> Result<()> {
         for (value, column) in columns {
             if conditions.of(label).all(|matcher| matcher.meets(&value)) {
-                let mut labels = named.builder();
+                let mut labels = named.labels().builder();
                 labels.set(label, &value);
-                self.add_floats(labels.build(), metric, column)?;
+                self.add_floats(SeriesKey::of(labels.build()), metric, column, budget)?;
             }
         }
         Ok(())
     }
+}
+
+/// The series of all entries by their labels. Of samples that arrived at the same time those of the later entries stand; reset hints are
+/// those that a Prometheus would tell.
+pub(super) fn assemble(all: Vec<Entries>) -> Vec<Series> {
+    let count: usize = all.iter().flat_map(|entries| &entries.0).map(Vec::len).sum();
+    let parts = all.iter().map(|entries| entries.0.len()).max().unwrap_or(0);
+    let mut divided: Vec<Vec<Vec<Entry>>> = (0..parts).map(|_| Vec::with_capacity(all.len())).collect();
+    for entries in all {
+        divided.iter_mut().zip(entries.0).for_each(|(part, own)| part.push(own));
+    }
+    if count < TOGETHER {
+        return merge(divided.into_iter().map(assemble_part).collect());
+    }
+    let mut rest = divided.into_iter();
+    let first = rest.next().unwrap_or_default();
+    merge(std::thread::scope(|scope| {
+        let others: Vec<_> = rest.map(|part| scope.spawn(move || assemble_part(part))).collect();
+        let first = assemble_part(first);
+        // A panic goes on where it would have without the thread.
+        let others = others.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(first).chain(others).collect()
+    }))
+}
+
+/// One list of several that are sorted.
+fn merge(parts: Vec<Vec<Series>>) -> Vec<Series> {
+    let mut all: Vec<Series> = parts.into_iter().flatten().collect();
+    // A stable sort takes sorted stretches as they are.
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    all
+}
+
+fn assemble_part(entries: Vec<Vec<Entry>>) -> Vec<Series> {
+    let mut series: HashMap<SeriesKey, Parts, RandomState> = HashMap::default();
+    for Entry { key, is_delta, samples } in entries.into_iter().flatten() {
+        let parts = series.entry(key).or_default();
+        parts.is_delta |= is_delta;
+        match samples {
+            EntrySamples::Floats(run) => parts.floats.push(run),
+            EntrySamples::Histograms(column) => parts.histograms.push(column),
+        }
+    }
+    let made = series.into_iter().map(|(key, parts)| Series { labels: key.into_labels(), samples: parts.finish() });
+    let mut made: Vec<Series> = made.filter(|series| !series.samples.is_empty()).collect();
+    made.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+    made
 }
 
 fn floats_of(points: &Points, value: impl Fn(&Distribution) -> Option<f64>) -> Column<f64> {
@@ -343,8 +387,8 @@ impl Parts {
             let start = native.starts.get(at).copied().unwrap_or(0);
             histograms.push(HistogramSample { time: native.times[at], start, histogram: Arc::new(stored) });
         }
-        let MergedFloats { times, values, starts, weights, .. } = floats;
-        Samples { times, values, starts, weights, histograms, is_delta: self.is_delta }
+        let MergedFloats { times, values, starts, weights, is_unbroken, .. } = floats;
+        Samples { times, values, starts, weights, histograms, is_delta: self.is_delta, is_unbroken }
     }
 }
 

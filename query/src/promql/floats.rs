@@ -11,7 +11,7 @@ use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, Float64Type, TimestampNanosecondType, UInt32Type};
 use moka::future::Cache;
-use tidemill_eval::promql::STALE_NAN;
+use tidemill_eval::promql::{STALE_NAN, is_stale};
 use tidemill_types::SegmentId;
 
 use crate::{Error, Result};
@@ -37,6 +37,8 @@ pub(crate) struct FloatColumns {
     arrival_of: Vec<u32>,
     /// The rows that say nothing, ascending.
     silent: Vec<u32>,
+    /// Whether any row is a stale marker.
+    has_stale: bool,
     /// The rows whose time is not after that of the row before, ascending: mostly the first ones of series.
     breaks: Vec<u32>,
 }
@@ -61,6 +63,8 @@ pub(super) struct MergedFloats {
     pub(super) starts: ScalarBuffer<i64>,
     /// Empty where each is one.
     pub(super) weights: ScalarBuffer<u32>,
+    /// Whether no value is a stale marker.
+    pub(super) is_unbroken: bool,
     runs: Vec<FloatRun>,
 }
 
@@ -99,7 +103,8 @@ impl FloatColumns {
     pub(super) fn of(times: Vec<i64>, values: Vec<f64>, starts: Vec<i64>, arrivals: Vec<i64>) -> Self {
         let starts = ScalarBuffer::from(starts);
         let breaks = breaks_of(&times);
-        Self { breaks, times: times.into(), values: values.into(), starts, arrivals, ..Self::default() }
+        let has_stale = values.iter().any(|value| is_stale(*value));
+        Self { breaks, has_stale, times: times.into(), values: values.into(), starts, arrivals, ..Self::default() }
     }
 
     /// Numbers that stand for several points each, from a rollup, which no point replaces.
@@ -147,6 +152,11 @@ impl FloatColumns {
         let is_silent = |row: usize| self.silent[first_silent..].binary_search(&(row as u32)).is_ok();
         let has_silent = self.silent.get(first_silent).is_some_and(|row| (*row as usize) < rows.end);
         if !has_silent && self.is_rising(&rows) {
+            let is_inside = |time: Option<&i64>| time.is_none_or(|time| (start_ms..=end_ms).contains(time));
+            if is_inside(times.first()) && is_inside(times.last()) {
+                add(rows);
+                return points;
+            }
             let first = times.partition_point(|time| *time < start_ms);
             let end = times.partition_point(|time| *time <= end_ms).max(first);
             add(rows.start + first..rows.start + end);
@@ -207,6 +217,7 @@ impl MergedFloats {
         if all.starts.iter().all(|start| *start == 0) {
             all.starts = ScalarBuffer::default();
         }
+        all.is_unbroken = runs.iter().all(|run| !run.columns.has_stale);
         all.runs = runs;
         all
     }
@@ -229,7 +240,7 @@ impl MergedFloats {
                 } else {
                     columns.weights.slice(first, count)
                 },
-                runs: Vec::new(),
+                ..Self::default()
             };
         }
         let count = runs.iter().map(|run| run.rows.len()).sum();
@@ -248,7 +259,7 @@ impl MergedFloats {
             values: values.into(),
             starts: starts.into(),
             weights: weights.into(),
-            runs: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -266,7 +277,7 @@ impl MergedFloats {
             values: order.iter().map(of).map(|(run, at)| run.values()[at]).collect(),
             starts: order.iter().map(of).map(start).collect(),
             weights: order.iter().filter(|_| has_weights).map(of).map(weight).collect(),
-            runs: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -379,6 +390,7 @@ impl FloatDecoder {
         self.arrivals.shrink_to_fit();
         FloatColumns {
             breaks: breaks_of(&self.times),
+            has_stale: self.values.iter().any(|value| is_stale(*value)),
             times: self.times.into(),
             values: self.values.into(),
             starts: self.starts.into(),

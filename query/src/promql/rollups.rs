@@ -185,7 +185,7 @@ impl Reader {
             let stored = &series.series[found.series as usize];
             let metric = &series.metrics[stored.metric as usize];
             for (role, name) in &found.parts {
-                let labels = stored.named(metric, name);
+                let labels = stored.named(metric, name).into_labels();
                 let is_told = *role == Role::Value && tells(metric, function);
                 if !is_told || left.contains(&labels) || named.insert(labels.clone(), found.series).is_some() {
                     named.remove(&labels);

@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::PromqlLimits;
-use super::assemble::Assembly;
+use super::assemble::{Entries, assemble};
 use super::budget::Budget;
 use super::conditions::Conditions;
 use super::points::{PointRequest, Points};
 use super::rollups::RolledUp;
-use super::series::{Found, Kind, SegmentSeries};
+use super::series::{Kind, SegmentSeries};
 use super::source::SharedParts;
 use crate::scan::OpenSegment;
 use crate::stats::{Counter, StatsHandle};
@@ -40,30 +40,6 @@ pub(super) struct Reader {
     pub(super) budget: Arc<Budget>,
 }
 
-/// What one segment has for a selector.
-struct Share {
-    series: Arc<SegmentSeries>,
-    found: Vec<Found>,
-    /// Of each series that was read, its place and points.
-    points: Vec<(u32, Points)>,
-    infos: Vec<(Labels, Vec<i64>)>,
-}
-
-impl Share {
-    /// The series of which there are points.
-    fn present(&self) -> impl Iterator<Item = Labels> {
-        let has_points = |found: &&Found| {
-            let place = self.points.binary_search_by_key(&found.series, |(series, _)| *series);
-            place.is_ok_and(|at| !self.points[at].1.is_empty())
-        };
-        self.found.iter().filter(has_points).flat_map(|found| {
-            let stored = &self.series.series[found.series as usize];
-            let metric = &self.series.metrics[stored.metric as usize];
-            found.parts.iter().map(|(_, name)| stored.named(metric, name))
-        })
-    }
-}
-
 /// How long before the time asked for a histogram is looked for that tells whether the first one began anew: Prometheus's lookback.
 const HINT_LOOKBACK_MS: i64 = 300_000;
 
@@ -80,6 +56,7 @@ fn since(samples: &Samples, start_ms: i64) -> Samples {
         weights: if samples.weights.is_empty() { samples.weights.clone() } else { samples.weights.slice(first, count) },
         histograms: samples.histograms[after..].to_vec(),
         is_delta: samples.is_delta,
+        is_unbroken: samples.is_unbroken,
     }
 }
 
@@ -156,38 +133,30 @@ impl Reader {
             None => RolledUp::default(),
         };
         for moment in rolled.last_moments().into_iter().filter(|moment| *moment <= select.end_ms) {
-            let there = self.shares(time_range(moment, moment), &conditions, None).await?;
-            rolled.leave(moment, there.iter().flat_map(|(_, share)| share.present()));
+            let there = self.entries(time_range(moment, moment), &conditions, None).await?;
+            rolled.leave(moment, there.iter().flat_map(|(_, entries)| entries.labels()).cloned());
         }
-        let mut shares = Vec::new();
+        let mut read = Vec::new();
         for (start_ms, end_ms) in rolled.gaps(span) {
-            shares.extend(self.shares(time_range(start_ms, end_ms), &conditions, None).await?);
+            read.extend(self.entries(time_range(start_ms, end_ms), &conditions, None).await?);
         }
         for ((start_ms, end_ms), series) in rolled.left(span) {
-            shares.extend(self.shares(time_range(start_ms, end_ms), &conditions, Some(series)).await?);
+            read.extend(self.entries(time_range(start_ms, end_ms), &conditions, Some(series)).await?);
         }
         // The order decides between samples that arrived at the same time.
-        shares.sort_by_key(|(meta, _)| (meta.time.start, meta.id));
-        let mut assembly = Assembly::new(&self.budget);
+        read.sort_by_key(|(meta, _)| (meta.time.start, meta.id));
+        let mut all = vec![self.no_entries()];
         for (labels, is_delta, columns) in rolled.into_series() {
-            assembly.add_rolled_up(labels, is_delta, columns);
-            self.check_series(assembly.len())?;
+            all[0].add_columns(labels, is_delta, columns);
         }
-        for (_, share) in shares {
-            let mut points = share.points;
-            for found in &share.found {
-                let place = points.binary_search_by_key(&found.series, |(series, _)| *series);
-                let Some(read) = place.ok().map(|at| std::mem::take(&mut points[at].1)) else { continue };
-                let stored = &share.series.series[found.series as usize];
-                let metric = &share.series.metrics[stored.metric as usize];
-                assembly.add((metric, stored), &found.parts, read, &conditions)?;
-                self.check_series(assembly.len())?;
-            }
-            for (labels, times) in share.infos {
-                assembly.add_info(&labels, times)?;
-            }
-        }
-        Ok(assembly.finish(self.parts.options.threads))
+        all.extend(read.into_iter().map(|(_, entries)| entries));
+        let series = tokio::task::spawn_blocking(move || assemble(all)).await.map_err(|_| Error::Cancelled)?;
+        self.check_series(series.len())?;
+        Ok(series)
+    }
+
+    fn no_entries(&self) -> Entries {
+        Entries::new(self.parts.options.threads)
     }
 
     /// Refuses more series than a selector may have.
@@ -203,12 +172,12 @@ impl Reader {
     }
 
     /// What segments have; of the series `only` alone, where they are named.
-    async fn shares(
+    async fn entries(
         &self,
         time: TimeRange,
         conditions: &Arc<Conditions>,
         only: Option<Arc<HashSet<Labels>>>,
-    ) -> Result<Vec<(SegmentMeta, Share)>> {
+    ) -> Result<Vec<(SegmentMeta, Entries)>> {
         let mut reads = JoinSet::new();
         let together = Arc::new(Semaphore::new(SEGMENTS_TOGETHER));
         for meta in self.segments(Tier::RAW, time) {
@@ -216,52 +185,59 @@ impl Reader {
             let only = only.clone();
             reads.spawn(async move {
                 let _turn = together.acquire_owned().await.map_err(|_| Error::Cancelled)?;
-                let share = reader.share(&meta, time, &conditions, only.as_deref()).await?;
-                Ok::<_, Error>(share.map(|share| (meta, share)))
+                let entries = reader.entries_of(&meta, time, &conditions, only.as_deref()).await?;
+                Ok::<_, Error>((meta, entries))
             });
         }
-        let mut shares = Vec::new();
+        let mut all = Vec::new();
         while let Some(read) = reads.join_next().await {
-            shares.extend(read.map_err(|_| Error::Cancelled)??);
+            let (meta, entries) = read.map_err(|_| Error::Cancelled)??;
+            if !entries.is_empty() {
+                all.push((meta, entries));
+            }
         }
-        Ok(shares)
+        Ok(all)
     }
 
-    /// What a segment has; `None` for nothing.
-    async fn share(
+    /// What a segment has.
+    async fn entries_of(
         &self,
         meta: &SegmentMeta,
         time: TimeRange,
         conditions: &Conditions,
         only: Option<&HashSet<Labels>>,
-    ) -> Result<Option<Share>> {
+    ) -> Result<Entries> {
+        let mut entries = self.no_entries();
         let (open, series) = self.open(meta).await?;
         let mut found = series.find(conditions);
         if let Some(only) = only {
             for found in &mut found {
                 let stored = &series.series[found.series as usize];
                 let metric = &series.metrics[stored.metric as usize];
-                found.parts.retain(|(_, name)| only.contains(&stored.named(metric, name)));
+                found.parts.retain(|(_, name)| only.contains(stored.named(metric, name).labels()));
             }
             found.retain(|found| !found.parts.is_empty());
         }
-        let infos: Vec<(Labels, Vec<u32>)> = series
-            .find_infos(conditions)
-            .into_iter()
-            .map(|(labels, series)| (labels.clone(), series.to_vec()))
-            .collect();
+        let infos = series.find_infos(conditions);
         if found.is_empty() && infos.is_empty() {
-            return Ok(None);
+            return Ok(entries);
         }
         self.check_series(found.len())?;
-        let named: Vec<u32> = found.iter().map(|found| found.series).collect();
-        let informed: BTreeSet<u32> = infos.iter().flat_map(|(_, series)| series.iter().copied()).collect();
-        let wanted: Vec<u32> =
-            informed.iter().copied().chain(named.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
+        let informed = infos.iter().flat_map(|(_, series)| series.iter().copied());
+        let wanted: BTreeSet<u32> = informed.chain(found.iter().map(|found| found.series)).collect();
+        let wanted: Vec<u32> = wanted.into_iter().collect();
         let points = self.points(&open, &series, &wanted, time).await?;
         let points: Vec<(u32, Points)> = wanted.into_iter().zip(points).collect();
-        let infos = infos.into_iter().map(|(labels, of)| (labels, info_times(&of, &points))).collect();
-        Ok(Some(Share { series, found, points, infos }))
+        for found in &found {
+            let Ok(place) = points.binary_search_by_key(&found.series, |(series, _)| *series) else { continue };
+            let stored = &series.series[found.series as usize];
+            let metric = &series.metrics[stored.metric as usize];
+            entries.add((metric, stored), &found.parts, &points[place].1, (conditions, &self.budget))?;
+        }
+        for (labels, of) in infos {
+            entries.add_info(labels, info_times(of, &points), &self.budget)?;
+        }
+        Ok(entries)
     }
 
     /// A segment and its series.

@@ -4,9 +4,11 @@
 //! level 0, from its rows, and kept in memory. Start with [`SegmentSeries`]; [`SeriesBuilder`] fills it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use ahash::RandomState;
 use tidemill_eval::{Labels, METRIC_NAME};
 use tidemill_segment::index::{SeriesFrame, SeriesTable};
 use tidemill_segment::read::AttributeScope;
@@ -115,11 +117,46 @@ pub(super) struct StoredSeries {
     /// Its labels without a name, `le` and `quantile`.
     pub(super) labels: Labels,
     /// Its labels with the first of its metric's names, once they were asked for.
-    named: OnceLock<Labels>,
+    named: OnceLock<SeriesKey>,
     /// Its attributes as they were sent, as places among keys and values.
     attributes: Box<[(u32, u32)]>,
     /// Its rows, ascending.
     pub(super) rows: Vec<Range<u32>>,
+}
+
+/// Labels with their hash, which is the same for equal labels of all segments in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SeriesKey {
+    hash: u64,
+    labels: Labels,
+}
+
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl SeriesKey {
+    pub(super) fn of(labels: Labels) -> Self {
+        Self { hash: HASHER.hash_one(&labels), labels }
+    }
+
+    pub(super) fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    pub(super) fn into_labels(self) -> Labels {
+        self.labels
+    }
+
+    /// Which of so many parts the series belongs to.
+    pub(super) fn part(&self, parts: usize) -> usize {
+        // The upper half, since maps use the lower bits.
+        ((self.hash >> 32) as usize) % parts
+    }
+}
+
+impl Hash for SeriesKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// One resource: the labels of its `target_info`, if it has one, and its series.
@@ -200,11 +237,11 @@ impl SegmentSeries {
 
 impl StoredSeries {
     /// Its labels under one of its metric's names.
-    pub(super) fn named(&self, metric: &Metric, name: &Arc<str>) -> Labels {
+    pub(super) fn named(&self, metric: &Metric, name: &Arc<str>) -> SeriesKey {
         let build = || {
             let mut named = self.labels.builder();
             named.set_shared(&Arc::from(METRIC_NAME), name);
-            named.build()
+            SeriesKey::of(named.build())
         };
         let is_first = metric.parts.first().is_some_and(|part| Arc::ptr_eq(&part.name, name));
         if is_first { self.named.get_or_init(build).clone() } else { build() }
