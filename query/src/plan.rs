@@ -188,8 +188,9 @@ impl Plan {
         let predicate = scan.predicate(|key| self.assumed(Signal::Logs, key, types));
         let schema = DFSchema::try_from(table.all_columns())?;
         let predicate = session.state().create_physical_expr(predicate, &schema)?;
-        let scan = table.plan(Some(&projection), Some(predicate), None).await?;
-        Ok(table.scan_of(scan, self.parts.options.threads))
+        let mut request = table.plan(Some(&projection), Some(predicate), None).await?;
+        request.leave_out(&scan.counted)?;
+        Ok(table.scan_of(request, self.parts.options.threads))
     }
 
     fn table(&self, signal: Signal, types: &Types) -> SegmentTable {

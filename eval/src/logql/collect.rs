@@ -48,6 +48,11 @@ impl Windows {
         time_ns > instant - self.range_ns
     }
 
+    /// Whether every window that holds a time between two holds all of them, and one does.
+    pub fn hold_together(&self, first_ns: i64, last_ns: i64) -> bool {
+        self.hold(first_ns) && self.hold(last_ns) && self.bucket(first_ns) == self.bucket(last_ns)
+    }
+
     /// How many windows there are.
     pub fn count(&self) -> usize {
         self.count
@@ -102,6 +107,12 @@ impl Summary {
         Self { count: 1, sum: value, min: value, max: value, mean: value, spread: 0.0, first: sample, last: sample }
     }
 
+    /// Of so many ones, from a first time to a last.
+    fn of_ones((first_ns, last_ns): (i64, i64), count: u64) -> Self {
+        let (first, last) = ((first_ns, 1.0), (last_ns, 1.0));
+        Self { count, sum: count as f64, min: 1.0, max: 1.0, mean: 1.0, spread: 0.0, first, last }
+    }
+
     /// Adds what is known of others; the spread by Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm" (1979).
     fn merge(&mut self, other: &Self) {
         let (own, others) = (self.count as f64, other.count as f64);
@@ -142,6 +153,13 @@ impl Samples {
         match self {
             Self::All(samples) => samples.push((time_ns, value)),
             Self::Buckets(buckets) => add_summary(buckets, windows.bucket(time_ns), &Summary::of(time_ns, value)),
+        }
+    }
+
+    /// Adds so many ones in one bucket, from a first time to a last.
+    pub fn add_ones(&mut self, windows: &Windows, times: (i64, i64), count: u64) {
+        if let Self::Buckets(buckets) = self {
+            add_summary(buckets, windows.bucket(times.0), &Summary::of_ones(times, count));
         }
     }
 

@@ -141,6 +141,31 @@ impl MetricRun {
         })
     }
 
+    /// Where the answer is how many lines a selector has, all together: the conditions of that selector.
+    pub fn counts_lines_of(&self) -> Option<&[Matcher]> {
+        let [leaf] = self.leaves.as_slice() else { return None };
+        let is_count = matches!(leaf.range.function, RangeFunction::CountOverTime | RangeFunction::Rate)
+            && leaf.range.query.stages.is_empty()
+            && leaf.unwrapped.is_none();
+        let is_one = leaf.grouping.as_ref().is_some_and(|grouping| !grouping.is_without && grouping.labels.is_empty());
+        (is_count && is_one).then_some(&leaf.range.query.matchers)
+    }
+
+    /// Counts lines of a query that [`Self::counts_lines_of`] one selector, all of which meet it: so many, from a first time to a last.
+    /// Whether they were taken: not where windows hold some of them and not others.
+    ///
+    /// # Errors
+    /// There are too many series.
+    pub fn count_lines(&mut self, (first_ns, last_ns): (i64, i64), lines: u64) -> Result<bool> {
+        let Some(leaf) = self.leaves.first_mut() else { return Ok(false) };
+        if !leaf.windows.hold_together(first_ns, last_ns) {
+            return Ok(false);
+        }
+        let series = leaf.series_of(&Row::default())?;
+        leaf.collected[series].1.add_ones(&leaf.windows, (first_ns, last_ns), lines);
+        Ok(true)
+    }
+
     /// The lines that each selection's aggregation takes, in the order of [`Self::selections`].
     pub fn queries(&self) -> impl Iterator<Item = &LogQuery> {
         self.leaves.iter().map(|leaf| &leaf.range.query)

@@ -146,16 +146,31 @@ impl Lines {
         let resources = texts.column("resource");
         let records = Records::of(rows);
         let mut streams = Vec::with_capacity(rows.num_rows());
-        let mut last: Option<(bool, &str, &str, u32)> = None;
+        let columns = [services, scopes, resources];
+        let mut last: Option<([Option<u128>; 3], u32)> = None;
+        let mut last_texts: Option<(bool, &str, &str, u32)> = None;
+        let mut is_pushed = false;
         for row in 0..rows.num_rows() {
-            let is_pushed = text_at(scopes, row) == Some(PUSH_SCOPE);
-            let service = text_at(services, row).unwrap_or_default();
-            let resource = text_at(resources, row).unwrap_or_default();
+            // Views with the same bits are the same text; most rows have what the row before has.
+            let views =
+                columns.map(|column| column.filter(|column| column.is_valid(row)).map(|column| column.views()[row]));
             let stream = match last {
-                Some((pushed, own, same, stream)) if (pushed, own, same) == (is_pushed, service, resource) => stream,
-                _ => self.stream(is_pushed, service, resource)?,
+                Some((same, stream)) if same == views => stream,
+                _ => {
+                    is_pushed = text_at(scopes, row) == Some(PUSH_SCOPE);
+                    let service = text_at(services, row).unwrap_or_default();
+                    let resource = text_at(resources, row).unwrap_or_default();
+                    let stream = match last_texts {
+                        Some((pushed, own, same, stream)) if (pushed, own, same) == (is_pushed, service, resource) => {
+                            stream
+                        }
+                        _ => self.stream(is_pushed, service, resource)?,
+                    };
+                    last_texts = Some((is_pushed, service, resource, stream));
+                    stream
+                }
             };
-            last = Some((is_pushed, service, resource, stream));
+            last = Some((views, stream));
             streams.push(stream);
             if self.detail == Detail::Level {
                 if is_pushed {

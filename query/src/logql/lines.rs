@@ -15,6 +15,7 @@ use tidemill_lang::logql::ast::LogQuery;
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, Signal, TimeRange, TimestampNs};
 
+use super::CountedGroups;
 use super::batches::{Detail, Lines};
 use super::conditions;
 use super::{Error, LineScan, Result, add_stats};
@@ -76,7 +77,12 @@ impl QueryEngine {
         while let Some(time) = pieces.next() {
             let left = limits.time.checked_sub(started.elapsed()).filter(|left| !left.is_zero());
             let left = left.ok_or(crate::Error::TimeLimit { limit: limits.time })?;
-            let scan = LineScan { time, condition: condition.clone(), columns: Detail::Everything.columns() };
+            let scan = LineScan {
+                time,
+                condition: condition.clone(),
+                columns: Detail::Everything.columns(),
+                counted: CountedGroups::new(),
+            };
             let mut rows = self.scan_lines(organization, scan, QueryLimits { time: left, ..limits }).await?;
             let (mut batches, mut bytes) = (Vec::new(), 0);
             let mut is_too_large = false;

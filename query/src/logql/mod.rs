@@ -6,6 +6,7 @@
 
 mod batches;
 mod conditions;
+mod counted;
 mod labels;
 mod lines;
 mod numbers;
@@ -21,6 +22,7 @@ use tidemill_types::ErrorKind;
 
 use crate::{QueryEngine, QueryStats, QueryStream};
 
+pub(crate) use counted::CountedGroups;
 pub use lines::LinesAnswer;
 pub use numbers::NumbersAnswer;
 pub(crate) use scan::LineScan;

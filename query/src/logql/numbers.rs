@@ -49,19 +49,29 @@ impl QueryEngine {
         limits: QueryLimits,
     ) -> Result<NumbersAnswer> {
         let started = Instant::now();
-        let run = MetricRun::new(metric, params)?;
+        let mut run = MetricRun::new(metric, params)?;
         let mut stats = QueryStats::default();
         let Some((time, condition)) = selected(&run) else {
             return Ok(NumbersAnswer { answer: run.finish()?, stats });
         };
         let mut detail = Detail::of(run.needed_labels().as_deref());
+        let mut counted = self.count_groups(organization, &mut run, time).await?;
         let answer = loop {
             let mut columns = detail.columns();
             columns.retain(|column| *column != "body" || run.reads_lines());
-            let scan = LineScan { time, condition: condition.clone(), columns };
+            let scan = LineScan { time, condition: condition.clone(), columns, counted: counted.clone() };
             match self.gather(organization, (metric, params), (scan, detail), limits, &mut stats).await {
                 Err(Error::MoreDetail) if detail != Detail::Everything => detail = Detail::Everything,
-                gathered => break gathered?.finish()?,
+                // What was counted has been replaced by other segments since.
+                Err(Error::Query(crate::Error::SegmentMissing { .. })) if !counted.is_empty() => {
+                    counted.clear();
+                    run = MetricRun::new(metric, params)?;
+                }
+                gathered => {
+                    let mut whole = gathered?;
+                    whole.absorb(run.take_partial())?;
+                    break whole.finish()?;
+                }
             }
         };
         stats.wall_ms = started.elapsed().as_secs_f64() * 1e3;

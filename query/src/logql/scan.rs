@@ -8,6 +8,7 @@ use datafusion::logical_expr::{Expr, cast, lit};
 use tidemill_segment::read::AttributeType;
 use tidemill_types::TimeRange;
 
+use super::CountedGroups;
 use crate::attributes::AttributeKey;
 
 /// The records of one scan.
@@ -19,6 +20,8 @@ pub(crate) struct LineScan {
     pub(crate) condition: Condition,
     /// Fixed columns, by their names in SQL.
     pub(crate) columns: Vec<&'static str>,
+    /// Row groups that are left out, as they were counted already. Their segments must be among those that are read.
+    pub(crate) counted: CountedGroups,
 }
 
 /// What a record must meet.

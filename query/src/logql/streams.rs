@@ -8,6 +8,7 @@ use tidemill_eval::logql::{StreamLabels, StreamSelector};
 use tidemill_lang::logql::ast::Matcher;
 use tidemill_types::{OrganizationId, TimeRange};
 
+use super::CountedGroups;
 use super::batches::{Detail, Lines};
 use super::scan::Condition;
 use super::{Error, LineScan, Result, add_stats, conditions};
@@ -66,7 +67,7 @@ impl QueryEngine {
         let any: Vec<Condition> =
             selectors.iter().map(|matchers| Condition::All(conditions::of_matchers(matchers))).collect();
         let condition = if any.is_empty() { Condition::All(Vec::new()) } else { Condition::Any(any) };
-        let scan = LineScan { time, condition, columns: Detail::Streams.columns() };
+        let scan = LineScan { time, condition, columns: Detail::Streams.columns(), counted: CountedGroups::new() };
         let mut rows = self.scan_lines(organization, scan, limits).await?;
         let mut lines = Lines::new(Detail::Streams);
         let mut found: BTreeMap<Vec<(String, String)>, Counted> = BTreeMap::new();

@@ -23,13 +23,15 @@ mod severity;
 mod trace_days;
 mod work;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
-use tidemill_types::SegmentMeta;
+use tidemill_types::{SegmentId, SegmentMeta};
 
+use crate::logql::CountedGroups;
 use crate::tables::{LogicalColumn, TableColumns};
 
 pub(crate) use ahead::Ahead;
@@ -54,6 +56,8 @@ pub(crate) struct ScanRequest {
     pub(crate) segments: Arc<Vec<SegmentMeta>>,
     /// Where day indexes know the traces asked for.
     pub(crate) traces: Arc<TracePlaces>,
+    /// Row groups that are not read, as their rows are known.
+    pub(crate) left_out: Arc<CountedGroups>,
     /// What every row must match, over the table's columns.
     pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
     /// The predicate as pruning understands it.
@@ -69,9 +73,23 @@ pub(crate) struct ScanRequest {
 }
 
 impl ScanRequest {
-    /// Whether a day index leaves a row group of a segment.
+    /// Whether a row group of a segment may have rows that are not known yet.
     pub(crate) fn may_read(&self, meta: &SegmentMeta, group: usize) -> bool {
-        self.traces.get(&meta.id).is_none_or(|groups| groups.contains(&group))
+        let is_left_out = self.left_out.get(&meta.id).is_some_and(|groups| groups.contains(&group));
+        !is_left_out && self.traces.get(&meta.id).is_none_or(|groups| groups.contains(&group))
+    }
+
+    /// Leaves out row groups whose rows are known.
+    ///
+    /// # Errors
+    /// `SegmentMissing` when one of their segments is not read: others have its rows.
+    pub(crate) fn leave_out(&mut self, groups: &CountedGroups) -> crate::Result<()> {
+        let read: HashSet<SegmentId> = self.segments.iter().map(|meta| meta.id).collect();
+        if let Some(missing) = groups.keys().find(|id| !read.contains(id)) {
+            return Err(crate::Error::SegmentMissing { bucket: "catalog".to_owned(), object_key: missing.to_string() });
+        }
+        self.left_out = Arc::new(groups.clone());
+        Ok(())
     }
 
     /// Whether a day index told which row groups of a segment have the traces asked for.

@@ -106,6 +106,7 @@ impl SegmentTable {
             schema,
             segments: Arc::new(segments),
             traces: Arc::new(traces),
+            left_out: Arc::default(),
             predicate,
             pruning,
             dynamic: Vec::new(),

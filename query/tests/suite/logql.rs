@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use tidemill_eval::logql::MetricParams;
 use tidemill_lang::logql::{ast::Query, parse};
 use tidemill_query::QueryLimits;
+use tidemill_query::logql::NumbersAnswer;
 use tidemill_types::Signal;
 
 use crate::world::{SECOND_NS, START_NS, World};
@@ -50,14 +51,60 @@ fn records(seed: i64) -> Json {
 
 /// The answer at the end of the records, as JSON.
 async fn numbers(world: &World, query: &str) -> Json {
+    ask(world, query).await.answer.to_json()
+}
+
+async fn rows_scanned(world: &World, query: &str) -> u64 {
+    ask(world, query).await.stats.rows_scanned
+}
+
+async fn ask(world: &World, query: &str) -> NumbersAnswer {
     let Query::Metric(metric) = parse(query).unwrap_or_else(|error| panic!("{query}: {error}")) else {
         panic!("{query} is no query for numbers")
     };
     let end_ns = START_NS + 3_600 * SECOND_NS;
     let params = MetricParams { start_ns: end_ns, end_ns, step_ns: None, now_ns: end_ns };
     let answer = world.engine.logql_numbers(world.organization, &metric, params, QueryLimits::default()).await;
-    let answer = answer.unwrap_or_else(|error| panic!("{query}: {error}"));
-    answer.answer.to_json()
+    answer.unwrap_or_else(|error| panic!("{query}: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_footers_count_is_what_lines_count() {
+    let mut world = World::new().await;
+    let mut metas = Vec::new();
+    for seed in 0..4 {
+        metas.extend(world.ingest(Signal::Logs, &records(seed)).await);
+    }
+    // Without a service, for which a selector may not hold.
+    let lone = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [
+        { "timeUnixNano": (START_NS + SECOND_NS).to_string(), "body": { "stringValue": "alone" } },
+    ] }] }] });
+    metas.extend(world.ingest(Signal::Logs, &lone).await);
+    for level in 0..3 {
+        let plain = world.without_indexes();
+        for (query, is_counted) in [
+            (r#"sum(count_over_time({service_name=~".+"}[2h]))"#, true),
+            (r#"sum(rate({service_name=~"cart|shop"}[2h]))"#, true),
+            (r#"sum(count_over_time({service_name="cart"}[2h]))"#, false),
+            (r#"sum(count_over_time({service_name!="cart", service_name=~".+"}[2h]))"#, false),
+            (r#"sum(count_over_time({service_name=~".+"}[58m]))"#, false),
+            (r#"sum(count_over_time({service_name=~".+"} |= "line 7" [2h]))"#, false),
+            (r#"sum by (service_name) (count_over_time({service_name=~".+"}[2h]))"#, false),
+            (r#"max(count_over_time({service_name=~".+"}[2h]))"#, false),
+            (r#"sum(count_over_time({service_name=~".+"}[2h] offset 30m))"#, false),
+        ] {
+            let (answer, expected) = (numbers(&world, query).await, numbers(&plain, query).await);
+            assert!(answer.to_string().contains("value"), "{query}: nothing to compare: {answer}");
+            assert_eq!(answer, expected, "{query} at level {level}");
+            if is_counted && level == 0 {
+                let scanned = (rows_scanned(&world, query).await, rows_scanned(&plain, query).await);
+                assert!(scanned.0 <= 1 && scanned.1 > 2_000, "{query}: {scanned:?} rows");
+            }
+        }
+        if level < 2 {
+            metas = world.compact(&metas, level + 1).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

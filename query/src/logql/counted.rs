@@ -1,0 +1,73 @@
+//! Row groups that are counted by their footers: where a query asks only how many lines there are, and all rows of a row group count.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parquet::file::metadata::RowGroupMetaData;
+use tidemill_eval::logql::{MetricRun, StreamLabels, StreamSelector};
+use tidemill_lang::logql::ast::Matcher;
+use tidemill_plan::prune::SegmentQuery;
+use tidemill_types::{OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange};
+
+use super::Result;
+use super::labels::SERVICE_NAME;
+use crate::QueryEngine;
+use crate::scan::OpenSegment;
+use crate::stats::StatsHandle;
+
+/// Row groups of segments.
+pub(crate) type CountedGroups = BTreeMap<SegmentId, BTreeSet<usize>>;
+
+impl QueryEngine {
+    /// Counts row groups into `run` by their footers alone, as many as it can; which.
+    pub(super) async fn count_groups(
+        &self,
+        organization: OrganizationId,
+        run: &mut MetricRun,
+        time: TimeRange,
+    ) -> Result<CountedGroups> {
+        let mut counted = CountedGroups::new();
+        let parts = self.parts();
+        let Some(matchers) = run.counts_lines_of().map(<[Matcher]>::to_vec) else { return Ok(counted) };
+        if !parts.options.uses_indexes || matchers.iter().any(|matcher| matcher.name != SERVICE_NAME) {
+            return Ok(counted);
+        }
+        let selector = StreamSelector::new(&matchers)?;
+        parts.catalog.refresh().await?;
+        let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services: None };
+        for meta in parts.catalog.plan(organization, &query).segments {
+            if !all_meet(&meta, &selector) {
+                continue;
+            }
+            // What is read here is told of by the scan that follows.
+            let open = parts.loader.open(&meta, &StatsHandle::new()).await?;
+            let mut groups = BTreeSet::new();
+            for group in 0..open.row_group_times.len() {
+                let times = open.row_group_times[group];
+                if has_services(&open, group)
+                    && run.count_lines((times.start.0, times.end.0 - 1), open.row_group_rows(group) as u64)?
+                {
+                    groups.insert(group);
+                }
+            }
+            if !groups.is_empty() {
+                counted.insert(meta.id, groups);
+            }
+        }
+        Ok(counted)
+    }
+}
+
+/// Whether the selector is met by every service of a segment.
+fn all_meet(meta: &SegmentMeta, selector: &StreamSelector) -> bool {
+    let meets = |name: &String| selector.meets(&StreamLabels::of([(SERVICE_NAME.to_owned(), name.clone())]));
+    match &meta.services {
+        ServiceSet::Names(names) => names.iter().all(|name| !name.is_empty() && meets(name)),
+        ServiceSet::Bloom(_) => false,
+    }
+}
+
+/// Whether every row of a row group has a service.
+fn has_services(open: &OpenSegment, group: usize) -> bool {
+    let nulls = |group: &RowGroupMetaData| group.column(open.leaf(SERVICE_NAME)?).statistics()?.null_count_opt();
+    nulls(open.reader.metadata().row_group(group)) == Some(0)
+}
