@@ -1,8 +1,9 @@
 """Nine questions of whole words (those of TextBench, with words of the generated logs) in SQL; DuckDB over zstd Parquet, and ClickHouse's engine
-(`pip install chdb`) with a text index, merged. Warm; answers are compared first."""
+(`pip install chdb==4.4.0`) with a text index, merged. Warm; answers are compared first."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -68,6 +69,8 @@ class Dialect:
 
 def main() -> None:
     options = arguments(days=4).parse_args()
+    if importlib.util.find_spec("chdb") is None:
+        sys.exit(f"chdb is missing: {sys.executable} -m pip install chdb==4.4.0")
     report = Report("tokens", "Whole words in logs")
     with generated(options, report) as logs:
         base = logs.folder / "chdb"
