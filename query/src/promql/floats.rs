@@ -381,6 +381,10 @@ impl FloatDecoder {
         Some(())
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.times.len()
+    }
+
     pub(super) fn finish(mut self) -> FloatColumns {
         if self.starts.iter().all(|start| *start == 0) {
             self.starts = Vec::new();

@@ -215,7 +215,7 @@ impl Reader {
             while let Some(batch) = batches.next().await {
                 let batch = batch?;
                 let columns = Columns::of(&batch).ok_or_else(|| request.mistyped())?;
-                let owners = &owners[from..from + batch.num_rows()];
+                let owners = owners.get(from..from + batch.num_rows()).ok_or_else(|| request.mistyped())?;
                 for (row, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != GroupRows::NOBODY) {
                     folds[*owner as usize].add(&columns, row, function, (width, time));
                 }

@@ -168,7 +168,7 @@ impl SegmentLoader {
         ranges: Vec<Range<u64>>,
         stats: &StatsHandle,
     ) -> Result<Ahead> {
-        let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+        let Some(start) = ranges.iter().map(|range| range.start).min() else { return Ok(Ahead::default()) };
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
         let ranges = if end - start <= TOGETHER_BYTES { std::iter::once(start..end).collect() } else { ranges };
         let merged = merge_ranges(&ranges, self.coalesce_gap_bytes);
