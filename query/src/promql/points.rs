@@ -218,7 +218,8 @@ impl PointRequest<'_> {
             tokio::task::yield_now().await;
         }
         if decoder.rows() != rows.read() {
-            let problem = format!("row group {group} gave {} rows where {} were asked for", decoder.rows(), rows.read());
+            let problem =
+                format!("row group {group} gave {} rows where {} were asked for", decoder.rows(), rows.read());
             return Err(Error::corrupt(&self.open.meta.object_key, problem));
         }
         Ok(decoder.finish())
