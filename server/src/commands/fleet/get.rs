@@ -83,7 +83,10 @@ pub async fn run(global: &GlobalOptions, client: Client, options: GetOptions) ->
         return Ok(());
     }
     match wanted.as_slice() {
-        [one] => watch(global.output, &client, one, &options).await,
+        [one] => {
+            let listed: Vec<Value> = groups.into_iter().flat_map(|(_, objects)| objects).collect();
+            watch(global.output, &client, one, &options, &listed).await
+        }
         _ => Err(Error::invalid("-w watches one kind")),
     }
 }
@@ -184,15 +187,14 @@ fn row(output: Output, kind: &Kind, object: &Value, options: &GetOptions, is_mix
     cells
 }
 
-/// Rows for what changes after what was listed; the columns are as wide as their heads and first rows want.
-async fn watch(output: Output, client: &Client, one: &Named, options: &GetOptions) -> Result<()> {
+/// Rows for what changes after what was `listed`; the columns are as wide as their heads and first rows want.
+async fn watch(output: Output, client: &Client, one: &Named, options: &GetOptions, listed: &[Value]) -> Result<()> {
     let name = one.name.as_deref();
-    let known = fetch(client, one, &GetOptions { ignore_not_found: true, ..options.copied() }).await?;
-    let mut versions: std::collections::BTreeMap<String, String> = known
+    let mut versions: std::collections::BTreeMap<String, String> = listed
         .iter()
         .map(|object| (text(object, "/metadata/uid").to_owned(), text(object, "/metadata/resourceVersion").to_owned()))
         .collect();
-    let mut has_head = !known.is_empty() || options.no_headers;
+    let mut has_head = !listed.is_empty() || options.no_headers;
     let query = query(options, name);
     let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
     client
@@ -214,17 +216,4 @@ async fn watch(output: Output, client: &Client, one: &Named, options: &GetOption
             Ok(if print_bytes(shown.as_bytes())? == Reader::Gone { Next::Enough } else { Next::More })
         })
         .await
-}
-
-impl GetOptions {
-    fn copied(&self) -> Self {
-        Self {
-            words: self.words.clone(),
-            place: self.place.clone(),
-            selector: self.selector.clone(),
-            field_selector: self.field_selector.clone(),
-            sort_by: None,
-            ..*self
-        }
-    }
 }
