@@ -648,7 +648,8 @@ def test_a_size_follows_its_queue_and_explains_itself(fleet: Fleet) -> None:
     assert size() == 3
     assert "resumed" in fleet("resume", "so/web")
     fleet.until(lambda: size() == 0, "none")
-    assert "KEDAScaleTargetDeactivated" in fleet("events", "--for", "scaledobject/web")
+    # Told after the size is set.
+    fleet.until(lambda: "KEDAScaleTargetDeactivated" in fleet("events", "--for", "scaledobject/web"), "its event")
     fleet.until(lambda: fleet.pods() == {}, "the end of the last replica")
 
 
