@@ -4,9 +4,8 @@
 //! attributes of [`INDEX_LABELS`] are the stream's labels; everything else is structured metadata under names of letters, digits and
 //! underscores. The rules are those of Loki's documentation, "Ingesting logs to Loki using OpenTelemetry Collector".
 
-use std::ops::RangeInclusive;
-
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 

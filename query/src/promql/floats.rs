@@ -7,18 +7,18 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
+use arrow::array::{Array, PrimitiveArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::{ArrowPrimitiveType, Float64Type, TimestampNanosecondType, UInt32Type};
+use arrow::datatypes::{Float64Type, TimestampNanosecondType, UInt32Type};
 use moka::future::Cache;
 use tidemill_eval::promql::{STALE_NAN, is_stale};
 use tidemill_types::SegmentId;
 
+use super::points::{NS_PER_MS, column};
 use crate::{Error, Result};
 
 /// The columns of a row group that make its numbers.
 pub(super) const COLUMNS: [&str; 5] = ["time", "arrival_time", "flags", "value", "start_time"];
-const NS_PER_MS: i64 = 1_000_000;
 
 /// The numbers of some rows, column by column.
 #[derive(Debug, Default)]
@@ -408,10 +408,6 @@ impl FloatDecoder {
 
 fn breaks_of(times: &[i64]) -> Vec<u32> {
     (1..).zip(times.windows(2)).filter(|(_, pair)| pair[1] <= pair[0]).map(|(row, _)| row).collect()
-}
-
-fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
-    batch.column_by_name(name)?.as_primitive_opt::<T>()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 /// Row groups of which more than one row in so many is wanted are read whole.
 const WHOLE_FROM: usize = 3;
-const NS_PER_MS: i64 = 1_000_000;
+pub(super) const NS_PER_MS: i64 = 1_000_000;
 
 /// The points of one series in one segment, in the order of its rows.
 #[derive(Debug, Default)]
@@ -377,7 +377,7 @@ struct Columns<'a> {
     flags: &'a PrimitiveArray<UInt32Type>,
 }
 
-fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
+pub(super) fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
     batch.column_by_name(name)?.as_primitive_opt::<T>()
 }
 

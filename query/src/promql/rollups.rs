@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch};
+use arrow::array::{Array, PrimitiveArray, RecordBatch};
 use arrow::datatypes::{ArrowPrimitiveType, Float64Type, TimestampNanosecondType, UInt64Type};
 use futures::StreamExt as _;
 use tidemill_eval::Labels;
@@ -17,13 +17,12 @@ use tidemill_types::{Hour, SegmentMeta, Tier};
 
 use super::conditions::Conditions;
 use super::floats::FloatColumns;
-use super::points::{GroupRows, PointRequest};
-use super::select::{Reader, time_range};
+use super::points::{GroupRows, NS_PER_MS, PointRequest, column};
+use super::select::{Reader, SEGMENTS_TOGETHER, time_range};
 use super::series::{Metric, Role};
 use crate::Result;
 use crate::stats::Counter;
 
-const NS_PER_MS: i64 = 1_000_000;
 const MS_PER_HOUR: i64 = 3_600_000;
 const COLUMNS: [&str; 11] = [
     "time",
@@ -128,7 +127,7 @@ fn span(hour: Hour) -> (i64, i64) {
 }
 
 /// The coarsest rollup whose windows end where those of the query begin and end.
-fn tier_of(windows: &Windows) -> Option<Tier> {
+pub(super) fn tier_of(windows: &Windows) -> Option<Tier> {
     let fits = |tier: &Tier| {
         let width = tier.window_ns() / NS_PER_MS;
         [windows.first_end_ms, windows.step_ms, windows.range_ms].iter().all(|length| length % width == 0)
@@ -160,7 +159,7 @@ impl Reader {
             let rolled = self.rolled_hour(&meta, tier, windows.function, time, conditions).await?;
             Ok::<_, crate::Error>((hour, rolled))
         });
-        let mut reading = futures::stream::iter(reads).buffer_unordered(super::select::SEGMENTS_TOGETHER);
+        let mut reading = futures::stream::iter(reads).buffer_unordered(SEGMENTS_TOGETHER);
         let mut rolled = RolledUp::default();
         while let Some(read) = reading.next().await {
             let (hour, read) = read?;
@@ -340,10 +339,6 @@ struct Columns<'a> {
     starts: [&'a PrimitiveArray<TimestampNanosecondType>; 2],
     /// First, last, smallest and largest.
     values: [&'a PrimitiveArray<Float64Type>; 4],
-}
-
-fn column<'a, T: ArrowPrimitiveType>(batch: &'a RecordBatch, name: &str) -> Option<&'a PrimitiveArray<T>> {
-    batch.column_by_name(name)?.as_primitive_opt::<T>()
 }
 
 fn at<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {

@@ -15,7 +15,7 @@ use super::PromqlLimits;
 use super::assemble::{Entries, assemble};
 use super::budget::Budget;
 use super::conditions::Conditions;
-use super::points::{PointRequest, Points};
+use super::points::{NS_PER_MS, PointRequest, Points};
 use super::rollups::RolledUp;
 use super::series::{Kind, SegmentSeries};
 use super::source::SharedParts;
@@ -25,7 +25,6 @@ use crate::{Error, Result};
 
 /// Segments read at a time.
 pub(super) const SEGMENTS_TOGETHER: usize = 16;
-const NS_PER_MS: i64 = 1_000_000;
 /// Of the times of a resource so many milliseconds apart are told by its info series; its first and last, and those around gaps, all.
 const INFO_GAP_MS: i64 = 10_000;
 

@@ -227,6 +227,27 @@ async fn series_labels_and_metadata_are_listed() {
     }
 }
 
+/// What a query reads, and what it matches.
+async fn read(world: &World, query: &str) -> (u64, u64) {
+    let at = START_MS + 20_000;
+    let request = PromqlRequest { query: query.to_owned(), start_ms: at, end_ms: at, step_ms: 0, lookback_ms: None };
+    let answer = world.engine.promql(world.organization, request, PromqlLimits::default()).await.expect("is answered");
+    (answer.stats.row_groups_read, answer.stats.rows_matched)
+}
+
+#[tokio::test]
+async fn points_are_read_once() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Metrics, &all_kinds()).await;
+    let query = "sum(min_over_time({__name__=~\"queue_size|http_requests_total\"}[7s]))";
+    let (cold, matched) = read(&world, query).await;
+    assert!(cold > 0 && matched > 0, "{cold} row groups, {matched} rows");
+    assert_eq!(read(&world, query).await, (0, matched), "decoded points are in memory");
+    // Two functions of one range, which no rollup tells, share what is read.
+    let both = format!("{query} + {}", query.replace("min_over", "max_over"));
+    assert_eq!(read(&world.cold(), &both).await, (cold, matched));
+}
+
 /// Series are shared between threads where there are many samples; the answer is the same to the bit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_is_divided_answers_as_one_that_is_not() {
