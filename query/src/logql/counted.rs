@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::TryStreamExt as _;
 use parquet::file::metadata::RowGroupMetaData;
 use tidemill_eval::logql::{MetricRun, StreamLabels, StreamSelector};
 use tidemill_lang::logql::ast::Matcher;
@@ -24,6 +25,7 @@ impl QueryEngine {
         organization: OrganizationId,
         run: &mut MetricRun,
         time: TimeRange,
+        stats: &StatsHandle,
     ) -> Result<CountedGroups> {
         let mut counted = CountedGroups::new();
         let parts = self.parts();
@@ -34,12 +36,10 @@ impl QueryEngine {
         let selector = StreamSelector::new(&matchers)?;
         parts.catalog.refresh().await?;
         let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services: None };
-        for meta in parts.catalog.plan(organization, &query).segments {
-            if !all_meet(&meta, &selector) {
-                continue;
-            }
-            // What is read here is told of by the scan that follows.
-            let open = parts.loader.open(&meta, &StatsHandle::new()).await?;
+        let mut segments = parts.catalog.plan(organization, &query).segments;
+        segments.retain(|meta| all_meet(meta, &selector));
+        let mut opened = parts.loader.open_all(segments, stats);
+        while let Some(open) = opened.try_next().await? {
             let mut groups = BTreeSet::new();
             for group in 0..open.row_group_times.len() {
                 let times = open.row_group_times[group];
@@ -50,7 +50,7 @@ impl QueryEngine {
                 }
             }
             if !groups.is_empty() {
-                counted.insert(meta.id, groups);
+                counted.insert(open.meta.id, groups);
             }
         }
         Ok(counted)

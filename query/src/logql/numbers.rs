@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use super::batches::{Detail, Lines};
 use super::conditions;
 use super::scan::Condition;
-use super::{Error, LineScan, Result, add_stats};
+use super::{CountedGroups, Error, LineScan, Result, add_stats};
+use crate::stats::StatsHandle;
 use crate::{QueryEngine, QueryLimits, QueryStats};
 
 /// The answer to a query for numbers.
@@ -55,7 +56,15 @@ impl QueryEngine {
             return Ok(NumbersAnswer { answer: run.finish()?, stats });
         };
         let mut detail = Detail::of(run.needed_labels().as_deref());
-        let mut counted = self.count_groups(organization, &mut run, time).await?;
+        let mut counted = CountedGroups::new();
+        // Footers do not tell which rows lie inside of a narrower time.
+        if limits.within.is_none() {
+            let handle = StatsHandle::new();
+            let counting = self.count_groups(organization, &mut run, time, &handle);
+            let late = |_| Error::Query(crate::Error::TimeLimit { limit: limits.time });
+            counted = tokio::time::timeout(limits.time, counting).await.map_err(late)??;
+            add_stats(&mut stats, handle.read());
+        }
         let answer = loop {
             let mut columns = detail.columns();
             columns.retain(|column| *column != "body" || run.reads_lines());
