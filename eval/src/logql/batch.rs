@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, StringViewArray, UInt32Array};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType, UInt32Type};
 
 use crate::error::{Error, Result};
@@ -14,29 +14,49 @@ pub const LINE_COLUMN: &str = "line";
 /// The column of the streams: `UInt32`, the index of each line's stream in the batch's table, never null.
 pub const STREAM_COLUMN: &str = "stream";
 
-/// The labels of a stream, sorted by name.
+/// The labels of a stream, sorted by name, and structured metadata that all of its lines share.
+///
+/// The same stream may stand in a table several times, with other metadata each time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct StreamLabels(Arc<[(Arc<str>, Arc<str>)]>);
+pub struct StreamLabels {
+    labels: Arc<[(Arc<str>, Arc<str>)]>,
+    metadata: Arc<[(Arc<str>, Arc<str>)]>,
+}
 
 impl StreamLabels {
     /// The labels of `pairs`; a label with an empty value is none, of a name that occurs twice the last stands.
     pub fn of<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let mut labels: std::collections::BTreeMap<Arc<str>, Arc<str>> = std::collections::BTreeMap::new();
-        for (name, value) in pairs {
-            labels.insert(name.as_ref().into(), value.as_ref().into());
-        }
-        Self(labels.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+        Self { labels: sorted(pairs), metadata: Arc::default() }
     }
 
-    /// The value of `name`; empty where the stream lacks it.
+    /// With metadata of all lines instead of what it had; of a name that a line has a value of its own for, the line's stands.
+    #[must_use]
+    pub fn with_metadata<N: AsRef<str>, V: AsRef<str>>(self, pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        Self { metadata: sorted(pairs), ..self }
+    }
+
+    /// The value of label `name`; empty where the stream lacks it.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(own, _)| **own == *name).map_or("", |(_, value)| value)
+        self.labels.iter().find(|(own, _)| **own == *name).map_or("", |(_, value)| value)
     }
 
-    /// Names and values in order of the names.
+    /// Names and values of the labels in order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        self.labels.iter().map(|(name, value)| (&**name, &**value))
     }
+
+    /// Names and values of the metadata in order of the names.
+    pub(super) fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.metadata.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+fn sorted<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Arc<[(Arc<str>, Arc<str>)]> {
+    let mut labels: std::collections::BTreeMap<Arc<str>, Arc<str>> = std::collections::BTreeMap::new();
+    for (name, value) in pairs {
+        labels.insert(name.as_ref().into(), value.as_ref().into());
+    }
+    labels.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// Lines of some streams.
@@ -47,7 +67,7 @@ impl StreamLabels {
 pub struct LogBatch {
     pub(super) streams: Arc<[StreamLabels]>,
     pub(super) time: Int64Array,
-    pub(super) line: StringArray,
+    pub(super) line: StringViewArray,
     pub(super) stream: UInt32Array,
     pub(super) metadata: Vec<(String, StringArray)>,
 }
@@ -72,7 +92,7 @@ impl LogBatch {
             DataType::Int64 => column(TIME_COLUMN)?.as_primitive::<Int64Type>().clone(),
             other => return Err(Error::Data(format!("column {TIME_COLUMN:?} of log lines is {other}"))),
         };
-        let line = text_column(column(LINE_COLUMN)?, LINE_COLUMN)?;
+        let line = StringViewArray::from(&text_column(column(LINE_COLUMN)?, LINE_COLUMN)?);
         let stream = column(STREAM_COLUMN)?
             .as_primitive_opt::<UInt32Type>()
             .ok_or_else(|| Error::Data(format!("column {STREAM_COLUMN:?} of log lines is not UInt32")))?
@@ -96,7 +116,7 @@ impl LogBatch {
     pub fn of_columns(
         streams: Arc<[StreamLabels]>,
         time: Int64Array,
-        line: StringArray,
+        line: StringViewArray,
         stream: UInt32Array,
         metadata: Vec<(String, StringArray)>,
     ) -> Result<Self> {

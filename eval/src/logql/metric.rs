@@ -261,6 +261,15 @@ impl StreamTests {
     }
 }
 
+/// What becomes of a line that the line filters keep.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// It is not counted.
+    Dropped,
+    /// It counts in this series.
+    Series(usize),
+}
+
 /// One range aggregation.
 #[derive(Debug)]
 struct Leaf {
@@ -274,8 +283,8 @@ struct Leaf {
     keeps_errors: bool,
     by_key: AHashMap<Box<[u8]>, usize>,
     collected: Vec<Collected>,
-    /// The series of each stream, where a line's series depends on its stream alone.
-    by_stream: Vec<Option<usize>>,
+    /// What becomes of the lines of each stream, where that depends on the stream alone.
+    by_stream: Vec<Option<Fate>>,
     key: Vec<u8>,
 }
 
@@ -316,10 +325,11 @@ impl Leaf {
         if self.tests.learn(&batch.streams) {
             self.by_stream = vec![None; batch.streams.len()];
         }
-        let depends_on_stream = self.pipeline.only_filters_lines()
-            && self.grouping.as_ref().is_some_and(|grouping| {
-                !grouping.is_without && !batch.metadata.iter().any(|(name, _)| grouping.labels.contains(name))
-            });
+        let has_no_others = self.grouping.as_ref().is_some_and(|grouping| {
+            !grouping.is_without && !batch.metadata.iter().any(|(name, _)| grouping.labels.contains(name))
+        });
+        let depends_on_stream = (batch.metadata.is_empty() && self.pipeline.goes_by_labels())
+            || (has_no_others && self.pipeline.only_filters_lines());
         let mut row = Row::default();
         for index in 0..batch.rows() {
             let time_ns = batch.time.value(index);
@@ -332,36 +342,44 @@ impl Leaf {
                 if !self.pipeline.keeps_line(line) {
                     continue;
                 }
-                let series = match self.by_stream[stream as usize] {
-                    Some(series) => series,
+                let fate = match self.by_stream[stream as usize] {
+                    Some(fate) => fate,
                     None => {
                         row.load(batch, index);
-                        let series = self.series_of(&row)?;
-                        self.by_stream[stream as usize] = Some(series);
-                        series
+                        let stays = self.pipeline.run_on_labels(&mut row);
+                        let fate = if stays { Fate::Series(self.checked_series_of(&row)?) } else { Fate::Dropped };
+                        self.by_stream[stream as usize] = Some(fate);
+                        fate
                     }
                 };
-                let value = self.plain_value(line.len());
-                self.collected[series].1.add(&self.windows, time_ns, value);
+                if let Fate::Series(series) = fate {
+                    let value = self.plain_value(line.len());
+                    self.collected[series].1.add(&self.windows, time_ns, value);
+                }
                 continue;
             }
             row.load(batch, index);
             if !self.pipeline.run(&mut row) {
                 continue;
             }
-            if let Some(error) = row.labels.error().filter(|_| !self.keeps_errors) {
-                let details = row.labels.get(ERROR_DETAILS).unwrap_or_default();
-                let message = format!(
-                    "pipeline error {error:?} ({details}) for series {}; a label filter such as | {ERROR}=\"\" skips such lines",
-                    display(&row.labels.to_set())
-                );
-                return Err(Error::Data(message));
-            }
-            let series = self.series_of(&row)?;
+            let series = self.checked_series_of(&row)?;
             let value = if self.unwrapped.is_some() { row.value } else { self.plain_value(row.line.len()) };
             self.collected[series].1.add(&self.windows, time_ns, value);
         }
         Ok(())
+    }
+
+    /// The series of a line that stays.
+    fn checked_series_of(&mut self, row: &Row<'_>) -> Result<usize> {
+        if let Some(error) = row.labels.error().filter(|_| !self.keeps_errors) {
+            let details = row.labels.get(ERROR_DETAILS).unwrap_or_default();
+            let message = format!(
+                "pipeline error {error:?} ({details}) for series {}; a label filter such as | {ERROR}=\"\" skips such lines",
+                display(&row.labels.to_set())
+            );
+            return Err(Error::Data(message));
+        }
+        self.series_of(row)
     }
 
     fn plain_value(&self, bytes: usize) -> f64 {

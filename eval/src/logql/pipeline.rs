@@ -39,13 +39,18 @@ impl<'a> Row<'a> {
         self.time_ns = batch.time.value(index);
         self.line = Cow::Borrowed(batch.line.value(index));
         self.labels.clear();
-        for (name, value) in batch.streams[batch.stream.value(index) as usize].iter() {
+        let stream = &batch.streams[batch.stream.value(index) as usize];
+        for (name, value) in stream.iter() {
             self.labels.push_base(name, value, Origin::Stream);
         }
         for (name, column) in &batch.metadata {
             if column.is_valid(index) {
                 self.labels.push_base(name, column.value(index), Origin::Metadata);
             }
+        }
+        let is_own = |name: &str| batch.metadata.iter().any(|(own, column)| own == name && column.is_valid(index));
+        for (name, value) in stream.metadata().filter(|(name, _)| !is_own(name)) {
+            self.labels.push_base(name, value, Origin::Metadata);
         }
     }
 }
@@ -152,12 +157,27 @@ impl Pipeline {
         self.steps.iter().all(|step| matches!(step, Step::Lines(_)))
     }
 
-    /// Whether a line stays by its text alone; only of use where the pipeline filters lines only.
+    /// Whether nothing beside line filters reads lines or their times, so that lines with the same labels come out with the same.
+    pub fn goes_by_labels(&self) -> bool {
+        use LabelFormatValue::Rename;
+        self.steps.iter().all(|step| match step {
+            Step::Lines(_) | Step::Labels(_) | Step::Drop(_) | Step::Keep(_) => true,
+            Step::LabelFormat(formats) => formats.iter().all(|format| matches!(format.value, Rename(_))),
+            _ => false,
+        })
+    }
+
+    /// Whether the line filters keep a line; only of use where nothing writes lines.
     pub fn keeps_line(&self, line: &str) -> bool {
         self.steps.iter().all(|step| match step {
             Step::Lines(test) => test.keeps(line),
             _ => true,
         })
+    }
+
+    /// Runs what is no line filter; whether the line stays.
+    pub fn run_on_labels(&self, row: &mut Row<'_>) -> bool {
+        self.steps.iter().all(|step| matches!(step, Step::Lines(_)) || self.step(step, row))
     }
 
     /// Runs the pipeline over the line; whether it stays.

@@ -11,60 +11,77 @@ use tidemill_eval::logql::{LogBatch, StreamLabels};
 use tidemill_segment::loki::PUSH_SCOPE;
 
 use super::labels::{
-    DETECTED_LEVEL, SERVICE_NAME, UNKNOWN_SERVICE, detected_level, flatten, is_index_label, label_name,
+    DETECTED_LEVEL, SERVICE_NAME, UNKNOWN_SERVICE, WantedLabels, detected_level, flatten, is_index_label, label_name,
 };
 use super::{Error, Result};
 
 /// Streams remembered; beyond it they are forgotten all together.
 const MOST_STREAMS: usize = 64 << 10;
 
+/// The fields of records that become structured metadata: label and column.
+const FIELDS: [(&str, &str); 10] = [
+    ("trace_id", "trace_id"),
+    ("span_id", "span_id"),
+    ("event_name", "event_name"),
+    ("severity_text", "severity_text"),
+    ("scope_name", "scope_name"),
+    ("scope_version", "scope_version"),
+    ("severity_number", "severity_number"),
+    ("observed_timestamp", "observed_time"),
+    ("flags", "flags"),
+    ("dropped_attributes_count", "dropped_attributes"),
+];
+
 /// Which labels lines get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// `service_name` alone.
-    Service,
-    /// `service_name`, and the level of what OTLP brought. Of a pushed line any attribute may be it: [`Error::MoreDetail`].
-    Level,
-    /// The labels of the stream.
+    /// The labels of the stream, and nothing else.
     Streams,
+    /// Those of the labels of the stream and of the structured metadata that are wanted.
+    Wanted(WantedLabels),
     /// Everything.
     Everything,
 }
 
 impl Detail {
     /// What a query needs that reads these labels; any where there are none.
-    pub(super) fn of(labels: Option<&[String]>) -> Self {
-        match labels {
-            Some(labels) if labels.iter().all(|label| label == SERVICE_NAME) => Self::Service,
-            Some(labels) if labels.iter().all(|label| label == SERVICE_NAME || label == DETECTED_LEVEL) => Self::Level,
-            _ => Self::Everything,
+    pub(super) fn of(labels: Option<Vec<String>>) -> Self {
+        labels.map_or(Self::Everything, |labels| Self::Wanted(WantedLabels::new(labels)))
+    }
+
+    fn wants(&self, label: &str) -> bool {
+        match self {
+            Self::Streams => false,
+            Self::Wanted(labels) => labels.hold(label),
+            Self::Everything => true,
+        }
+    }
+
+    /// The labels whose attributes are to be read; `None` for all attributes.
+    pub(super) fn wanted(&self) -> Option<&WantedLabels> {
+        match self {
+            Self::Wanted(labels) => Some(labels),
+            Self::Streams | Self::Everything => None,
         }
     }
 
     /// The columns to be read.
-    pub(super) fn columns(self) -> Vec<&'static str> {
-        let mut columns = vec!["time", "body", "service_name", "scope_name"];
-        match self {
-            Self::Service => {}
-            Self::Level => columns.extend(["severity_number", "severity_text"]),
-            Self::Streams | Self::Everything => columns.push("resource"),
+    pub(super) fn columns(&self) -> Vec<&'static str> {
+        let mut columns = vec!["time", "body", "service_name", "scope_name", "resource"];
+        if *self != Self::Streams {
+            columns.extend(["scope", "attributes"]);
         }
-        if self == Self::Everything {
-            columns.extend([
-                "scope_version",
-                "scope",
-                "attributes",
-                "trace_id",
-                "span_id",
-                "severity_number",
-                "severity_text",
-                "event_name",
-                "observed_time",
-                "flags",
-                "dropped_attributes",
-            ]);
+        columns.extend(FIELDS.iter().filter(|(label, _)| self.wants(label)).map(|(_, column)| *column));
+        if self.wants(DETECTED_LEVEL) {
+            columns.extend(["severity_number", "severity_text"]);
         }
-        columns
+        let mut once = Vec::with_capacity(columns.len());
+        for column in columns {
+            if !once.contains(&column) {
+                once.push(column);
+            }
+        }
+        once
     }
 }
 
@@ -72,18 +89,31 @@ impl Detail {
 #[derive(Debug)]
 pub(super) struct Lines {
     detail: Detail,
-    /// By whether Loki's push brought it, service and resource.
-    by_key: HashMap<(bool, String, String), u32>,
-    streams: Vec<Stream>,
+    /// By what names a resource: see [`write_key`].
+    by_key: HashMap<Vec<u8>, usize>,
+    resources: Vec<Resource>,
     labels: Vec<StreamLabels>,
     table: Arc<[StreamLabels]>,
 }
 
-/// What the rows of a stream share.
+/// What the rows of a service and resource share.
 #[derive(Debug)]
-struct Stream {
+struct Resource {
+    is_pushed: bool,
+    labels: BTreeMap<String, String>,
     /// Attributes of the resource that are no labels of the stream.
     metadata: Vec<(String, String)>,
+    /// Places in [`Lines::labels`], by level.
+    streams: Vec<(&'static str, u32)>,
+}
+
+/// What a row has of its stream; most rows have what the row before has.
+#[derive(Clone, Copy, PartialEq)]
+struct Identity {
+    /// Of service, scope and resource. Views with the same bits are the same text.
+    views: [Option<u128>; 3],
+    number: Option<i32>,
+    level: Option<u128>,
 }
 
 /// The text columns of a batch, where it has them.
@@ -99,9 +129,13 @@ fn text_at(column: Option<&StringViewArray>, row: usize) -> Option<&str> {
     column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
 }
 
+fn view_at(column: Option<&StringViewArray>, row: usize) -> Option<u128> {
+    column.filter(|column| column.is_valid(row)).map(|column| column.views()[row])
+}
+
 impl Lines {
     pub(super) fn new(detail: Detail) -> Self {
-        Self { detail, by_key: HashMap::new(), streams: Vec::new(), labels: Vec::new(), table: Vec::new().into() }
+        Self { detail, by_key: HashMap::new(), resources: Vec::new(), labels: Vec::new(), table: Vec::new().into() }
     }
 
     /// The lines of `rows`, which have the columns of [`Detail::columns`].
@@ -109,20 +143,18 @@ impl Lines {
     /// # Errors
     /// An attribute column is not the JSON that segments hold.
     pub(super) fn batch(&mut self, rows: &RecordBatch) -> Result<LogBatch> {
-        if self.streams.len() > MOST_STREAMS {
-            *self = Self::new(self.detail);
+        if self.labels.len() > MOST_STREAMS {
+            *self = Self::new(self.detail.clone());
         }
         let time = times_of(rows)?;
-        let texts = Texts(rows);
-        let body = texts.column("body");
-        let line: StringArray = match body {
+        let line = match Texts(rows).column("body") {
+            Some(body) if body.null_count() == 0 => body.clone(),
             Some(body) => body.iter().map(|line| Some(line.unwrap_or_default())).collect(),
             None => std::iter::repeat_n(Some(""), rows.num_rows()).collect(),
         };
         let mut metadata = Metadata::default();
         let stream = self.learn(rows, &mut metadata)?;
-        let before = self.table.len();
-        if before != self.labels.len() {
+        if self.table.len() != self.labels.len() {
             self.table = self.labels.clone().into();
         }
         let metadata = metadata.finish(rows.num_rows());
@@ -142,59 +174,50 @@ impl Lines {
     /// The stream of each row; adds what the rows have as structured metadata.
     fn learn(&mut self, rows: &RecordBatch, metadata: &mut Metadata) -> Result<UInt32Array> {
         let texts = Texts(rows);
-        let (services, scopes) = (texts.column("service_name"), texts.column("scope_name"));
-        let resources = texts.column("resource");
-        let records = Records::of(rows);
+        let columns = ["service_name", "scope_name", "resource"].map(|name| texts.column(name));
+        let severity = Severity::of(rows, &self.detail);
+        let records = Records::of(rows, &self.detail);
         let mut streams = Vec::with_capacity(rows.num_rows());
-        let columns = [services, scopes, resources];
-        let mut last: Option<([Option<u128>; 3], u32)> = None;
-        let mut last_texts: Option<(bool, &str, &str, u32)> = None;
-        let mut is_pushed = false;
+        let mut last: Option<(Identity, u32)> = None;
+        let mut key = Vec::new();
         for row in 0..rows.num_rows() {
-            // Views with the same bits are the same text; most rows have what the row before has.
-            let views =
-                columns.map(|column| column.filter(|column| column.is_valid(row)).map(|column| column.views()[row]));
+            let identity = Identity {
+                views: columns.map(|column| view_at(column, row)),
+                number: severity.number(row),
+                level: view_at(severity.text, row),
+            };
             let stream = match last {
-                Some((same, stream)) if same == views => stream,
+                Some((same, stream)) if same == identity => stream,
                 _ => {
-                    is_pushed = text_at(scopes, row) == Some(PUSH_SCOPE);
-                    let service = text_at(services, row).unwrap_or_default();
-                    let resource = text_at(resources, row).unwrap_or_default();
-                    let stream = match last_texts {
-                        Some((pushed, own, same, stream)) if (pushed, own, same) == (is_pushed, service, resource) => {
-                            stream
-                        }
-                        _ => self.stream(is_pushed, service, resource)?,
-                    };
-                    last_texts = Some((is_pushed, service, resource, stream));
-                    stream
+                    let [service, scope, resource] = columns.map(|column| text_at(column, row));
+                    write_key(
+                        &mut key,
+                        scope == Some(PUSH_SCOPE),
+                        service.unwrap_or_default(),
+                        resource.unwrap_or_default(),
+                    );
+                    let resource = self.resource(&key, resource.unwrap_or_default(), service.unwrap_or_default())?;
+                    self.stream(resource, severity.level(row))?
                 }
             };
-            last = Some((views, stream));
+            last = Some((identity, stream));
             streams.push(stream);
-            if self.detail == Detail::Level {
-                if is_pushed {
-                    return Err(Error::MoreDetail);
-                }
-                metadata.put(row, Cow::Borrowed(DETECTED_LEVEL), records.level(row));
-            }
-            if self.detail == Detail::Everything {
-                let place = stream as usize;
-                records.add(row, is_pushed, &self.streams[place], &self.labels[place], metadata)?;
+            if let Some(records) = &records {
+                records.add(row, &self.labels[stream as usize], &self.detail, metadata)?;
             }
         }
         Ok(streams.into())
     }
 
-    fn stream(&mut self, is_pushed: bool, service: &str, resource: &str) -> Result<u32> {
-        let key = (is_pushed, service.to_owned(), resource.to_owned());
-        if let Some(stream) = self.by_key.get(&key) {
-            return Ok(*stream);
+    /// The resource that `key` names.
+    fn resource(&mut self, key: &[u8], resource: &str, service: &str) -> Result<usize> {
+        if let Some(resource) = self.by_key.get(key) {
+            return Ok(*resource);
         }
-        let attributes = read_object(resource)?;
+        let is_pushed = key.first() == Some(&1);
         let mut labels: BTreeMap<String, String> = BTreeMap::new();
         let mut metadata = Vec::new();
-        for (name, value) in &attributes {
+        for (name, value) in &read_object(resource)? {
             if name == "service.name" {
                 continue;
             }
@@ -202,7 +225,7 @@ impl Lines {
             flatten(&label_name(name), value, &mut |name, text| {
                 if is_label {
                     labels.insert(name.to_owned(), text.to_owned());
-                } else if !text.is_empty() {
+                } else {
                     metadata.push((name.to_owned(), text.to_owned()));
                 }
             });
@@ -211,68 +234,133 @@ impl Lines {
         if !service.is_empty() {
             labels.insert(SERVICE_NAME.to_owned(), service.to_owned());
         }
-        let stream = u32::try_from(self.streams.len()).map_err(|_| Error::Rows("too many streams"))?;
-        self.streams.push(Stream { metadata });
-        self.labels.push(StreamLabels::of(labels));
-        self.by_key.insert(key, stream);
+        let resource = self.resources.len();
+        self.resources.push(Resource { is_pushed, labels, metadata, streams: Vec::new() });
+        self.by_key.insert(key.to_owned(), resource);
+        Ok(resource)
+    }
+
+    /// The stream of a resource and level.
+    fn stream(&mut self, resource: usize, level: &'static str) -> Result<u32> {
+        let resource = &mut self.resources[resource];
+        // Of pushed lines the level is an attribute, if anything.
+        let level = if resource.is_pushed { "" } else { level };
+        if let Some((_, stream)) = resource.streams.iter().find(|(own, _)| *own == level) {
+            return Ok(*stream);
+        }
+        let stream = u32::try_from(self.labels.len()).map_err(|_| Error::Rows("too many streams"))?;
+        let labels = StreamLabels::of(&resource.labels);
+        let mut metadata: BTreeMap<Cow<'_, str>, &str> = BTreeMap::new();
+        for (name, text) in resource.metadata.iter().filter(|(_, text)| !text.is_empty()) {
+            if self.detail.wants(name) {
+                metadata.entry(free_name(&labels, name)).or_insert(text);
+            }
+        }
+        if !level.is_empty() {
+            metadata.insert(free_name(&labels, DETECTED_LEVEL), level);
+        }
+        self.labels.push(labels.clone().with_metadata(metadata));
+        resource.streams.push((level, stream));
         Ok(stream)
     }
 }
 
-/// The columns of records that become structured metadata.
+/// Whether Loki's push brought it, service and resource, as bytes.
+fn write_key(key: &mut Vec<u8>, is_pushed: bool, service: &str, resource: &str) {
+    key.clear();
+    key.push(u8::from(is_pushed));
+    key.extend_from_slice(&service.len().to_le_bytes());
+    key.extend_from_slice(service.as_bytes());
+    key.extend_from_slice(resource.as_bytes());
+}
+
+/// The name under which metadata stands beside the labels of a stream, as in Loki.
+fn free_name<'n>(labels: &StreamLabels, name: &'n str) -> Cow<'n, str> {
+    match labels.get(name).is_empty() {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!("{name}_extracted")),
+    }
+}
+
+/// What the levels of OTLP records are detected from; nothing where no level is wanted.
+struct Severity<'a> {
+    is_wanted: bool,
+    number: Option<&'a arrow::array::PrimitiveArray<Int32Type>>,
+    text: Option<&'a StringViewArray>,
+}
+
+impl<'a> Severity<'a> {
+    fn of(rows: &'a RecordBatch, detail: &Detail) -> Self {
+        let is_wanted = detail.wants(DETECTED_LEVEL);
+        let number = rows.column_by_name("severity_number").and_then(|own| own.as_primitive_opt());
+        let text = Texts(rows).column("severity_text");
+        Self { is_wanted, number: number.filter(|_| is_wanted), text: text.filter(|_| is_wanted) }
+    }
+
+    fn number(&self, row: usize) -> Option<i32> {
+        self.number.filter(|own| own.is_valid(row)).map(|own| own.value(row))
+    }
+
+    fn level(&self, row: usize) -> &'static str {
+        if self.is_wanted { detected_level(self.number(row), text_at(self.text, row)) } else { "" }
+    }
+}
+
+/// The columns of records that become structured metadata, of each row its own.
 struct Records<'a> {
     attributes: Option<&'a StringViewArray>,
     scope: Option<&'a StringViewArray>,
     scope_name: Option<&'a StringViewArray>,
-    scope_version: Option<&'a StringViewArray>,
-    trace_id: Option<&'a StringViewArray>,
-    span_id: Option<&'a StringViewArray>,
-    event_name: Option<&'a StringViewArray>,
-    severity_text: Option<&'a StringViewArray>,
+    texts: Vec<(&'static str, &'a StringViewArray)>,
     severity_number: Option<&'a arrow::array::PrimitiveArray<Int32Type>>,
     observed_time: Option<&'a arrow::array::PrimitiveArray<TimestampNanosecondType>>,
-    flags: Option<&'a UInt32Array>,
-    dropped: Option<&'a UInt32Array>,
+    counts: Vec<(&'static str, &'a UInt32Array)>,
 }
 
 impl<'a> Records<'a> {
-    fn of(rows: &'a RecordBatch) -> Self {
-        let texts = Texts(rows);
-        let number = |name: &str| rows.column_by_name(name).and_then(|own| own.as_primitive_opt::<UInt32Type>());
-        Self {
-            attributes: texts.column("attributes"),
-            scope: texts.column("scope"),
-            scope_name: texts.column("scope_name"),
-            scope_version: texts.column("scope_version"),
-            trace_id: texts.column("trace_id"),
-            span_id: texts.column("span_id"),
-            event_name: texts.column("event_name"),
-            severity_text: texts.column("severity_text"),
-            severity_number: rows.column_by_name("severity_number").and_then(|own| own.as_primitive_opt()),
-            observed_time: rows.column_by_name("observed_time").and_then(|own| own.as_primitive_opt()),
-            flags: number("flags"),
-            dropped: number("dropped_attributes"),
+    /// `None` where no row has anything of its own that is wanted.
+    fn of(rows: &'a RecordBatch, detail: &Detail) -> Option<Self> {
+        if *detail == Detail::Streams {
+            return None;
         }
+        let texts = Texts(rows);
+        let object = |name: &str| texts.column(name).filter(|own| own.iter().any(|text| text != Some("{}")));
+        let mut records = Self {
+            attributes: object("attributes"),
+            scope: object("scope"),
+            scope_name: texts.column("scope_name"),
+            texts: Vec::new(),
+            severity_number: None,
+            observed_time: None,
+            counts: Vec::new(),
+        };
+        for (label, name) in FIELDS.into_iter().filter(|(label, _)| detail.wants(label)) {
+            let Some(column) = rows.column_by_name(name) else { continue };
+            match label {
+                "severity_number" => records.severity_number = column.as_primitive_opt(),
+                "observed_timestamp" => records.observed_time = column.as_primitive_opt(),
+                "flags" | "dropped_attributes_count" => {
+                    records.counts.extend(column.as_primitive_opt::<UInt32Type>().map(|own| (label, own)));
+                }
+                _ => records.texts.extend(column.as_string_view_opt().map(|own| (label, own))),
+            }
+        }
+        let has_fields = !records.texts.is_empty()
+            || !records.counts.is_empty()
+            || records.severity_number.is_some()
+            || records.observed_time.is_some();
+        (has_fields || records.attributes.is_some() || records.scope.is_some()).then_some(records)
     }
 
-    /// Adds what a record has beside its stream's labels. Of equal names the record's own fields stand before its attributes, those
-    /// before the scope's and the resource's.
-    fn add(
-        &self,
-        row: usize,
-        is_pushed: bool,
-        stream: &Stream,
-        labels: &StreamLabels,
-        metadata: &mut Metadata,
-    ) -> Result<()> {
+    /// Adds what a record has beside its stream's labels and metadata. Of equal names the record's own fields stand before its
+    /// attributes, those before the scope's.
+    fn add(&self, row: usize, labels: &StreamLabels, detail: &Detail, metadata: &mut Metadata) -> Result<()> {
+        let is_pushed = text_at(self.scope_name, row) == Some(PUSH_SCOPE);
         let mut put = |name: &str, text: &str| {
-            if text.is_empty() {
-                return;
-            }
-            // As Loki does where a stream has the label already.
-            match labels.get(name).is_empty() {
-                true => metadata.put(row, Cow::Borrowed(name), text),
-                false => metadata.put(row, Cow::Owned(format!("{name}_extracted")), text),
+            // The level of an OTLP record is a field of its own, which the stream has.
+            let is_level = !is_pushed && name == DETECTED_LEVEL;
+            if !text.is_empty() && !is_level && detail.wants(name) {
+                metadata.put(row, free_name(labels, name), text);
             }
         };
         if !is_pushed {
@@ -284,44 +372,22 @@ impl<'a> Records<'a> {
                 flatten(&label_name(key), value, &mut put);
             }
         }
-        if !is_pushed {
-            stream.metadata.iter().for_each(|(name, text)| put(name, text));
-        }
         Ok(())
     }
 
-    fn number(&self, row: usize) -> Option<i32> {
-        self.severity_number.filter(|own| own.is_valid(row)).map(|own| own.value(row))
-    }
-
-    /// The level of an OTLP record.
-    fn level(&self, row: usize) -> &'static str {
-        detected_level(self.number(row), text_at(self.severity_text, row))
-    }
-
     fn add_fields(&self, row: usize, put: &mut dyn FnMut(&str, &str)) {
-        for (name, column) in [
-            ("trace_id", self.trace_id),
-            ("span_id", self.span_id),
-            ("event_name", self.event_name),
-            ("severity_text", self.severity_text),
-            ("scope_name", self.scope_name),
-            ("scope_version", self.scope_version),
-        ] {
-            put(name, text_at(column, row).unwrap_or_default());
+        for (name, column) in &self.texts {
+            put(name, text_at(Some(column), row).unwrap_or_default());
         }
-        if let Some(number) = self.number(row) {
-            put("severity_number", &number.to_string());
+        if let Some(number) = self.severity_number.filter(|own| own.is_valid(row)) {
+            put("severity_number", &number.value(row).to_string());
         }
         if let Some(observed) = self.observed_time.filter(|own| own.is_valid(row)) {
             put("observed_timestamp", &observed.value(row).to_string());
         }
-        for (name, column) in [("flags", self.flags), ("dropped_attributes_count", self.dropped)] {
-            if let Some(column) = column.filter(|own| own.is_valid(row)) {
-                put(name, &column.value(row).to_string());
-            }
+        for (name, column) in self.counts.iter().filter(|(_, column)| column.is_valid(row)) {
+            put(name, &column.value(row).to_string());
         }
-        put(DETECTED_LEVEL, self.level(row));
     }
 }
 
@@ -376,7 +442,7 @@ fn read_object(text: &str) -> Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, TimestampNanosecondArray};
-    use tidemill_eval::logql::{Direction, LogParams, LogRun};
+    use tidemill_eval::logql::{Direction, LogParams, LogRun, MetricParams, MetricRun};
     use tidemill_lang::logql::ast::Query;
 
     use super::*;
@@ -436,13 +502,37 @@ mod tests {
 
     #[test]
     fn less_is_read_where_less_is_needed() {
-        assert_eq!(Detail::of(Some(&["service_name".to_owned()])), Detail::Service);
-        assert_eq!(Detail::of(Some(&[])), Detail::Service);
-        let both = ["detected_level".to_owned(), "service_name".to_owned()];
-        assert_eq!(Detail::of(Some(&both)), Detail::Level);
-        assert_eq!(Detail::of(Some(&["env".to_owned()])), Detail::Everything);
-        assert!(matches!(Lines::new(Detail::Level).batch(&rows()), Err(Error::MoreDetail)));
-        assert!(Lines::new(Detail::Level).batch(&rows().slice(1, 2)).is_ok());
+        let columns = |labels: &[&str]| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            Detail::of(Some(labels)).columns().join(" ")
+        };
+        let least = "time body service_name scope_name resource scope attributes";
+        assert_eq!(columns(&["service_name"]), least);
+        assert_eq!(columns(&["detected_level"]), format!("{least} severity_number severity_text"));
+        assert_eq!(columns(&["observed_timestamp"]), format!("{least} observed_time"));
         assert_eq!(Detail::of(None), Detail::Everything);
+    }
+
+    /// Of what is wanted, lines have the same as where everything is read.
+    #[test]
+    fn wanted_labels_are_the_same() {
+        for labels in
+            [&["detected_level", "m_x"][..], &["k8s_pod_name_extracted", "k8s_pod_name"], &["scope_name", "user"]]
+        {
+            let told = |detail: Detail| {
+                let batch = Lines::new(detail).batch(&rows()).expect("a batch");
+                let by = labels.join(", ");
+                let text = format!("sum by ({by}) (count_over_time({{service_name=~\".+\"}} [9ns]))");
+                let Query::Metric(metric) = tidemill_lang::logql::parse(&text).expect("a query") else {
+                    panic!("lines")
+                };
+                let at = MetricParams { start_ns: 8, end_ns: 8, step_ns: None, now_ns: 0 };
+                let mut run = MetricRun::new(&metric, at).expect("a run");
+                run.push(&batch).expect("lines");
+                format!("{:?}", run.finish().expect("an answer"))
+            };
+            let wanted = labels.iter().map(|label| (*label).to_owned()).collect();
+            assert_eq!(told(Detail::of(Some(wanted))), told(Detail::Everything), "{labels:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -36,6 +37,30 @@ pub(super) const SERVICE_NAME: &str = "service_name";
 pub(super) const DETECTED_LEVEL: &str = "detected_level";
 /// What OTLP records of no named service have as `service_name`.
 pub(super) const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// The labels that a query reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WantedLabels(Arc<[String]>);
+
+impl WantedLabels {
+    pub(super) fn new(labels: Vec<String>) -> Self {
+        Self(labels.into())
+    }
+
+    pub(super) fn hold(&self, label: &str) -> bool {
+        self.0.iter().any(|own| own == label)
+    }
+
+    /// Whether an attribute may give one of them: as itself, or as a map that has it.
+    pub(crate) fn may_come_from(&self, key: &str) -> bool {
+        // Every record has the service's name already, in a column of its own.
+        if key == "service.name" {
+            return false;
+        }
+        let name = label_name(key);
+        self.0.iter().any(|own| own.strip_prefix(&*name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
+    }
+}
 
 /// The name of the label for an attribute: other characters than letters, digits and underscores become underscores.
 pub(super) fn label_name(key: &str) -> Cow<'_, str> {
@@ -124,6 +149,14 @@ mod tests {
         assert_eq!(label_name("env"), "env");
         assert_eq!(label_name("1st"), "key_1st");
         assert_eq!(label_name("größe"), "gr__e");
+    }
+
+    #[test]
+    fn wanted_labels_come_from_attributes_and_maps() {
+        let wanted = WantedLabels::new(vec!["http_route".to_owned(), "service_name".to_owned()]);
+        let may = |key: &str| wanted.may_come_from(key);
+        assert!(may("http.route") && may("http") && may("http_route") && may("service_name") && may("service"));
+        assert!(!may("service.name") && !may("httpr") && !may("route") && !may("http.route.id"));
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl QueryEngine {
                 time,
                 condition: condition.clone(),
                 columns: Detail::Everything.columns(),
+                wanted: None,
                 counted: CountedGroups::new(),
             };
             let mut rows = self.scan_lines(organization, scan, QueryLimits { time: left, ..limits }).await?;

@@ -23,6 +23,7 @@ use tidemill_types::ErrorKind;
 use crate::{QueryEngine, QueryStats, QueryStream};
 
 pub(crate) use counted::CountedGroups;
+pub(crate) use labels::WantedLabels;
 pub use lines::LinesAnswer;
 pub use numbers::NumbersAnswer;
 pub(crate) use scan::LineScan;
@@ -37,9 +38,6 @@ pub enum Error {
     /// The evaluator refused the query, or met data for which it has no answer.
     #[error("{0}")]
     Eval(Arc<tidemill_eval::Error>),
-    /// Rows need more columns than were read; the query is begun again with them, so that no caller meets this.
-    #[error("reading logs: more columns are needed")]
-    MoreDetail,
     /// Rows are not as they should be.
     #[error("reading logs: {0}")]
     Rows(&'static str),
@@ -61,7 +59,6 @@ impl Error {
             Self::Query(error) => error.kind(),
             Self::Eval(error) => error.kind(),
             Self::Rows(_) => ErrorKind::Corrupt,
-            Self::MoreDetail => ErrorKind::Internal,
         }
     }
 }
@@ -95,7 +92,7 @@ pub fn explain(query: &Query) -> String {
         let condition = conditions::of_query(log).to_string();
         let condition = if condition.is_empty() { "every record".to_owned() } else { condition };
         text.push_str(&format!("  scan: logs where {condition}\n  recheck: every record, by the query itself\n"));
-        let columns = batches::Detail::of(needed.as_deref()).columns().join(", ");
+        let columns = batches::Detail::of(needed).columns().join(", ");
         text.push_str(&format!("  columns: {columns}\n"));
     };
     match query {

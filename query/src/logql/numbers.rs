@@ -55,7 +55,7 @@ impl QueryEngine {
         let Some((time, condition)) = selected(&run) else {
             return Ok(NumbersAnswer { answer: run.finish()?, stats });
         };
-        let mut detail = Detail::of(run.needed_labels().as_deref());
+        let detail = Detail::of(run.needed_labels());
         let mut counted = CountedGroups::new();
         // Footers do not tell which rows lie inside of a narrower time.
         if limits.within.is_none() {
@@ -68,9 +68,14 @@ impl QueryEngine {
         let answer = loop {
             let mut columns = detail.columns();
             columns.retain(|column| *column != "body" || run.reads_lines());
-            let scan = LineScan { time, condition: condition.clone(), columns, counted: counted.clone() };
-            match self.gather(organization, (metric, params), (scan, detail), limits, &mut stats).await {
-                Err(Error::MoreDetail) if detail != Detail::Everything => detail = Detail::Everything,
+            let scan = LineScan {
+                time,
+                condition: condition.clone(),
+                columns,
+                wanted: detail.wanted().cloned(),
+                counted: counted.clone(),
+            };
+            match self.gather(organization, (metric, params), (scan, &detail), limits, &mut stats).await {
                 // What was counted has been replaced by other segments since.
                 Err(Error::Query(crate::Error::SegmentMissing { .. })) if !counted.is_empty() => {
                     counted.clear();
@@ -92,7 +97,7 @@ impl QueryEngine {
         &self,
         organization: OrganizationId,
         (metric, params): (&Metric, MetricParams),
-        (scan, detail): (LineScan, Detail),
+        (scan, detail): (LineScan, &Detail),
         limits: QueryLimits,
         stats: &mut QueryStats,
     ) -> Result<MetricRun> {
@@ -128,14 +133,14 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(metric: &Metric, params: MetricParams, detail: Detail, count: usize) -> Result<Self> {
+    fn new(metric: &Metric, params: MetricParams, detail: &Detail, count: usize) -> Result<Self> {
         let mut parts = Self { senders: Vec::new(), running: JoinSet::new(), next: 0 };
         for place in 0..count.max(1) {
             let mut run = MetricRun::new(metric, params)?;
             let (sender, mut rows) = mpsc::channel::<RecordBatch>(2);
             parts.senders.push(sender);
+            let mut lines = Lines::new(detail.clone());
             parts.running.spawn(async move {
-                let mut lines = Lines::new(detail);
                 while let Some(batch) = rows.recv().await {
                     run.push(&lines.batch(&batch)?)?;
                     tokio::task::yield_now().await;

@@ -67,7 +67,8 @@ impl QueryEngine {
         let any: Vec<Condition> =
             selectors.iter().map(|matchers| Condition::All(conditions::of_matchers(matchers))).collect();
         let condition = if any.is_empty() { Condition::All(Vec::new()) } else { Condition::Any(any) };
-        let scan = LineScan { time, condition, columns: Detail::Streams.columns(), counted: CountedGroups::new() };
+        let columns = Detail::Streams.columns();
+        let scan = LineScan { time, condition, columns, wanted: None, counted: CountedGroups::new() };
         let mut rows = self.scan_lines(organization, scan, limits).await?;
         let mut lines = Lines::new(Detail::Streams);
         let mut found: BTreeMap<Vec<(String, String)>, Counted> = BTreeMap::new();

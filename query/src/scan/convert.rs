@@ -29,10 +29,19 @@ pub(crate) struct Conversion {
 #[derive(Debug)]
 enum Recipe {
     Null(DataType),
+    /// An object without members.
+    Empty,
     Plain(String),
     Hex(String),
-    Object { scope: AttributeScope, columns: Vec<(String, String, AttributeType)> },
-    Attribute { key: AttributeKey, place: AttributePlace, kind: AttributeType },
+    Object {
+        scope: AttributeScope,
+        columns: Vec<(String, String, AttributeType)>,
+    },
+    Attribute {
+        key: AttributeKey,
+        place: AttributePlace,
+        kind: AttributeType,
+    },
 }
 
 impl Conversion {
@@ -65,6 +74,9 @@ impl Conversion {
     fn column(&self, recipe: &Recipe, batch: &RecordBatch) -> Result<ArrayRef> {
         match recipe {
             Recipe::Null(kind) => Ok(new_null_array(kind, batch.num_rows())),
+            Recipe::Empty => {
+                Ok(Arc::new(std::iter::repeat_n(Some("{}"), batch.num_rows()).collect::<StringViewArray>()))
+            }
             Recipe::Plain(name) => self.physical(batch, name).cloned(),
             Recipe::Hex(name) => self.physical(batch, name).and_then(|array| self.hex(array)),
             Recipe::Object { scope, columns } => self.object(*scope, columns, batch),
@@ -177,7 +189,10 @@ impl Recipe {
             LogicalColumn::Plain(name) if open.has_column(name) => Self::Plain(name.clone()),
             LogicalColumn::Hex(name) if open.has_column(name) => Self::Hex(name.clone()),
             LogicalColumn::Plain(_) | LogicalColumn::Hex(_) => Self::Null(kind.clone()),
-            LogicalColumn::Object(scope) => Self::Object {
+            LogicalColumn::ObjectWith(scope, wanted) if !open.may_have(*scope, |key| wanted.may_come_from(key)) => {
+                Self::Empty
+            }
+            LogicalColumn::Object(scope) | LogicalColumn::ObjectWith(scope, _) => Self::Object {
                 scope: *scope,
                 columns: open
                     .promoted_of(*scope)
@@ -193,7 +208,7 @@ impl Recipe {
 
     fn physical_columns(&self) -> Vec<&str> {
         match self {
-            Self::Null(_) => Vec::new(),
+            Self::Null(_) | Self::Empty => Vec::new(),
             Self::Plain(name) | Self::Hex(name) => vec![name],
             Self::Object { scope, columns } => {
                 let own = columns.iter().map(|(_, column, _)| column.as_str());

@@ -31,7 +31,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use tidemill_types::{SegmentId, SegmentMeta};
 
-use crate::logql::CountedGroups;
+use crate::logql::{CountedGroups, WantedLabels};
 use crate::tables::{LogicalColumn, TableColumns};
 
 pub(crate) use ahead::Ahead;
@@ -58,6 +58,8 @@ pub(crate) struct ScanRequest {
     pub(crate) traces: Arc<TracePlaces>,
     /// Row groups that are not read, as their rows are known.
     pub(crate) left_out: Arc<CountedGroups>,
+    /// Objects of attributes are read only of segments where one may give one of these labels; everywhere where there are none.
+    pub(crate) wanted: Option<WantedLabels>,
     /// What every row must match, over the table's columns.
     pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
     /// The predicate as pruning understands it.
@@ -98,6 +100,10 @@ impl ScanRequest {
     }
 
     pub(crate) fn output_columns(&self) -> Vec<LogicalColumn> {
-        self.projection.iter().map(|place| self.table.columns[*place].clone()).collect()
+        let narrowed = |column: &LogicalColumn| match (column, &self.wanted) {
+            (LogicalColumn::Object(scope), Some(wanted)) => LogicalColumn::ObjectWith(*scope, wanted.clone()),
+            _ => column.clone(),
+        };
+        self.projection.iter().map(|place| narrowed(&self.table.columns[*place])).collect()
     }
 }

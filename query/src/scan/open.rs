@@ -260,6 +260,12 @@ impl OpenSegment {
         self.attributes.get(key).cloned().unwrap_or(unlisted)
     }
 
+    /// Whether some row may have an attribute of a scope whose key `fits`.
+    pub(crate) fn may_have(&self, scope: AttributeScope, fits: impl Fn(&str) -> bool) -> bool {
+        self.footer.attributes_truncated
+            || self.footer.attributes.iter().any(|entry| entry.scope == scope && fits(&entry.key))
+    }
+
     /// The attributes of a scope that have columns, by key.
     pub(crate) fn promoted_of(&self, scope: AttributeScope) -> Vec<(&str, &str, AttributeType)> {
         let mut columns: Vec<(&str, &str, AttributeType)> = self

@@ -107,6 +107,7 @@ impl SegmentTable {
             segments: Arc::new(segments),
             traces: Arc::new(traces),
             left_out: Arc::default(),
+            wanted: None,
             predicate,
             pruning,
             dynamic: Vec::new(),

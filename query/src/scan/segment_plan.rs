@@ -101,7 +101,7 @@ fn stages(request: &ScanRequest) -> Vec<Arc<dyn PhysicalExpr>> {
 fn cost_of(part: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> usize {
     let costs = collect_columns(part).into_iter().map(|column| match request.table.columns.get(column.index()) {
         Some(LogicalColumn::Plain(name)) if name == "body" => 2,
-        Some(LogicalColumn::Object(_)) | None => 2,
+        Some(LogicalColumn::Object(_) | LogicalColumn::ObjectWith(..)) | None => 2,
         Some(LogicalColumn::Attribute(..)) => 1,
         Some(_) => 0,
     });
