@@ -20,5 +20,5 @@ mod vector;
 pub use batch::{LINE_COLUMN, LogBatch, STREAM_COLUMN, StreamLabels, TIME_COLUMN};
 pub use labels::LabelSet;
 pub use log::{Direction, Entry, LogParams, LogRun, Progress, Stream};
-pub use metric::{MetricParams, MetricPartial, MetricRun, Selection, StreamSelector};
+pub use metric::{InstantWindows, MetricParams, MetricPartial, MetricRun, Selection, StreamSelector};
 pub use vector::{MetricAnswer, Series};

@@ -190,7 +190,7 @@ impl Plan {
         let predicate = session.state().create_physical_expr(predicate, &schema)?;
         let mut request = table.plan(Some(&projection), Some(predicate), None).await?;
         request.leave_out(&scan.counted)?;
-        request.wanted.clone_from(&scan.wanted);
+        request.spared.clone_from(&scan.spared);
         Ok(table.scan_of(request, self.parts.options.threads))
     }
 

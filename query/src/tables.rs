@@ -8,7 +8,6 @@ use tidemill_segment::schema::core_fields;
 use tidemill_types::Signal;
 
 use crate::attributes::{AttributeKey, logical_type};
-use crate::logql::WantedLabels;
 
 /// A column as SQL sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +18,6 @@ pub(crate) enum LogicalColumn {
     Hex(String),
     /// All attributes of a scope as one JSON object, its keys sorted.
     Object(AttributeScope),
-    /// The same of segments where some key of the scope may give one of the labels; an empty object of others.
-    ObjectWith(AttributeScope, WantedLabels),
     /// One attribute.
     Attribute(AttributeKey, AttributeType),
 }

@@ -166,6 +166,14 @@ impl MetricRun {
         Ok(true)
     }
 
+    /// The windows of the query, where the times of lines matter only to tell in which windows they lie.
+    pub fn windows(&self) -> Option<InstantWindows> {
+        use RangeFunction::{FirstOverTime, LastOverTime, RateCounter};
+        let orders = |leaf: &Leaf| matches!(leaf.range.function, FirstOverTime | LastOverTime | RateCounter);
+        let has_others = self.leaves.iter().any(|leaf| orders(leaf) || leaf.pipeline.runs_templates());
+        (!has_others).then(|| InstantWindows(self.leaves.iter().map(|leaf| leaf.windows).collect()))
+    }
+
     /// The lines that each selection's aggregation takes, in the order of [`Self::selections`].
     pub fn queries(&self) -> impl Iterator<Item = &LogQuery> {
         self.leaves.iter().map(|leaf| &leaf.range.query)
@@ -209,6 +217,17 @@ impl MetricRun {
         let step_ns = self.params.step_ns.unwrap_or(0);
         let times_ns = (0..self.instants as i64).map(|index| self.params.start_ns + index * step_ns).collect();
         Ok(MetricAnswer::new(value, times_ns, self.params.step_ns.is_none(), &self.metric))
+    }
+}
+
+/// The windows of all range aggregations of a query.
+#[derive(Debug, Clone)]
+pub struct InstantWindows(Vec<Windows>);
+
+impl InstantWindows {
+    /// Whether some window holds a time between two, in nanoseconds, and not another; or one at all.
+    pub fn tell_apart(&self, first_ns: i64, last_ns: i64) -> bool {
+        self.0.iter().any(|windows| !windows.hold_together(first_ns, last_ns))
     }
 }
 

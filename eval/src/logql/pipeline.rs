@@ -167,6 +167,16 @@ impl Pipeline {
         })
     }
 
+    /// Whether a template may read the time of a line.
+    pub fn runs_templates(&self) -> bool {
+        use LabelFormatValue::Template;
+        self.steps.iter().any(|step| match step {
+            Step::LineFormat(_) => true,
+            Step::LabelFormat(formats) => formats.iter().any(|format| matches!(format.value, Template(_))),
+            _ => false,
+        })
+    }
+
     /// Whether the line filters keep a line; only of use where nothing writes lines.
     pub fn keeps_line(&self, line: &str) -> bool {
         self.steps.iter().all(|step| match step {

@@ -14,6 +14,7 @@ use super::labels::{
     DETECTED_LEVEL, SERVICE_NAME, UNKNOWN_SERVICE, WantedLabels, detected_level, flatten, is_index_label, label_name,
 };
 use super::{Error, Result};
+use crate::scan::same_texts;
 
 /// Streams remembered; beyond it they are forgotten all together.
 const MOST_STREAMS: usize = 64 << 10;
@@ -150,7 +151,7 @@ impl Lines {
         let line = match Texts(rows).column("body") {
             Some(body) if body.null_count() == 0 => body.clone(),
             Some(body) => body.iter().map(|line| Some(line.unwrap_or_default())).collect(),
-            None => std::iter::repeat_n(Some(""), rows.num_rows()).collect(),
+            None => same_texts("", rows.num_rows()),
         };
         let mut metadata = Metadata::default();
         let stream = self.learn(rows, &mut metadata)?;

@@ -15,9 +15,9 @@ use tidemill_lang::logql::ast::LogQuery;
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, Signal, TimeRange, TimestampNs};
 
-use super::CountedGroups;
 use super::batches::{Detail, Lines};
 use super::conditions;
+use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats};
 use crate::{QueryEngine, QueryLimits, QueryStats};
 
@@ -81,7 +81,7 @@ impl QueryEngine {
                 time,
                 condition: condition.clone(),
                 columns: Detail::Everything.columns(),
-                wanted: None,
+                spared: SparedColumns::default(),
                 counted: CountedGroups::new(),
             };
             let mut rows = self.scan_lines(organization, scan, QueryLimits { time: left, ..limits }).await?;

@@ -11,6 +11,7 @@ mod labels;
 mod lines;
 mod numbers;
 mod scan;
+mod spared;
 mod streams;
 
 use std::sync::Arc;
@@ -23,10 +24,10 @@ use tidemill_types::ErrorKind;
 use crate::{QueryEngine, QueryStats, QueryStream};
 
 pub(crate) use counted::CountedGroups;
-pub(crate) use labels::WantedLabels;
 pub use lines::LinesAnswer;
 pub use numbers::NumbersAnswer;
 pub(crate) use scan::LineScan;
+pub(crate) use spared::SparedColumns;
 pub use streams::{StreamTotal, StreamsAnswer};
 
 /// A LogQL query that failed.

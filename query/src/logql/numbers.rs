@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::batches::{Detail, Lines};
 use super::conditions;
 use super::scan::Condition;
-use super::{CountedGroups, Error, LineScan, Result, add_stats};
+use super::{CountedGroups, Error, LineScan, Result, SparedColumns, add_stats};
 use crate::stats::StatsHandle;
 use crate::{QueryEngine, QueryLimits, QueryStats};
 
@@ -55,7 +55,9 @@ impl QueryEngine {
         let Some((time, condition)) = selected(&run) else {
             return Ok(NumbersAnswer { answer: run.finish()?, stats });
         };
-        let detail = Detail::of(run.needed_labels());
+        // Without indexes everything is read, so that tests can compare.
+        let uses_indexes = self.parts().options.uses_indexes;
+        let detail = Detail::of(run.needed_labels().filter(|_| uses_indexes));
         let mut counted = CountedGroups::new();
         // Footers do not tell which rows lie inside of a narrower time.
         if limits.within.is_none() {
@@ -70,6 +72,8 @@ impl QueryEngine {
             }
             counted = found.groups;
         }
+        let spared =
+            SparedColumns { wanted: detail.wanted().cloned(), windows: run.windows().filter(|_| uses_indexes) };
         let answer = loop {
             let mut columns = detail.columns();
             columns.retain(|column| *column != "body" || run.reads_lines());
@@ -77,7 +81,7 @@ impl QueryEngine {
                 time,
                 condition: condition.clone(),
                 columns,
-                wanted: detail.wanted().cloned(),
+                spared: spared.clone(),
                 counted: counted.clone(),
             };
             match self.gather(organization, (metric, params), (scan, &detail), limits, &mut stats).await {

@@ -8,7 +8,7 @@ use datafusion::logical_expr::{Expr, cast, lit};
 use tidemill_segment::read::AttributeType;
 use tidemill_types::TimeRange;
 
-use super::{CountedGroups, WantedLabels};
+use super::{CountedGroups, SparedColumns};
 use crate::attributes::AttributeKey;
 
 /// The records of one scan.
@@ -20,8 +20,8 @@ pub(crate) struct LineScan {
     pub(crate) condition: Condition,
     /// Fixed columns, by their names in SQL.
     pub(crate) columns: Vec<&'static str>,
-    /// Attributes are read only where one of them may give one of these labels; all where there are none.
-    pub(crate) wanted: Option<WantedLabels>,
+    /// What need not be read.
+    pub(crate) spared: SparedColumns,
     /// Row groups that are left out, as they were counted already. Their segments must be among those that are read.
     pub(crate) counted: CountedGroups,
 }

@@ -8,9 +8,9 @@ use tidemill_eval::logql::{StreamLabels, StreamSelector};
 use tidemill_lang::logql::ast::Matcher;
 use tidemill_types::{OrganizationId, TimeRange};
 
-use super::CountedGroups;
 use super::batches::{Detail, Lines};
 use super::scan::Condition;
+use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats, conditions};
 use crate::{QueryEngine, QueryLimits, QueryStats};
 
@@ -68,7 +68,8 @@ impl QueryEngine {
             selectors.iter().map(|matchers| Condition::All(conditions::of_matchers(matchers))).collect();
         let condition = if any.is_empty() { Condition::All(Vec::new()) } else { Condition::Any(any) };
         let columns = Detail::Streams.columns();
-        let scan = LineScan { time, condition, columns, wanted: None, counted: CountedGroups::new() };
+        let (spared, counted) = (SparedColumns::default(), CountedGroups::new());
+        let scan = LineScan { time, condition, columns, spared, counted };
         let mut rows = self.scan_lines(organization, scan, limits).await?;
         let mut lines = Lines::new(Detail::Streams);
         let mut found: BTreeMap<Vec<(String, String)>, Counted> = BTreeMap::new();

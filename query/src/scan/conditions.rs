@@ -107,7 +107,7 @@ impl Reader<'_> {
         let (column, is_hex) = match self.table.columns.get(column.index())? {
             LogicalColumn::Plain(name) => (name.clone(), false),
             LogicalColumn::Hex(name) => (name.clone(), true),
-            LogicalColumn::Object(_) | LogicalColumn::ObjectWith(..) => return None,
+            LogicalColumn::Object(_) => return None,
             LogicalColumn::Attribute(key, _) => {
                 let place = self.open.place(key);
                 let (column, kind) = place.column.filter(|_| !place.in_overflow)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions,
-    StringViewArray, StringViewBuilder, new_null_array,
+    StringViewArray, StringViewBuilder, TimestampNanosecondArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
@@ -29,28 +29,42 @@ pub(crate) struct Conversion {
 #[derive(Debug)]
 enum Recipe {
     Null(DataType),
-    /// An object without members.
-    Empty,
+    EmptyObject,
+    Time(i64),
     Plain(String),
     Hex(String),
-    Object {
-        scope: AttributeScope,
-        columns: Vec<(String, String, AttributeType)>,
-    },
-    Attribute {
-        key: AttributeKey,
-        place: AttributePlace,
-        kind: AttributeType,
-    },
+    Object { scope: AttributeScope, columns: Vec<(String, String, AttributeType)> },
+    Attribute { key: AttributeKey, place: AttributePlace, kind: AttributeType },
+}
+
+/// A column as it is read of one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OutputColumn {
+    /// From the segment's columns.
+    Read(LogicalColumn),
+    /// Of every row the same, since its reader makes no difference: an object without members.
+    EmptyObject,
+    /// Of every row the same, since its reader makes no difference: nanoseconds since 1970.
+    Time(i64),
 }
 
 impl Conversion {
     /// Plans the columns of `schema`, whose meanings are `columns`, from one segment.
     pub(crate) fn new(open: &Arc<OpenSegment>, columns: &[LogicalColumn], schema: SchemaRef) -> Self {
+        let columns: Vec<OutputColumn> = columns.iter().cloned().map(OutputColumn::Read).collect();
+        Self::of_outputs(open, &columns, schema)
+    }
+
+    /// As [`Self::new`], of columns that need not all be read.
+    pub(crate) fn of_outputs(open: &Arc<OpenSegment>, columns: &[OutputColumn], schema: SchemaRef) -> Self {
         let recipes: Vec<Recipe> = columns
             .iter()
             .zip(schema.fields())
-            .map(|(column, field)| Recipe::new(open, column, field.data_type()))
+            .map(|(column, field)| match column {
+                OutputColumn::Read(column) => Recipe::new(open, column, field.data_type()),
+                OutputColumn::EmptyObject => Recipe::EmptyObject,
+                OutputColumn::Time(at) => Recipe::Time(*at),
+            })
             .collect();
         let mut roots: Vec<usize> = Vec::new();
         for name in recipes.iter().flat_map(|recipe| recipe.physical_columns()) {
@@ -74,8 +88,10 @@ impl Conversion {
     fn column(&self, recipe: &Recipe, batch: &RecordBatch) -> Result<ArrayRef> {
         match recipe {
             Recipe::Null(kind) => Ok(new_null_array(kind, batch.num_rows())),
-            Recipe::Empty => {
-                Ok(Arc::new(std::iter::repeat_n(Some("{}"), batch.num_rows()).collect::<StringViewArray>()))
+            Recipe::EmptyObject => Ok(Arc::new(same_texts("{}", batch.num_rows()))),
+            Recipe::Time(at) => {
+                let times = TimestampNanosecondArray::from_value(*at, batch.num_rows());
+                Ok(Arc::new(times.with_timezone("UTC")))
             }
             Recipe::Plain(name) => self.physical(batch, name).cloned(),
             Recipe::Hex(name) => self.physical(batch, name).and_then(|array| self.hex(array)),
@@ -189,10 +205,7 @@ impl Recipe {
             LogicalColumn::Plain(name) if open.has_column(name) => Self::Plain(name.clone()),
             LogicalColumn::Hex(name) if open.has_column(name) => Self::Hex(name.clone()),
             LogicalColumn::Plain(_) | LogicalColumn::Hex(_) => Self::Null(kind.clone()),
-            LogicalColumn::ObjectWith(scope, wanted) if !open.may_have(*scope, |key| wanted.may_come_from(key)) => {
-                Self::Empty
-            }
-            LogicalColumn::Object(scope) | LogicalColumn::ObjectWith(scope, _) => Self::Object {
+            LogicalColumn::Object(scope) => Self::Object {
                 scope: *scope,
                 columns: open
                     .promoted_of(*scope)
@@ -208,7 +221,7 @@ impl Recipe {
 
     fn physical_columns(&self) -> Vec<&str> {
         match self {
-            Self::Null(_) | Self::Empty => Vec::new(),
+            Self::Null(_) | Self::EmptyObject | Self::Time(_) => Vec::new(),
             Self::Plain(name) | Self::Hex(name) => vec![name],
             Self::Object { scope, columns } => {
                 let own = columns.iter().map(|(_, column, _)| column.as_str());
@@ -220,6 +233,13 @@ impl Recipe {
             }
         }
     }
+}
+
+/// The same short text for every row.
+pub(crate) fn same_texts(text: &str, rows: usize) -> StringViewArray {
+    let one: StringViewArray = std::iter::once(Some(text)).collect();
+    let views = vec![one.views()[0]; rows];
+    StringViewArray::new(views.into(), one.data_buffers().to_vec(), None)
 }
 
 /// Fixed-size binary as lower-case hexadecimal text.

@@ -31,11 +31,11 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use tidemill_types::{SegmentId, SegmentMeta};
 
-use crate::logql::{CountedGroups, WantedLabels};
-use crate::tables::{LogicalColumn, TableColumns};
+use crate::logql::{CountedGroups, SparedColumns};
+use crate::tables::TableColumns;
 
 pub(crate) use ahead::Ahead;
-pub(crate) use convert::Conversion;
+pub(crate) use convert::{Conversion, OutputColumn, same_texts};
 pub(crate) use open::{OpenSegment, SegmentLoader, SegmentReader};
 pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
 pub use request::{Matcher, MatcherTarget, RowRequest};
@@ -58,8 +58,8 @@ pub(crate) struct ScanRequest {
     pub(crate) traces: Arc<TracePlaces>,
     /// Row groups that are not read, as their rows are known.
     pub(crate) left_out: Arc<CountedGroups>,
-    /// Objects of attributes are read only of segments where one may give one of these labels; everywhere where there are none.
-    pub(crate) wanted: Option<WantedLabels>,
+    /// What the reader of log lines can do without.
+    pub(crate) spared: SparedColumns,
     /// What every row must match, over the table's columns.
     pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
     /// The predicate as pruning understands it.
@@ -99,11 +99,9 @@ impl ScanRequest {
         self.traces.contains_key(&meta.id)
     }
 
-    pub(crate) fn output_columns(&self) -> Vec<LogicalColumn> {
-        let narrowed = |column: &LogicalColumn| match (column, &self.wanted) {
-            (LogicalColumn::Object(scope), Some(wanted)) => LogicalColumn::ObjectWith(*scope, wanted.clone()),
-            _ => column.clone(),
-        };
-        self.projection.iter().map(|place| narrowed(&self.table.columns[*place])).collect()
+    /// The columns asked for, as they are to be read of one segment.
+    pub(crate) fn output_columns(&self, open: &OpenSegment) -> Vec<OutputColumn> {
+        let places = self.projection.iter();
+        places.map(|place| self.spared.column(self.table.columns[*place].clone(), open)).collect()
     }
 }

@@ -28,6 +28,7 @@ use super::work::TimeOrder;
 use crate::Error;
 use crate::attributes::{AttributeKey, KnownAttributes};
 use crate::catalog::LiveCatalog;
+use crate::logql::SparedColumns;
 use crate::stats::{Counter, StatsHandle};
 use crate::tables::{LogicalColumn, TableColumns};
 
@@ -107,7 +108,7 @@ impl SegmentTable {
             segments: Arc::new(segments),
             traces: Arc::new(traces),
             left_out: Arc::default(),
-            wanted: None,
+            spared: SparedColumns::default(),
             predicate,
             pruning,
             dynamic: Vec::new(),

@@ -33,29 +33,29 @@ pub(crate) fn pruning_predicate(
 
 /// The times that a conjunction allows, from its comparisons of `time` with constants.
 pub(crate) fn time_range(predicate: &Arc<dyn PhysicalExpr>) -> TimeRange {
-    let mut range = TimeRange::ALL;
-    for part in split_conjunction(predicate) {
-        let Some(binary) = part.downcast_ref::<BinaryExpr>() else { continue };
-        let (operator, literal) = match (is_time(binary.left()), is_time(binary.right())) {
-            (true, false) => (Some(*binary.op()), nanoseconds(binary.right())),
-            (false, true) => (binary.op().swap(), nanoseconds(binary.left())),
-            _ => continue,
-        };
-        let (Some(operator), Some(at)) = (operator, literal) else { continue };
-        let after = at.saturating_add(1);
-        match operator {
-            Operator::Gt => range.start = range.start.max(TimestampNs(after)),
-            Operator::GtEq => range.start = range.start.max(TimestampNs(at)),
-            Operator::Lt => range.end = range.end.min(TimestampNs(at)),
-            Operator::LtEq => range.end = range.end.min(TimestampNs(after)),
-            Operator::Eq => {
-                range.start = range.start.max(TimestampNs(at));
-                range.end = range.end.min(TimestampNs(after));
-            }
-            _ => {}
-        }
+    split_conjunction(predicate)
+        .into_iter()
+        .filter_map(time_bound)
+        .fold(TimeRange::ALL, |all, bound| TimeRange { start: all.start.max(bound.start), end: all.end.min(bound.end) })
+}
+
+/// The times for which a comparison of `time` with a constant holds; `None` for any other expression.
+pub(super) fn time_bound(part: &Arc<dyn PhysicalExpr>) -> Option<TimeRange> {
+    let binary = part.downcast_ref::<BinaryExpr>()?;
+    let (operator, at) = match (is_time(binary.left()), is_time(binary.right())) {
+        (true, false) => (*binary.op(), nanoseconds(binary.right())?),
+        (false, true) => (binary.op().swap()?, nanoseconds(binary.left())?),
+        _ => return None,
+    };
+    let (at, after) = (TimestampNs(at), TimestampNs(at.saturating_add(1)));
+    match operator {
+        Operator::Gt => Some(TimeRange { start: after, ..TimeRange::ALL }),
+        Operator::GtEq => Some(TimeRange { start: at, ..TimeRange::ALL }),
+        Operator::Lt => Some(TimeRange { end: at, ..TimeRange::ALL }),
+        Operator::LtEq => Some(TimeRange { end: after, ..TimeRange::ALL }),
+        Operator::Eq => Some(TimeRange { start: at, end: after }),
+        _ => None,
     }
-    range
 }
 
 fn is_time(expr: &Arc<dyn PhysicalExpr>) -> bool {

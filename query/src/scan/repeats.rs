@@ -102,7 +102,7 @@ fn is_of_series(part: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> bool {
     collect_columns(part).iter().all(|column| match request.table.columns.get(column.index()) {
         Some(LogicalColumn::Plain(name) | LogicalColumn::Hex(name)) => SERIES_COLUMNS.contains(&name.as_str()),
         Some(LogicalColumn::Attribute(..)) => true,
-        Some(LogicalColumn::Object(scope) | LogicalColumn::ObjectWith(scope, _)) => AttributeScope::ALL.contains(scope),
+        Some(LogicalColumn::Object(scope)) => AttributeScope::ALL.contains(scope),
         None => false,
     })
 }

@@ -12,10 +12,12 @@ use datafusion::physical_expr::utils::{collect_columns, conjunction, reassign_ex
 use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicate, RowFilter};
+use tidemill_types::TimeRange;
 
 use super::ScanRequest;
 use super::convert::Conversion;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment};
+use super::prune::time_bound;
 use crate::tables::LogicalColumn;
 use crate::{Error, Result};
 
@@ -39,8 +41,8 @@ pub(super) struct SegmentPlan {
 
 impl SegmentPlan {
     pub(super) fn new(open: Arc<OpenSegment>, request: &ScanRequest) -> Result<Self> {
-        let conversion = Conversion::new(&open, &request.output_columns(), Arc::clone(&request.schema));
-        let stages = stages(request).into_iter();
+        let conversion = Conversion::of_outputs(&open, &request.output_columns(&open), Arc::clone(&request.schema));
+        let stages = stages(request, open.meta.time).into_iter();
         let matchers = stages.map(|stage| Matcher::new(&open, request, stage)).collect::<Result<Vec<_>>>()?;
         let masks: Vec<&ProjectionMask> =
             matchers.iter().map(|matcher| &matcher.conversion.mask).chain([&conversion.mask]).collect();
@@ -88,12 +90,19 @@ impl SegmentPlan {
     }
 }
 
-/// The parts of the predicate by what reading their columns costs: short columns, attributes, long texts.
-fn stages(request: &ScanRequest) -> Vec<Arc<dyn PhysicalExpr>> {
+/// The parts of the predicate by what reading their columns costs: short columns, attributes, long texts. Without those that hold for
+/// every row of a segment by its times.
+fn stages(request: &ScanRequest, times: TimeRange) -> Vec<Arc<dyn PhysicalExpr>> {
+    let always_holds = |part: &Arc<dyn PhysicalExpr>| {
+        let bound = time_bound(part).filter(|_| request.uses_indexes);
+        bound.is_some_and(|bound| bound.start <= times.start && times.end <= bound.end)
+    };
     let mut stages: [Vec<Arc<dyn PhysicalExpr>>; 3] = Default::default();
     stages[0].extend(request.dynamic.iter().cloned());
     for part in request.predicate.iter().flat_map(|predicate| split_conjunction(predicate)) {
-        stages[cost_of(part, request)].push(Arc::clone(part));
+        if !always_holds(part) {
+            stages[cost_of(part, request)].push(Arc::clone(part));
+        }
     }
     stages.into_iter().filter(|parts| !parts.is_empty()).map(conjunction).collect()
 }
@@ -101,7 +110,7 @@ fn stages(request: &ScanRequest) -> Vec<Arc<dyn PhysicalExpr>> {
 fn cost_of(part: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> usize {
     let costs = collect_columns(part).into_iter().map(|column| match request.table.columns.get(column.index()) {
         Some(LogicalColumn::Plain(name)) if name == "body" => 2,
-        Some(LogicalColumn::Object(_) | LogicalColumn::ObjectWith(..)) | None => 2,
+        Some(LogicalColumn::Object(_)) | None => 2,
         Some(LogicalColumn::Attribute(..)) => 1,
         Some(_) => 0,
     });

@@ -141,3 +141,87 @@ async fn levels_told_to_the_scan_change_no_answer() {
     // Seven of the fourteen: 17, 18, 21, "error" beside 0, "eror", "critical" and "Fatal".
     assert!(first[2].to_string().contains("\"1400\""), "{}", first[2]);
 }
+
+/// Lines of OTLP with attributes of every kind, and lines of Loki's push, whose levels are attributes.
+fn lines_with_labels(seed: i64) -> Json {
+    let record = |number: i64, is_pushed: bool| {
+        let (severity, text) = SEVERITIES[((number * 5 + seed) % 14) as usize];
+        let mut attributes = vec![json!({ "key": "amount", "value": { "intValue": (number % 5).to_string() } })];
+        if number % 4 == 0 {
+            let route = json!({ "key": "route", "value": { "stringValue": format!("/{}", number % 3) } });
+            attributes.push(json!({ "key": "http", "value": { "kvlistValue": { "values": [route] } } }));
+        }
+        if number % 7 == 0 {
+            attributes.push(json!({ "key": "detected_level", "value": { "stringValue": "error" } }));
+            attributes.push(json!({ "key": "k8s.pod.name", "value": { "stringValue": "another" } }));
+        }
+        json!({
+            "timeUnixNano": (START_NS + (number * 7 + seed) * SECOND_NS).to_string(),
+            "severityNumber": if is_pushed { 0 } else { severity.unwrap_or(0) },
+            "severityText": if is_pushed { "" } else { text },
+            "body": { "stringValue": format!(r#"{{"amount": {number}.5, "user": "u{}"}}"#, number % 3) },
+            "attributes": attributes,
+        })
+    };
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let lines = |is_pushed: bool| -> Vec<Json> { (0..200).map(|number| record(number, is_pushed)).collect() };
+    json!({ "resourceLogs": [
+        {
+            "resource": { "attributes": [
+                attribute("service.name", "cart"), attribute("k8s.pod.name", &format!("p{seed}")), attribute("host.arch", "arm"),
+            ] },
+            "scopeLogs": [{ "scope": { "name": "lib", "attributes": [attribute("kind", "x")] }, "logRecords": lines(false) }],
+        },
+        {
+            "resource": { "attributes": [attribute("service.name", "shop"), attribute("env", "prod")] },
+            "scopeLogs": [{ "scope": { "name": tidemill_segment::loki::PUSH_SCOPE }, "logRecords": lines(true) }],
+        },
+    ] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_not_wanted_change_no_answer() {
+    let mut world = World::new().await;
+    let mut metas = world.ingest(Signal::Logs, &records(1)).await;
+    for seed in 0..3 {
+        metas.extend(world.ingest(Signal::Logs, &lines_with_labels(seed)).await);
+    }
+    let all = r#"{service_name=~".+"}"#;
+    let queries = [
+        format!("sum by (http_route) (count_over_time({all}[2h]))"),
+        format!("sum by (k8s_pod_name, k8s_pod_name_extracted) (count_over_time({all}[2h]))"),
+        format!("sum by (host_arch, detected_level) (count_over_time({all}[2h]))"),
+        format!("sum by (env, kind) (bytes_over_time({all}[2h]))"),
+        format!("sum by (scope_name, severity_text) (count_over_time({all}[50m]))"),
+        format!("sum by (observed_timestamp, severity_number) (count_over_time({all}[50m]))"),
+        format!(
+            r#"sum by (service_name) (sum_over_time({all} |= "amount" | json amount="amount" | unwrap amount [2h]))"#
+        ),
+        format!(r#"sum by (user) (sum_over_time({all} |= "amount" | json | unwrap amount_extracted [2h]))"#),
+        format!(r#"quantile_over_time(0.9, {all} | unwrap amount [2h]) by (service_name)"#),
+        format!(
+            r#"first_over_time({all} |= "user" | json total="amount" | unwrap total [2h]) by (service_name, host_arch)"#
+        ),
+        format!("sum by (amount) (count_over_time({all} | amount > 2 [2h]))"),
+        format!(r#"sum(count_over_time({all} | drop detected_level | detected_level="error" [2h]))"#),
+        format!(r#"sum by (service_name) (rate({all} | keep service_name, amount | amount="3" [2h]))"#),
+        format!(r#"sum by (level) (count_over_time({all} | label_format level=detected_level | level!="info" [2h]))"#),
+        format!(
+            r#"sum by (minute) (count_over_time({all} | label_format minute="{{{{ __timestamp__ | date \"04\" }}}}" [2h]))"#
+        ),
+        format!("count_over_time({all}[2h])"),
+        r#"sum by (detected_level) (count_over_time({env="prod"}[2h]))"#.to_owned(),
+        r#"sum by (amount) (count_over_time({k8s_pod_name=~"p.*"}[2h] offset 30m))"#.to_owned(),
+    ];
+    for level in 0..3 {
+        let plain = world.without_indexes();
+        for query in &queries {
+            let (answer, expected) = (numbers(&world, query).await, numbers(&plain, query).await);
+            assert!(answer.to_string().contains("value"), "{query}: nothing to compare: {answer}");
+            assert_eq!(answer, expected, "{query} at level {level}");
+        }
+        if level < 2 {
+            metas = world.compact(&metas, level + 1).await;
+        }
+    }
+}
