@@ -69,7 +69,7 @@ impl QueryEngine {
         let slots = Arc::new(Semaphore::new(options.concurrent_queries));
         let parts = Parts {
             catalog: Arc::new(LiveCatalog::new(metastore)),
-            loader: Arc::new(SegmentLoader::new(buckets, options.footer_cache_bytes, options.coalesce_gap_bytes)),
+            loader: Arc::new(SegmentLoader::new(buckets, &options)),
             base: base_state()?,
             series: SeriesTables::new(options.series_cache_bytes, options.promotion.clone()),
             floats: KeptFloats::new(options.points_cache_bytes),

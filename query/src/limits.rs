@@ -52,6 +52,8 @@ pub struct QueryOptions {
     pub spill_folder: PathBuf,
     /// Memory for footers and indexes of segments.
     pub footer_cache_bytes: u64,
+    /// Memory for which log records met conditions on their text.
+    pub matches_cache_bytes: u64,
     /// Memory for the series of segments, as PromQL names them.
     pub series_cache_bytes: u64,
     /// Memory for decoded points of metrics.
@@ -74,6 +76,7 @@ impl QueryOptions {
             footer_cache_bytes: 128 << 20,
             series_cache_bytes: 128 << 20,
             points_cache_bytes: 256 << 20,
+            matches_cache_bytes: 64 << 20,
             promotion: Promotion::default(),
             uses_indexes: true,
             coalesce_gap_bytes: 32 << 10,

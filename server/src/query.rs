@@ -310,6 +310,7 @@ fn options(config: &Config, spill_folder: PathBuf) -> QueryOptions {
     let mut options = QueryOptions::new(spill_folder);
     options.concurrent_queries = config.count("query.concurrency");
     options.footer_cache_bytes = config.bytes("query.cache");
+    options.matches_cache_bytes = config.bytes("query.matches_cache");
     options.series_cache_bytes = config.bytes("promql.series_cache");
     options.points_cache_bytes = config.bytes("promql.points_cache");
     options.promotion = Promotion::new(config.list("promql.promote"));

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
+use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, UInt64Array};
+use arrow::buffer::BooleanBuffer;
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::physical_expr::PhysicalExpr;
@@ -89,6 +90,19 @@ impl RowSet {
 
     pub(super) fn len(&self) -> usize {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// A bit for every row: for the rows of the set the next of `bits`, false for others.
+    pub(super) fn spread(&self, bits: &BooleanBuffer) -> BooleanBuffer {
+        let mut all = BooleanBufferBuilder::new(self.rows);
+        let mut taken = 0;
+        for range in &self.ranges {
+            all.append_n(range.start - all.len(), false);
+            all.append_buffer(&bits.slice(taken, range.len()));
+            taken += range.len();
+        }
+        all.append_n(self.rows - all.len(), false);
+        all.finish()
     }
 
     pub(super) fn selection(&self) -> RowSelection {

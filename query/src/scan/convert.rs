@@ -21,6 +21,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Conversion {
     pub(crate) mask: ProjectionMask,
+    reads_nothing: bool,
     recipes: Vec<Recipe>,
     schema: SchemaRef,
     open: Arc<OpenSegment>,
@@ -70,8 +71,14 @@ impl Conversion {
         for name in recipes.iter().flat_map(|recipe| recipe.physical_columns()) {
             roots.extend(open.reader.schema().index_of(name));
         }
+        let reads_nothing = roots.is_empty();
         let mask = ProjectionMask::roots(open.reader.parquet_schema(), roots);
-        Self { mask, recipes, schema, open: Arc::clone(open) }
+        Self { mask, reads_nothing, recipes, schema, open: Arc::clone(open) }
+    }
+
+    /// Whether no column of the segment is needed.
+    pub(super) fn reads_nothing(&self) -> bool {
+        self.reads_nothing
     }
 
     /// Converts rows that were read with [`Self::mask`].

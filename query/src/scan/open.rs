@@ -22,9 +22,10 @@ use tidemill_types::{ByteRange, ErrorKind, SegmentId, SegmentMeta, TimeRange, Ti
 use tokio::sync::OnceCell;
 
 use super::ahead::{Ahead, TOGETHER_BYTES};
+use super::known_rows::KnownRows;
 use crate::attributes::AttributeKey;
 use crate::stats::{Counter, StatsHandle};
-use crate::{Error, Result};
+use crate::{Error, QueryOptions, Result};
 
 /// Footers fetched at a time while planning.
 const FOOTERS_TOGETHER: usize = 16;
@@ -40,6 +41,8 @@ pub(crate) struct SegmentLoader {
     footers: Cache<SegmentId, Arc<OpenSegment>>,
     /// Small ranges of segments: index sections, bloom filters, page locations, short columns.
     kept: Cache<(SegmentId, u64, u64), Bytes>,
+    /// What conditions on long texts have told.
+    pub(super) known_rows: KnownRows,
     coalesce_gap_bytes: u64,
 }
 
@@ -79,7 +82,9 @@ pub(crate) struct AttributePlace {
 }
 
 impl SegmentLoader {
-    pub(crate) fn new(buckets: Arc<Buckets>, footer_cache_bytes: u64, coalesce_gap_bytes: u64) -> Self {
+    pub(crate) fn new(buckets: Arc<Buckets>, options: &QueryOptions) -> Self {
+        let (footer_cache_bytes, coalesce_gap_bytes) = (options.footer_cache_bytes, options.coalesce_gap_bytes);
+        let known_rows = KnownRows::new(options.matches_cache_bytes);
         let footers = Cache::builder()
             .max_capacity(footer_cache_bytes)
             .weigher(|_, open: &Arc<OpenSegment>| {
@@ -91,7 +96,7 @@ impl SegmentLoader {
             .max_capacity(footer_cache_bytes)
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 128).unwrap_or(u32::MAX))
             .build();
-        Self { buckets, footers, kept, coalesce_gap_bytes }
+        Self { buckets, footers, kept, known_rows, coalesce_gap_bytes }
     }
 
     /// The segment with its footer, from memory where it is there.

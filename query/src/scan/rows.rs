@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::Schema;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, split_conjunction};
 use futures::stream::{BoxStream, StreamExt};
@@ -21,7 +22,7 @@ use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
 use super::pages::{PageRequest, row_group_pages};
 use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, statistics_column};
 use super::repeats::Repeats;
-use super::segment_plan::{Failure, SegmentPlan};
+use super::segment_plan::{Checked, Failure, SegmentPlan};
 use super::severity::SeverityClasses;
 use super::work::{Next, RowGroupUnit, Unit, WorkHeap};
 use crate::stats::{Counter, StatsHandle};
@@ -273,13 +274,24 @@ impl ScanRun {
             let replaced = repeats.replaced_rows(&open, group, &self.request, &self.loader, &self.stats).await?;
             rows = rows.intersect(&RowSet::without(open.row_group_rows(group), &replaced));
         }
+        let known =
+            plan.remembered.as_ref().and_then(|condition| self.loader.known_rows.get(open.meta.id, group, condition));
+        let checked = if known.is_some() { Checked::Cheap } else { Checked::All };
+        if let Some(known) = &known {
+            self.stats.add(Counter::CacheHits, 1);
+            rows = rows.intersect(known);
+        }
+        if !plan.has_conditions(checked) && plan.conversion.reads_nothing() {
+            return self.rows_alone(&plan, rows.len());
+        }
         let failure = Failure::default();
-        let bytes = plan.bytes(group);
+        let leaves = plan.leaves(checked);
+        let bytes = plan.bytes(group, checked);
         // Short columns of a whole row group fit in one batch, and each batch costs something of its own.
         let batch_rows = if bytes <= KEPT_COLUMN_BYTES { open.row_group_rows(group).max(1) } else { self.batch_rows };
-        let skips_rows = plan.has_conditions() || !rows.is_all();
+        let skips_rows = plan.has_conditions(checked) || !rows.is_all();
         let (metadata, group_in_metadata) = if skips_rows && bytes > WHOLE_COLUMNS_BYTES {
-            let (pages, left) = self.locate_pages(&open, group, &plan.leaves).await?;
+            let (pages, left) = self.locate_pages(&open, group, leaves).await?;
             rows = rows.intersect(&left);
             (pages, 0)
         } else {
@@ -292,11 +304,13 @@ impl ScanRun {
         self.stats.add(Counter::RowGroupsRead, 1);
         self.stats.add(Counter::RowsScanned, rows.len() as u64);
         let ahead = if self.request.is_told(&open.meta) {
-            let ranges = page_ranges(&metadata, group_in_metadata, &plan.leaves, &rows);
+            let ranges = page_ranges(&metadata, group_in_metadata, leaves, &rows);
             self.loader.fetch_together(&open.meta, ranges, &self.stats).await?
         } else {
             Ahead::default()
         };
+        let notes = plan.remembered.as_ref().filter(|_| checked == Checked::All && plan.has_long_alone());
+        let notes = notes.map(|condition| self.loader.known_rows.note(open.meta.id, group, condition, rows.clone()));
         let reader = SegmentReader {
             loader: Arc::clone(&self.loader),
             open,
@@ -307,7 +321,7 @@ impl ScanRun {
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_row_groups(vec![group_in_metadata])
             .with_projection(plan.conversion.mask.clone())
-            .with_row_filter(plan.row_filter(&failure))
+            .with_row_filter(plan.row_filter(&failure, checked, notes))
             .with_batch_size(batch_rows);
         if !rows.is_all() {
             builder = builder.with_row_selection(rows.selection());
@@ -318,6 +332,16 @@ impl ScanRun {
             Err(error) => Err(failure.lock().take().unwrap_or_else(|| Error::corrupt(&object_key, error))),
         });
         Ok(rows.boxed())
+    }
+
+    /// So many rows of columns of which nothing is read.
+    fn rows_alone(&self, plan: &SegmentPlan, rows: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.stats.add(Counter::RowGroupsRead, u64::from(rows > 0));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+        let empty = empty.map_err(|error| Error::corrupt(&plan.open.meta.object_key, error))?;
+        let rows = plan.conversion.convert(&empty)?;
+        Ok(futures::stream::iter((rows.num_rows() > 0).then_some(Ok(rows))).boxed())
     }
 
     /// Where the pages of `leaves` are, and the rows that the bounds of pages leave.

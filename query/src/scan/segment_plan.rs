@@ -8,14 +8,18 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::{collect_columns, conjunction, reassign_expr_columns, split_conjunction};
+use datafusion::physical_expr::utils::{
+    collect_columns, conjunction, conjunction_opt, reassign_expr_columns, split_conjunction,
+};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicate, RowFilter};
-use tidemill_types::TimeRange;
+use tidemill_types::{Signal, TimeRange};
 
 use super::ScanRequest;
 use super::convert::Conversion;
+use super::known_rows::Notes;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment};
 use super::prune::time_bound;
 use crate::tables::LogicalColumn;
@@ -33,41 +37,83 @@ pub(super) struct SegmentPlan {
     pub(super) open: Arc<OpenSegment>,
     /// Into the columns asked for.
     pub(super) conversion: Arc<Conversion>,
-    /// Conditions, cheap columns before long ones.
-    matchers: Vec<Matcher>,
+    /// Conditions on columns that are cheap to read, then on long texts.
+    cheap: Vec<Matcher>,
+    long: Option<Matcher>,
     /// The leaves that any of them reads.
-    pub(super) leaves: Vec<usize>,
+    leaves: Vec<usize>,
+    /// The same without the condition on long texts.
+    leaves_of_cheap: Vec<usize>,
+    /// The condition on long texts over the columns of the table, where its outcome may be remembered.
+    pub(super) remembered: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// How much of a plan is done for a row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// Every condition is checked.
+    All,
+    /// It is known which rows meet the condition on long texts.
+    Cheap,
 }
 
 impl SegmentPlan {
     pub(super) fn new(open: Arc<OpenSegment>, request: &ScanRequest) -> Result<Self> {
         let conversion = Conversion::of_outputs(&open, &request.output_columns(&open), Arc::clone(&request.schema));
-        let stages = stages(request, open.meta.time).into_iter();
-        let matchers = stages.map(|stage| Matcher::new(&open, request, stage)).collect::<Result<Vec<_>>>()?;
-        let masks: Vec<&ProjectionMask> =
-            matchers.iter().map(|matcher| &matcher.conversion.mask).chain([&conversion.mask]).collect();
-        let all = 0..open.reader.parquet_schema().num_columns();
-        let leaves = all.filter(|leaf| masks.iter().any(|mask| mask.leaf_included(*leaf))).collect();
-        Ok(Self { conversion: Arc::new(conversion), matchers, leaves, open })
+        let Stages { cheap, long } = Stages::of(request, open.meta.time);
+        let remembered = long.clone().filter(|long| may_be_remembered(long, request));
+        let matcher = |stage| Matcher::new(&open, request, stage);
+        let cheap = cheap.into_iter().map(matcher).collect::<Result<Vec<_>>>()?;
+        let long = long.map(matcher).transpose()?;
+        let leaves_of = |matchers: &mut dyn Iterator<Item = &Matcher>| -> Vec<usize> {
+            let masks: Vec<&ProjectionMask> =
+                matchers.map(|matcher| &matcher.conversion.mask).chain([&conversion.mask]).collect();
+            let all = 0..open.reader.parquet_schema().num_columns();
+            all.filter(|leaf| masks.iter().any(|mask| mask.leaf_included(*leaf))).collect()
+        };
+        let leaves = leaves_of(&mut cheap.iter().chain(&long));
+        let leaves_of_cheap = leaves_of(&mut cheap.iter());
+        Ok(Self { conversion: Arc::new(conversion), cheap, long, leaves, leaves_of_cheap, remembered, open })
     }
 
-    /// Whether every row matches.
-    pub(super) fn has_conditions(&self) -> bool {
-        !self.matchers.is_empty()
+    /// Whether rows may not match.
+    pub(super) fn has_conditions(&self, checked: Checked) -> bool {
+        !self.cheap.is_empty() || (checked == Checked::All && self.long.is_some())
     }
 
-    /// The conditions for the reader of one row group.
-    pub(super) fn row_filter(&self, failure: &Failure) -> RowFilter {
-        let matchers = self.matchers.iter().map(|matcher| {
-            Box::new(RowMatcher { matcher: matcher.clone(), failure: Arc::clone(failure) }) as Box<dyn ArrowPredicate>
-        });
-        RowFilter::new(matchers.collect())
+    /// Whether the condition on long texts is all that there is to be checked.
+    pub(super) fn has_long_alone(&self) -> bool {
+        self.cheap.is_empty() && self.long.is_some()
+    }
+
+    /// The leaves that are read.
+    pub(super) fn leaves(&self, checked: Checked) -> &[usize] {
+        match checked {
+            Checked::All => &self.leaves,
+            Checked::Cheap => &self.leaves_of_cheap,
+        }
+    }
+
+    /// The conditions for the reader of one row group; outcomes of the one on long texts go to `notes`.
+    pub(super) fn row_filter(&self, failure: &Failure, checked: Checked, notes: Option<Notes>) -> RowFilter {
+        let predicate = |matcher: &Matcher, notes| {
+            let (matcher, failure) = (matcher.clone(), Arc::clone(failure));
+            Box::new(RowMatcher { matcher, failure, notes }) as Box<dyn ArrowPredicate>
+        };
+        let mut all: Vec<_> = self.cheap.iter().map(|matcher| predicate(matcher, None)).collect();
+        if checked == Checked::All {
+            all.extend(self.long.iter().map(|matcher| predicate(matcher, None)));
+        }
+        if let (Some(notes), Some(long), []) = (notes, &self.long, self.cheap.as_slice()) {
+            all = vec![predicate(long, Some(notes))];
+        }
+        RowFilter::new(all)
     }
 
     /// Stored bytes of the columns that are read of a row group.
-    pub(super) fn bytes(&self, group: usize) -> u64 {
+    pub(super) fn bytes(&self, group: usize, checked: Checked) -> u64 {
         let group = self.open.reader.metadata().row_group(group);
-        self.leaves.iter().map(|leaf| group.column(*leaf).byte_range().1).sum()
+        self.leaves(checked).iter().map(|leaf| group.column(*leaf).byte_range().1).sum()
     }
 
     /// Where the columns of these row groups lie, as far as they are short enough to be kept in memory.
@@ -75,7 +121,7 @@ impl SegmentPlan {
         let mut ranges = Vec::new();
         let mut left = TOGETHER_BYTES;
         for group in groups {
-            let bytes = self.bytes(group);
+            let bytes = self.bytes(group, Checked::All);
             if bytes > KEPT_COLUMN_BYTES || bytes > left {
                 continue;
             }
@@ -90,21 +136,43 @@ impl SegmentPlan {
     }
 }
 
-/// The parts of the predicate by what reading their columns costs: short columns, attributes, long texts. Without those that hold for
-/// every row of a segment by its times.
-fn stages(request: &ScanRequest, times: TimeRange) -> Vec<Arc<dyn PhysicalExpr>> {
-    let always_holds = |part: &Arc<dyn PhysicalExpr>| {
-        let bound = time_bound(part).filter(|_| request.uses_indexes);
-        bound.is_some_and(|bound| bound.start <= times.start && times.end <= bound.end)
-    };
-    let mut stages: [Vec<Arc<dyn PhysicalExpr>>; 3] = Default::default();
-    stages[0].extend(request.dynamic.iter().cloned());
-    for part in request.predicate.iter().flat_map(|predicate| split_conjunction(predicate)) {
-        if !always_holds(part) {
-            stages[cost_of(part, request)].push(Arc::clone(part));
+/// The parts of the predicate by what reading their columns costs.
+struct Stages {
+    /// Short columns, then attributes.
+    cheap: Vec<Arc<dyn PhysicalExpr>>,
+    /// Long texts.
+    long: Option<Arc<dyn PhysicalExpr>>,
+}
+
+impl Stages {
+    /// Without the parts that hold for every row of a segment by its times.
+    fn of(request: &ScanRequest, times: TimeRange) -> Self {
+        let always_holds = |part: &Arc<dyn PhysicalExpr>| {
+            let bound = time_bound(part).filter(|_| request.uses_indexes);
+            bound.is_some_and(|bound| bound.start <= times.start && times.end <= bound.end)
+        };
+        let mut stages: [Vec<Arc<dyn PhysicalExpr>>; 3] = Default::default();
+        stages[0].extend(request.dynamic.iter().cloned());
+        for part in request.predicate.iter().flat_map(|predicate| split_conjunction(predicate)) {
+            if !always_holds(part) {
+                stages[cost_of(part, request)].push(Arc::clone(part));
+            }
         }
+        let [short, attributes, long] = stages;
+        let cheap = [short, attributes].into_iter().filter(|parts| !parts.is_empty()).map(conjunction).collect();
+        Self { cheap, long: conjunction_opt(long) }
     }
-    stages.into_iter().filter(|parts| !parts.is_empty()).map(conjunction).collect()
+}
+
+/// Whether a condition has the same outcome for a row in every query: the types of attributes are those of a query.
+fn may_be_remembered(condition: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> bool {
+    let is_fixed = |place: usize| {
+        request.table.columns.get(place).is_some_and(|column| !matches!(column, LogicalColumn::Attribute(..)))
+    };
+    request.uses_indexes
+        && request.table.signal == Signal::Logs
+        && !is_volatile(condition)
+        && collect_columns(condition).iter().all(|column| is_fixed(column.index()))
 }
 
 fn cost_of(part: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> usize {
@@ -148,6 +216,7 @@ impl Matcher {
 struct RowMatcher {
     matcher: Matcher,
     failure: Failure,
+    notes: Option<Notes>,
 }
 
 impl ArrowPredicate for RowMatcher {
@@ -156,10 +225,14 @@ impl ArrowPredicate for RowMatcher {
     }
 
     fn evaluate(&mut self, batch: RecordBatch) -> std::result::Result<BooleanArray, ArrowError> {
-        self.matcher.matches(&batch).map_err(|error| {
+        let outcomes = self.matcher.matches(&batch).map_err(|error| {
             let text = error.to_string();
             self.failure.lock().get_or_insert(error);
             ArrowError::ComputeError(text)
-        })
+        })?;
+        if let Some(notes) = &self.notes {
+            notes.add(&outcomes);
+        }
+        Ok(outcomes)
     }
 }

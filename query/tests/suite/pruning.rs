@@ -169,3 +169,43 @@ async fn few_rows_read_little(world: &World, segments: &[SegmentMeta]) {
     let (rows, stats) = world.cold().sql("SELECT count(*) FROM logs").await;
     assert_eq!((rows[0][0].clone(), stats.bytes_read), ((HOURS * ROWS_AN_HOUR).to_string(), 0));
 }
+
+/// A query whose condition was checked before reads no texts, and has the same answer; also together with other conditions, and
+/// where another query ended before it had checked all.
+#[tokio::test]
+async fn conditions_on_texts_are_remembered() {
+    let (mut world, closed) = closed_hours().await;
+    let day = world.compact(&closed, 2).await;
+    assert_eq!(day.len(), 1);
+    let conditions = [
+        "has_token(body, 'used')",
+        "body LIKE '%9 of us%'",
+        "body LIKE '%9_of_us%'",
+        "body NOT LIKE '%9 of us%'",
+        "body LIKE '%of u%' OR severity_number > 9",
+        "length(body) % 2 = 0 AND body LIKE '%7%'",
+    ];
+    let shapes = [
+        ("SELECT body FROM logs WHERE ", " LIMIT 3"),
+        ("SELECT count(*) AS n FROM logs WHERE ", ""),
+        ("SELECT service_name, count(*) AS n FROM logs WHERE ", " GROUP BY 1 ORDER BY 1"),
+        ("SELECT count(*) AS n FROM logs WHERE severity_number >= 17 AND ", ""),
+        ("SELECT body, time FROM logs WHERE service_name = 'service-7' AND ", " ORDER BY 1, 2 LIMIT 50"),
+        ("SELECT count(*) AS n FROM logs WHERE time >= '2024-05-01T02:30:00Z' AND ", ""),
+    ];
+    let plain = world.without_indexes();
+    for condition in conditions {
+        for (at, (before, behind)) in shapes.iter().enumerate() {
+            let statement = format!("{before}{condition}{behind}");
+            let (first, _) = world.sql(&statement).await;
+            let (second, stats) = world.sql(&statement).await;
+            let (expected, plainly) = plain.sql(&statement).await;
+            if at > 0 {
+                assert_eq!((&first, &second), (&expected, &expected), "{statement}");
+            }
+            if at == 1 {
+                assert!(stats.bytes_read == 0 && plainly.bytes_read > 0, "{statement}: {stats:?} {plainly:?}");
+            }
+        }
+    }
+}

@@ -264,6 +264,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("query.concurrency", Kind::Count, "8", "Queries that run at the same time; others are told to come again."),
     key("query.cache", Kind::Bytes, "64MiB", "Memory for footers, indexes and hot ranges."),
+    key(
+        "query.matches_cache",
+        Kind::Bytes,
+        "64MiB",
+        "Memory for which log records met a condition on their text, a bit each, so that the next query need not read the texts again.",
+    ),
     key("promql.series_cache", Kind::Bytes, "64MiB", "Memory for the series of segments, as PromQL names them."),
     key(
         "promql.points_cache",
