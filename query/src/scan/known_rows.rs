@@ -1,6 +1,7 @@
 //! Which rows of row groups meet conditions on long texts, remembered since they were checked. Segments never change, so that the next
 //! query that has the condition reads the texts of no other row, and of none where it needs no text itself.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, BooleanBufferBuilder};
@@ -12,40 +13,82 @@ use tidemill_types::SegmentId;
 
 use super::blocks::RowSet;
 
-/// A row group of a segment, and a condition over the columns of its table.
-type Key = (SegmentId, usize, Arc<dyn PhysicalExpr>);
+/// Conditions that have numbers; beyond it they are forgotten all together, and learned anew.
+const MOST_CONDITIONS: usize = 4_096;
 
-/// Conditions with the rows that meet them: a bit for every row of the row group.
+/// A condition over the columns of its table. Conditions themselves take long to be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ConditionId(u64);
+
+type Key = (SegmentId, usize, ConditionId);
+
+/// Conditions with the rows of row groups that meet them.
 #[derive(Debug, Clone)]
-pub(super) struct KnownRows(Cache<Key, BooleanBuffer>);
+pub(super) struct KnownRows {
+    conditions: Arc<Mutex<Conditions>>,
+    rows: Cache<Key, Known>,
+}
+
+#[derive(Debug, Default)]
+struct Conditions {
+    numbers: HashMap<Arc<dyn PhysicalExpr>, ConditionId>,
+    next: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Known {
+    /// No row meets the condition.
+    Nothing,
+    /// A bit for every row.
+    Bits(BooleanBuffer),
+}
 
 impl KnownRows {
     pub(super) fn new(bytes: u64) -> Self {
-        let weigh = |_: &Key, rows: &BooleanBuffer| u32::try_from(rows.len() / 8 + 512).unwrap_or(u32::MAX);
-        Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
+        let weigh = |_: &Key, known: &Known| match known {
+            Known::Nothing => 128,
+            Known::Bits(bits) => u32::try_from(bits.len() / 8 + 256).unwrap_or(u32::MAX),
+        };
+        Self { conditions: Arc::default(), rows: Cache::builder().max_capacity(bytes).weigher(weigh).build() }
     }
 
-    /// The rows of a row group that meet the condition, if that is known.
-    pub(super) fn get(&self, segment: SegmentId, group: usize, condition: &Arc<dyn PhysicalExpr>) -> Option<RowSet> {
-        let rows = self.0.get(&(segment, group, Arc::clone(condition)))?;
-        Some(RowSet::of_ranges(rows.set_slices().map(|(from, until)| from..until), rows.len()))
+    /// The number of a condition, the same for equal ones.
+    pub(super) fn number(&self, condition: &Arc<dyn PhysicalExpr>) -> ConditionId {
+        let mut conditions = self.conditions.lock();
+        if let Some(number) = conditions.numbers.get(condition) {
+            return *number;
+        }
+        if conditions.numbers.len() >= MOST_CONDITIONS {
+            conditions.numbers.clear();
+        }
+        let number = ConditionId(conditions.next);
+        conditions.next += 1;
+        conditions.numbers.insert(Arc::clone(condition), number);
+        number
+    }
+
+    /// The rows of a row group of `rows` rows that meet the condition, if that is known.
+    pub(super) fn get(&self, segment: SegmentId, group: usize, condition: ConditionId, rows: usize) -> Option<RowSet> {
+        Some(match self.rows.get(&(segment, group, condition))? {
+            Known::Nothing => RowSet::of_ranges([], rows),
+            Known::Bits(bits) => RowSet::of_ranges(bits.set_slices().map(|(from, until)| from..until), rows),
+        })
+    }
+
+    /// Whether it is known which rows of a row group meet the condition.
+    pub(super) fn has(&self, segment: SegmentId, group: usize, condition: ConditionId) -> bool {
+        self.rows.contains_key(&(segment, group, condition))
+    }
+
+    /// No row of a row group meets the condition.
+    pub(super) fn put_nothing(&self, segment: SegmentId, group: usize, condition: ConditionId) {
+        self.rows.insert((segment, group, condition), Known::Nothing);
     }
 
     /// Begins to note the outcomes of the condition for `checked` rows of a row group; it is known not to be met by others.
-    pub(super) fn note(
-        &self,
-        segment: SegmentId,
-        group: usize,
-        condition: &Arc<dyn PhysicalExpr>,
-        checked: RowSet,
-    ) -> Notes {
-        let outcomes = BooleanBufferBuilder::new(checked.len());
-        Notes {
-            known: self.clone(),
-            key: (segment, group, Arc::clone(condition)),
-            checked,
-            outcomes: Mutex::new(outcomes),
-        }
+    pub(super) fn note(&self, segment: SegmentId, group: usize, condition: ConditionId, checked: RowSet) -> Notes {
+        let outcomes = Mutex::new(BooleanBufferBuilder::new(checked.len()));
+        Notes { known: self.clone(), key: (segment, group, condition), checked, outcomes }
     }
 }
 
@@ -67,7 +110,12 @@ impl Notes {
             Some(valid) => noted.append_buffer(&(outcomes.values() & valid.inner())),
         }
         if noted.len() == self.checked.len() {
-            self.known.0.insert(self.key.clone(), self.checked.spread(&noted.finish_cloned()));
+            let bits = noted.finish_cloned();
+            let known = match bits.count_set_bits() {
+                0 => Known::Nothing,
+                _ => Known::Bits(self.checked.spread(&bits)),
+            };
+            self.known.rows.insert(self.key, known);
         }
     }
 }
@@ -97,12 +145,16 @@ mod tests {
     fn outcomes_are_known_once_complete_and_of_their_condition_alone() {
         let known = KnownRows::new(1 << 20);
         let segment = "00000000-0000-0000-0000-000000000007".parse::<SegmentId>().expect("an id");
-        let notes = known.note(segment, 3, &condition("a"), RowSet::of_ranges([2..5, 8..10], 12));
+        let number = known.number(&condition("a"));
+        let notes = known.note(segment, 3, number, RowSet::of_ranges([2..5, 8..10], 12));
         notes.add(&BooleanArray::from(vec![Some(true), None]));
-        assert_eq!(known.get(segment, 3, &condition("a")), None);
+        assert_eq!(known.get(segment, 3, number, 12), None);
         notes.add(&BooleanArray::from(vec![true, true, false]));
-        assert_eq!(known.get(segment, 3, &condition("a")), Some(RowSet::of_ranges([2..3, 4..5, 8..9], 12)));
-        assert_eq!(known.get(segment, 3, &condition("b")), None);
-        assert_eq!(known.get(segment, 2, &condition("a")), None);
+        let found = known.get(segment, 3, known.number(&condition("a")), 12);
+        assert_eq!(found, Some(RowSet::of_ranges([2..3, 4..5, 8..9], 12)));
+        assert_eq!(known.get(segment, 3, known.number(&condition("b")), 12), None);
+        assert_eq!(known.get(segment, 2, number, 12), None);
+        known.put_nothing(segment, 2, number);
+        assert_eq!(known.get(segment, 2, number, 12), Some(RowSet::of_ranges([], 12)));
     }
 }

@@ -18,11 +18,12 @@ use super::ScanRequest;
 use super::ahead::{Ahead, page_ranges};
 use super::blocks::{RowSet, rows_by_pages};
 use super::conditions::index_condition;
+use super::known_rows::ConditionId;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
 use super::pages::{PageRequest, row_group_pages};
 use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, statistics_column};
 use super::repeats::Repeats;
-use super::segment_plan::{Checked, Failure, SegmentPlan};
+use super::segment_plan::{Checked, Failure, SegmentPlan, rememberable};
 use super::severity::SeverityClasses;
 use super::work::{Next, RowGroupUnit, Unit, WorkHeap};
 use crate::stats::{Counter, StatsHandle};
@@ -43,6 +44,8 @@ pub(super) struct ScanRun {
     repeats: Option<Repeats>,
     /// Logs only: the severities that the predicate leaves.
     severities: Option<SeverityClasses>,
+    /// The condition on long texts, where its outcome is remembered.
+    remembered: Option<ConditionId>,
     /// Rows still wanted.
     remaining: AtomicUsize,
     batch_rows: usize,
@@ -63,7 +66,8 @@ impl ScanRun {
         let compared = request.predicate.as_ref().filter(|_| request.uses_indexes);
         let compared = compared.filter(|_| request.table.signal == Signal::Logs);
         let severities = compared.and_then(|predicate| SeverityClasses::of(predicate, &request.table.schema));
-        Arc::new(Self { request, loader, stats, work, repeats, severities, remaining, batch_rows })
+        let remembered = rememberable(&request).map(|condition| loader.known_rows.number(&condition));
+        Arc::new(Self { request, loader, stats, work, repeats, severities, remembered, remaining, batch_rows })
     }
 
     /// One partition's share of the rows: whoever is free takes the next row group.
@@ -177,8 +181,13 @@ impl ScanRun {
             self.stats.add(Counter::RowGroupsPruned, considered as u64);
             return Ok(Vec::new());
         }
-        let indexed = self.index_rows(&open).await?;
         let plan = Arc::new(SegmentPlan::new(Arc::clone(&open), &self.request)?);
+        let known = &self.loader.known_rows;
+        let is_known = |group| self.remembered.is_some_and(|condition| known.has(meta.id, group, condition));
+        let indexed = match of_severity.iter().all(|(group, _)| is_known(*group)) {
+            true => None,
+            false => self.index_rows(&open).await?,
+        };
         let units: Vec<RowGroupUnit> = of_severity
             .into_iter()
             .map(|(group, rows)| {
@@ -189,6 +198,9 @@ impl ScanRun {
                     }
                     None => rows,
                 };
+                if let Some(condition) = self.remembered.filter(|_| rows.is_empty() && plan.has_long_alone()) {
+                    known.put_nothing(meta.id, group, condition);
+                }
                 RowGroupUnit { plan: Arc::clone(&plan), group, rows }
             })
             .filter(|unit| !unit.rows.is_empty())
@@ -274,8 +286,9 @@ impl ScanRun {
             let replaced = repeats.replaced_rows(&open, group, &self.request, &self.loader, &self.stats).await?;
             rows = rows.intersect(&RowSet::without(open.row_group_rows(group), &replaced));
         }
-        let known =
-            plan.remembered.as_ref().and_then(|condition| self.loader.known_rows.get(open.meta.id, group, condition));
+        let rows_of_group = open.row_group_rows(group);
+        let known = &self.loader.known_rows;
+        let known = self.remembered.and_then(|condition| known.get(open.meta.id, group, condition, rows_of_group));
         let checked = if known.is_some() { Checked::Cheap } else { Checked::All };
         if let Some(known) = &known {
             self.stats.add(Counter::CacheHits, 1);
@@ -309,7 +322,7 @@ impl ScanRun {
         } else {
             Ahead::default()
         };
-        let notes = plan.remembered.as_ref().filter(|_| checked == Checked::All && plan.has_long_alone());
+        let notes = self.remembered.filter(|_| checked == Checked::All && plan.has_long_alone());
         let notes = notes.map(|condition| self.loader.known_rows.note(open.meta.id, group, condition, rows.clone()));
         let reader = SegmentReader {
             loader: Arc::clone(&self.loader),

@@ -44,8 +44,6 @@ pub(super) struct SegmentPlan {
     leaves: Vec<usize>,
     /// The same without the condition on long texts.
     leaves_of_cheap: Vec<usize>,
-    /// The condition on long texts over the columns of the table, where its outcome may be remembered.
-    pub(super) remembered: Option<Arc<dyn PhysicalExpr>>,
 }
 
 /// How much of a plan is done for a row group.
@@ -61,7 +59,6 @@ impl SegmentPlan {
     pub(super) fn new(open: Arc<OpenSegment>, request: &ScanRequest) -> Result<Self> {
         let conversion = Conversion::of_outputs(&open, &request.output_columns(&open), Arc::clone(&request.schema));
         let Stages { cheap, long } = Stages::of(request, open.meta.time);
-        let remembered = long.clone().filter(|long| may_be_remembered(long, request));
         let matcher = |stage| Matcher::new(&open, request, stage);
         let cheap = cheap.into_iter().map(matcher).collect::<Result<Vec<_>>>()?;
         let long = long.map(matcher).transpose()?;
@@ -73,7 +70,7 @@ impl SegmentPlan {
         };
         let leaves = leaves_of(&mut cheap.iter().chain(&long));
         let leaves_of_cheap = leaves_of(&mut cheap.iter());
-        Ok(Self { conversion: Arc::new(conversion), cheap, long, leaves, leaves_of_cheap, remembered, open })
+        Ok(Self { conversion: Arc::new(conversion), cheap, long, leaves, leaves_of_cheap, open })
     }
 
     /// Whether rows may not match.
@@ -164,15 +161,18 @@ impl Stages {
     }
 }
 
-/// Whether a condition has the same outcome for a row in every query: the types of attributes are those of a query.
-fn may_be_remembered(condition: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> bool {
+/// The condition on long texts over the columns of the table, the same for all segments, where it has the same outcome for a row in
+/// every query: the types of attributes are those of a query.
+pub(super) fn rememberable(request: &ScanRequest) -> Option<Arc<dyn PhysicalExpr>> {
+    if !request.uses_indexes || request.table.signal != Signal::Logs {
+        return None;
+    }
     let is_fixed = |place: usize| {
         request.table.columns.get(place).is_some_and(|column| !matches!(column, LogicalColumn::Attribute(..)))
     };
-    request.uses_indexes
-        && request.table.signal == Signal::Logs
-        && !is_volatile(condition)
-        && collect_columns(condition).iter().all(|column| is_fixed(column.index()))
+    let long = Stages::of(request, TimeRange::ALL).long?;
+    let is_fixed = collect_columns(&long).iter().all(|column| is_fixed(column.index()));
+    (is_fixed && !is_volatile(&long)).then_some(long)
 }
 
 fn cost_of(part: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> usize {
