@@ -1,5 +1,6 @@
 //! From a segment's physical columns to the logical ones of a query.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use arrow::array::{
     StringViewArray, StringViewBuilder, TimestampNanosecondArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
+use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
 use tidemill_segment::read::{AttributeScope, AttributeType};
 
@@ -242,11 +244,16 @@ impl Recipe {
     }
 }
 
-/// The same short text for every row.
-pub(crate) fn same_texts(text: &str, rows: usize) -> StringViewArray {
-    let one: StringViewArray = std::iter::once(Some(text)).collect();
-    let views = vec![one.views()[0]; rows];
-    StringViewArray::new(views.into(), one.data_buffers().to_vec(), None)
+/// The same short text for every row: a slice of one that is made once, as many rows have it.
+pub(crate) fn same_texts(text: &'static str, rows: usize) -> StringViewArray {
+    static MADE: Mutex<BTreeMap<&str, StringViewArray>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock();
+    let long = made.get(text).filter(|made| made.len() >= rows).cloned().unwrap_or_else(|| {
+        let length = rows.next_power_of_two().max(1 << 16);
+        std::iter::repeat_n(Some(text), length).collect()
+    });
+    made.insert(text, long.clone());
+    long.slice(0, rows)
 }
 
 /// Fixed-size binary as lower-case hexadecimal text.
