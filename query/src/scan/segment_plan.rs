@@ -7,10 +7,14 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::cast::as_boolean_array;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NegativeExpr,
+    NotExpr, TryCastExpr,
+};
 use datafusion::physical_expr::utils::{
     collect_columns, conjunction, conjunction_opt, reassign_expr_columns, split_conjunction,
 };
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
@@ -172,7 +176,26 @@ pub(super) fn rememberable(request: &ScanRequest) -> Option<Arc<dyn PhysicalExpr
     };
     let long = Stages::of(request, TimeRange::ALL).long?;
     let is_fixed = collect_columns(&long).iter().all(|column| is_fixed(column.index()));
-    (is_fixed && !is_volatile(&long)).then_some(long)
+    (is_fixed && !is_volatile(&long) && says_all(&long)).then_some(long)
+}
+
+/// Whether equal expressions always have equal outcomes: what waits for another part of its query, as a subquery, does not say so.
+fn says_all(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    let any = expression.as_ref();
+    let is_known = any.is::<Column>()
+        || any.is::<Literal>()
+        || any.is::<BinaryExpr>()
+        || any.is::<NotExpr>()
+        || any.is::<NegativeExpr>()
+        || any.is::<IsNullExpr>()
+        || any.is::<IsNotNullExpr>()
+        || any.is::<LikeExpr>()
+        || any.is::<InListExpr>()
+        || any.is::<CastExpr>()
+        || any.is::<TryCastExpr>()
+        || any.is::<CaseExpr>()
+        || any.is::<ScalarFunctionExpr>();
+    is_known && expression.children().into_iter().all(says_all)
 }
 
 fn cost_of(part: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> usize {
