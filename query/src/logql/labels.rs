@@ -5,6 +5,7 @@
 //! underscores. The rules are those of Loki's documentation, "Ingesting logs to Loki using OpenTelemetry Collector".
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -59,6 +60,12 @@ impl WantedLabels {
         }
         let name = label_name(key);
         self.0.iter().any(|own| own.strip_prefix(&*name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
+    }
+}
+
+impl fmt::Display for WantedLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
     }
 }
 

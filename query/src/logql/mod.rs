@@ -93,8 +93,12 @@ pub fn explain(query: &Query) -> String {
         let condition = conditions::of_query(log).to_string();
         let condition = if condition.is_empty() { "every record".to_owned() } else { condition };
         text.push_str(&format!("  scan: logs where {condition}\n  recheck: every record, by the query itself\n"));
-        let columns = batches::Detail::of(needed).columns().join(", ");
-        text.push_str(&format!("  columns: {columns}\n"));
+        let detail = batches::Detail::of(needed);
+        text.push_str(&format!("  columns: {}\n", detail.columns().join(", ")));
+        if let Some(wanted) = detail.wanted() {
+            let labels = "  resource, scope, attributes: of segments where a key can give one of";
+            text.push_str(&format!("{labels} {wanted}\n"));
+        }
     };
     match query {
         Query::Log(log) => tell(log, None),
