@@ -224,4 +224,11 @@ async fn columns_that_are_not_wanted_change_no_answer() {
             metas = world.compact(&metas, level + 1).await;
         }
     }
+    // A label that no key can give costs no attributes, and one that a key gives does.
+    let mut read = Vec::new();
+    for label in ["nowhere", "amount"] {
+        let query = format!("sum by ({label}) (count_over_time({all}[2h]))");
+        read.push(ask(&world.cold(), &query).await.stats.bytes_read);
+    }
+    assert!(0 < read[0] && read[0] < read[1], "{read:?} bytes");
 }
