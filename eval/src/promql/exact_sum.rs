@@ -107,12 +107,11 @@ impl Others {
 fn grow(parts: &mut Parts, mut value: f64) {
     let mut kept = 0;
     for at in 0..parts.len() {
-        let (mut large, mut small) = (value, parts[at]);
-        if large.abs() < small.abs() {
-            std::mem::swap(&mut large, &mut small);
-        }
-        let total = large + small;
-        let lost = small - (total - large);
+        let part = parts[at];
+        let total = value + part;
+        // Without comparing which is larger (Knuth, "The Art of Computer Programming" 2, 4.2.2), as that could not be foretold.
+        let share = total - value;
+        let lost = (value - (total - share)) + (part - share);
         if lost != 0.0 {
             parts[kept] = lost;
             kept += 1;

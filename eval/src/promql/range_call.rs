@@ -5,7 +5,7 @@ use tidemill_lang::promql::{Call, Expr, ExprKind, Extension};
 
 use super::evaluator::{Evaluator, Selected};
 use super::functions::window::Env;
-use super::functions::{Lockstep, RangeFunction, range_function};
+use super::functions::{Lockstep, RangeFunction, Rates, range_function};
 use super::grid::Grid;
 use super::row::Row;
 use super::selection::reach;
@@ -60,6 +60,8 @@ impl Evaluator<'_> {
         let args_span = spans.into_iter().reduce(Span::to).unwrap_or_default();
         let mut rows = Vec::with_capacity(selected.series.len());
         let is_rate = matches!(name, "rate" | "increase");
+        let ends = grid.times().map(|time| selected.shift.seen(time));
+        let mut rates = Rates::of(name, selected.range, ends).filter(|_| extension.is_none());
         for (series, drops_name) in &selected.series {
             let mut row = Row::new(series.labels.clone(), grid.len());
             row.drops_name = !keeps_name || *drops_name;
@@ -67,7 +69,8 @@ impl Evaluator<'_> {
             let metric = series.labels.get(METRIC_NAME);
             let mut walk = Walk::default();
             let mut together = Lockstep::of(name, &series.samples);
-            for (step, time) in grid.times().enumerate() {
+            let is_filled = rates.as_mut().is_some_and(|rates| rates.fill(&series.samples, &resets, &mut row));
+            for (step, time) in grid.times().enumerate().filter(|_| !is_filled) {
                 let end = selected.shift.seen(time);
                 let window = walk.window(&series.samples, &resets, (end - selected.range, end), reach);
                 if window.len() == 0 {

@@ -1,4 +1,4 @@
-//! Numbers of row groups, decoded, and those that were wanted whole kept in memory.
+//! Numbers of row groups, decoded, and those that were wanted whole, or in parts again and again, kept in memory.
 //!
 //! Owns: a row group's times, numbers, start times and arrivals as columns ([`FloatColumns`]), stretches of them that are one series'
 //! points ([`FloatRun`]), and their merge. Never: which rows are whose, histograms.
@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, PrimitiveArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
@@ -70,17 +71,39 @@ pub(super) struct MergedFloats {
 
 /// Decoded numbers of row groups, kept in memory.
 #[derive(Debug)]
-pub(crate) struct KeptFloats(Cache<(SegmentId, usize), Arc<FloatColumns>>);
+pub(crate) struct KeptFloats {
+    whole: Cache<(SegmentId, usize), Arc<FloatColumns>>,
+    /// How much of row groups was read in parts, in [`PARTS_OF_WHOLE`]ths.
+    in_parts: moka::sync::Cache<(SegmentId, usize), Arc<AtomicUsize>>,
+}
+
+/// Reading a part of a row group costs at least so small a share of reading it whole.
+const PARTS_OF_WHOLE: usize = 8;
+/// Of how many row groups it is known how much was read.
+const KNOWN_PARTS: u64 = 64 << 10;
 
 impl KeptFloats {
     pub(crate) fn new(bytes: u64) -> Self {
         let weigh = |_: &(SegmentId, usize), columns: &Arc<FloatColumns>| columns.bytes();
-        Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
+        let whole = Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        Self { whole, in_parts: moka::sync::Cache::new(KNOWN_PARTS) }
+    }
+
+    /// Whether a row group of which so many rows are wanted is read whole, to be kept: that is so once reading it in parts has cost as much,
+    /// so that it never costs more than double.
+    pub(super) fn is_bought(&self, segment: SegmentId, group: usize, (wanted, rows): (usize, usize)) -> bool {
+        let share = (wanted.saturating_mul(PARTS_OF_WHOLE) / rows.max(1)).max(1);
+        let read = self.in_parts.get_with((segment, group), Arc::default);
+        let is_bought = read.fetch_add(share, Ordering::Relaxed) >= PARTS_OF_WHOLE;
+        if is_bought {
+            self.in_parts.invalidate(&(segment, group));
+        }
+        is_bought
     }
 
     /// The numbers of a row group, if they are in memory.
     pub(super) async fn get(&self, segment: SegmentId, group: usize) -> Option<Arc<FloatColumns>> {
-        self.0.get(&(segment, group)).await
+        self.whole.get(&(segment, group)).await
     }
 
     /// The numbers of a row group, read by `read` where they are not in memory; read once, however many ask.
@@ -94,7 +117,7 @@ impl KeptFloats {
         read: impl Future<Output = Result<FloatColumns>>,
     ) -> Result<Arc<FloatColumns>> {
         let read = async { read.await.map(Arc::new) };
-        self.0.try_get_with((segment, group), read).await.map_err(|error: Arc<Error>| Error::clone(&error))
+        self.whole.try_get_with((segment, group), read).await.map_err(|error: Arc<Error>| Error::clone(&error))
     }
 }
 
@@ -431,6 +454,14 @@ mod tests {
         let over = MergedFloats::new(vec![run(&[(10, 5, 1.0), (20, 5, 2.0)]), run(&[(20, 4, 7.0), (10, 6, 8.0)])]);
         assert_eq!(points(&over), [(10, 8.0), (20, 2.0)]);
         assert_eq!((over.arrival_at(10), over.arrival_at(20), over.arrival_at(15)), (Some(6), Some(5), None));
+    }
+
+    #[test]
+    fn what_is_read_in_parts_is_kept_once_that_has_cost_as_much() {
+        let kept = KeptFloats::new(1 << 20);
+        let segment = "00000000-0000-0000-0000-000000000007".parse::<SegmentId>().expect("an id");
+        let mut bought = |group, wanted| (0..20).position(|_| kept.is_bought(segment, group, (wanted, 1_000)));
+        assert_eq!((bought(0, 1), bought(1, 300), bought(2, 900)), (Some(8), Some(4), Some(2)));
     }
 
     #[test]

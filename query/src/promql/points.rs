@@ -192,7 +192,9 @@ impl PointRequest<'_> {
                 self.stats.add(Counter::CacheHits, 1);
                 (columns, true)
             }
-            None if rows.is_whole => (self.kept.get_with(id, group, self.decode(group, rows)).await?, true),
+            None if rows.is_whole || self.kept.is_bought(id, group, (rows.read(), rows.all)) => {
+                (self.kept.get_with(id, group, self.decode(group, &rows.whole())).await?, true)
+            }
             None => (Arc::new(self.decode(group, rows).await?), false),
         };
         let time = (self.time.start.0.div_euclid(NS_PER_MS), (self.time.end.0 - 1).div_euclid(NS_PER_MS));
@@ -347,6 +349,11 @@ impl GroupRows {
         let all = rows.len();
         let is_whole = wanted.saturating_mul(WHOLE_FROM) >= all || owned.len().saturating_mul(16) >= all;
         Self { all, owned, is_whole }
+    }
+
+    /// All rows of the group, whosoever they are.
+    fn whole(&self) -> Self {
+        Self { all: self.all, owned: Vec::new(), is_whole: true }
     }
 
     /// How many rows are read.

@@ -7,6 +7,7 @@ pub(super) mod histograms;
 mod lockstep;
 mod over_time;
 mod rate;
+mod rates;
 mod regression;
 pub(super) mod window;
 
@@ -14,6 +15,7 @@ pub(super) use elementwise::{absent_labels, map_rows};
 pub(super) use histograms::map_histograms;
 pub(super) use lockstep::Lockstep;
 pub(super) use rate::extend;
+pub(super) use rates::Rates;
 
 use window::{Env, Window};
 

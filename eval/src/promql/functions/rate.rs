@@ -12,8 +12,8 @@ use super::window::{Env, Window, is_restarted};
 /// What a change over a range is taken for.
 #[derive(Clone, Copy)]
 pub(super) struct Meaning {
-    is_counter: bool,
-    is_per_second: bool,
+    pub(super) is_counter: bool,
+    pub(super) is_per_second: bool,
 }
 
 pub(super) const RATE: Meaning = Meaning { is_counter: true, is_per_second: true };
@@ -88,32 +88,47 @@ fn added(window: &Window<'_>, env: &mut Env<'_>, meaning: Meaning) -> Option<Cel
     Some(Cell::Float(values.sum::<f64>() / per))
 }
 
-/// By what the change between the first and the last sample is multiplied, so that it is the change over the range. An edge is reached
-/// if the samples come near it, by up to a tenth more than their average distance; else half of that distance is added. A counter is
-/// not extrapolated below zero.
-fn factor(
-    window: &Window<'_>,
-    (count, first_time, last_time): (usize, i64, i64),
-    meaning: Meaning,
-    (first, change): (f64, f64),
-) -> f64 {
-    let seconds = |from: i64, to: i64| (to - from) as f64 / 1000.0;
-    let mut to_start = seconds(window.start, first_time);
-    let mut to_end = seconds(last_time, window.end);
-    let sampled = seconds(first_time, last_time);
-    let distance = sampled / (count - 1) as f64;
-    let threshold = distance * 1.1;
-    if to_start >= threshold {
-        to_start = distance / 2.0;
+/// By what the change between the first and the last sample is multiplied, so that it is the change over the range.
+fn factor(window: &Window<'_>, samples: (usize, i64, i64), meaning: Meaning, (first, change): (f64, f64)) -> f64 {
+    Edges::new((window.start, window.end), samples).factor(meaning, (first, change), window.seconds())
+}
+
+/// How far the samples of a window reach to its edges. An edge is reached if the samples come near it, by up to a tenth more than their
+/// average distance; else half of that distance is added.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Edges {
+    /// From the first to the last sample, in seconds.
+    sampled: f64,
+    /// What is added before the first.
+    to_start: f64,
+    /// What is added after the last.
+    to_end: f64,
+}
+
+impl Edges {
+    /// Of so many samples, at least two, between the times of the first and the last, in a window from its start to its end; times are in
+    /// milliseconds.
+    #[inline]
+    pub(super) fn new((start, end): (i64, i64), (count, first, last): (usize, i64, i64)) -> Self {
+        let seconds = |from: i64, to: i64| (to - from) as f64 / 1000.0;
+        let (to_start, to_end) = (seconds(start, first), seconds(last, end));
+        let sampled = seconds(first, last);
+        let distance = sampled / (count - 1) as f64;
+        let threshold = distance * 1.1;
+        let reached = |gap: f64| if gap >= threshold { distance / 2.0 } else { gap };
+        Self { sampled, to_start: reached(to_start), to_end: reached(to_end) }
     }
-    if meaning.is_counter && change > 0.0 && first >= 0.0 {
-        to_start = to_start.min(sampled * (first / change));
+
+    /// By what the change between the two samples is multiplied, where the window has so many seconds. A counter is not extrapolated
+    /// below zero.
+    #[inline]
+    pub(super) fn factor(&self, meaning: Meaning, (first, change): (f64, f64), seconds: f64) -> f64 {
+        let is_limited = meaning.is_counter && change > 0.0 && first >= 0.0;
+        let to_zero = self.to_start.min(self.sampled * (first / change));
+        let to_start = if is_limited { to_zero } else { self.to_start };
+        let factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        if meaning.is_per_second { factor / seconds } else { factor }
     }
-    if to_end >= threshold {
-        to_end = distance / 2.0;
-    }
-    let factor = (sampled + to_start + to_end) / sampled;
-    if meaning.is_per_second { factor / window.seconds() } else { factor }
 }
 
 fn restarted(before: &HistogramSample, sample: &HistogramSample) -> bool {
