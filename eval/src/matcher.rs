@@ -1,6 +1,7 @@
 //! What a selector asks of one label.
 
-use regex::Regex;
+use tidemill_lang::WholePattern;
+use tidemill_lang::promql::whole_pattern;
 
 use crate::error::{Error, Result};
 use crate::labels::Labels;
@@ -19,8 +20,8 @@ pub struct Matcher {
 enum Test {
     Equal,
     NotEqual,
-    Matches(Regex),
-    MatchesNot(Regex),
+    Matches(WholePattern),
+    MatchesNot(WholePattern),
 }
 
 impl Matcher {
@@ -40,9 +41,9 @@ impl Matcher {
     /// The pattern is no regular expression, or one too large.
     pub fn pattern(name: impl Into<String>, pattern: impl Into<String>, is_negated: bool) -> Result<Self> {
         let value = pattern.into();
-        let regex = Regex::new(&format!("^(?s:{value})$"))
+        let pattern = whole_pattern(&value)
             .map_err(|error| Error::Data(format!("invalid regular expression {value:?}: {error}")))?;
-        let test = if is_negated { Test::MatchesNot(regex) } else { Test::Matches(regex) };
+        let test = if is_negated { Test::MatchesNot(pattern) } else { Test::Matches(pattern) };
         Ok(Self { name: name.into(), value, test })
     }
 
@@ -51,8 +52,8 @@ impl Matcher {
         match &self.test {
             Test::Equal => value == self.value,
             Test::NotEqual => value != self.value,
-            Test::Matches(regex) => regex.is_match(value),
-            Test::MatchesNot(regex) => !regex.is_match(value),
+            Test::Matches(pattern) => pattern.is_match(value),
+            Test::MatchesNot(pattern) => !pattern.is_match(value),
         }
     }
 

@@ -53,6 +53,11 @@ impl Windows {
         self.hold(first_ns) && self.hold(last_ns) && self.bucket(first_ns) == self.bucket(last_ns)
     }
 
+    /// Whether some window holds a time between two and not another; or no window holds any.
+    pub fn tell_apart(&self, first_ns: i64, last_ns: i64) -> bool {
+        !self.hold_together(first_ns, last_ns)
+    }
+
     /// How many windows there are.
     pub fn count(&self) -> usize {
         self.count

@@ -4,12 +4,13 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use memchr::memmem::Finder;
 use regex::Regex;
+use tidemill_lang::WholePattern;
 use tidemill_lang::logql::AddressRange;
 use tidemill_lang::logql::ast::{
     Comparison, LabelFilter, LineFilter, LineMatch, LineOperator, MatchOperator, Matcher, Quantity,
 };
 use tidemill_lang::logql::pattern::{Pattern, PatternPart};
-use tidemill_lang::logql::regex::{compile_anchored_regex, compile_regex};
+use tidemill_lang::logql::regex::{compile_regex, whole_pattern};
 
 use super::bytes_text::{parse_bytes, parse_duration_ns};
 use super::labels::RowLabels;
@@ -20,13 +21,13 @@ use crate::error::{Error, Result};
 pub(super) enum TextTest {
     Equal(String),
     NotEqual(String),
-    Matches(Regex),
-    MatchesNot(Regex),
+    Matches(WholePattern),
+    MatchesNot(WholePattern),
 }
 
 impl TextTest {
     pub fn new(matcher: &Matcher) -> Result<Self> {
-        let pattern = || compile_anchored_regex(&matcher.value).map_err(Error::Data);
+        let pattern = || whole_pattern(&matcher.value).map_err(Error::Data);
         Ok(match matcher.operator {
             MatchOperator::Equal => Self::Equal(matcher.value.clone()),
             MatchOperator::NotEqual => Self::NotEqual(matcher.value.clone()),

@@ -1,15 +1,14 @@
 //! Queries for lines: newest or oldest first, up to a limit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidemill_lang::logql::ast::LogQuery;
 
-use super::batch::{LogBatch, StreamLabels};
+use super::batch::LogBatch;
 use super::labels::{LabelSet, Origin};
-use super::metric::{Selection, StreamTests};
 use super::pipeline::{Pipeline, Row};
+use super::selector::{Selection, StreamTests};
 use crate::error::{Error, Result};
 
 /// In which order lines are wanted.
@@ -213,6 +212,3 @@ impl LabelSet {
         Value::Object(self.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect())
     }
 }
-
-/// The streams of a table, for callers that build it.
-pub(super) type StreamTable = Arc<[StreamLabels]>;

@@ -11,7 +11,7 @@ use tidemill_lang::logql::pattern::Pattern;
 use tidemill_lang::logql::regex::compile_regex;
 use tidemill_lang::logql::template::Template;
 
-use super::batch::LogBatch;
+use super::batch::{LogBatch, StreamLabels};
 use super::bytes_text::{parse_bytes, parse_duration_ns};
 use super::filter::{LabelTest, LineTest, TextTest};
 use super::labels::{ERROR, ERROR_DETAILS, Origin, RowLabels};
@@ -38,11 +38,8 @@ impl<'a> Row<'a> {
     pub fn load(&mut self, batch: &'a LogBatch, index: usize) {
         self.time_ns = batch.time.value(index);
         self.line = Cow::Borrowed(batch.line.value(index));
-        self.labels.clear();
         let stream = &batch.streams[batch.stream.value(index) as usize];
-        for (name, value) in stream.iter() {
-            self.labels.push_base(name, value, Origin::Stream);
-        }
+        self.load_labels(stream);
         for (name, column) in &batch.metadata {
             if column.is_valid(index) {
                 self.labels.push_base(name, column.value(index), Origin::Metadata);
@@ -51,6 +48,21 @@ impl<'a> Row<'a> {
         let is_own = |name: &str| batch.metadata.iter().any(|(own, column)| own == name && column.is_valid(index));
         for (name, value) in stream.metadata().filter(|(name, _)| !is_own(name)) {
             self.labels.push_base(name, value, Origin::Metadata);
+        }
+    }
+
+    /// Becomes a line of a stream that has nothing of its own.
+    pub fn load_stream(&mut self, stream: &'a StreamLabels) {
+        self.load_labels(stream);
+        for (name, value) in stream.metadata() {
+            self.labels.push_base(name, value, Origin::Metadata);
+        }
+    }
+
+    fn load_labels(&mut self, stream: &'a StreamLabels) {
+        self.labels.clear();
+        for (name, value) in stream.iter() {
+            self.labels.push_base(name, value, Origin::Stream);
         }
     }
 }
@@ -165,6 +177,11 @@ impl Pipeline {
             Step::LabelFormat(formats) => formats.iter().all(|format| matches!(format.value, Rename(_))),
             _ => false,
         })
+    }
+
+    /// Whether lines may be left out for what they say.
+    pub fn filters_lines(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Lines(_)))
     }
 
     /// Whether a template may read the time of a line.

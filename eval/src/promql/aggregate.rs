@@ -111,11 +111,11 @@ pub(super) fn evaluate(
             return Ok(Vec::new());
         }
         Data::Given(given) => {
-            for partial in given.get(&task).into_iter().flatten() {
+            for partial in given.take(&task)? {
                 let Partial::Groups(part) = partial else {
                     return Err(Error::Data("a partition answered another task".to_owned()));
                 };
-                groups.merge(part.0.clone(), &gathering, &mut evaluator.notes);
+                groups.merge(part.0, &gathering, &mut evaluator.notes);
             }
             groups.all.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
@@ -281,7 +281,7 @@ fn group_labels(labels: &Labels, aggregate: &Aggregate, also: &[&str]) -> Labels
 impl State {
     fn new(op: AggregateOp, steps: usize) -> Self {
         match op {
-            AggregateOp::Sum | AggregateOp::Avg => Self::Sums(vec![Sum::default(); steps]),
+            AggregateOp::Sum | AggregateOp::Avg => Self::Sums((0..steps).map(|_| Sum::default()).collect()),
             AggregateOp::Count | AggregateOp::Group | AggregateOp::CountValues => Self::Counts(vec![0; steps]),
             AggregateOp::Min | AggregateOp::Max => Self::Extremes(vec![None; steps]),
             AggregateOp::Quantile | AggregateOp::Stddev | AggregateOp::Stdvar => Self::Values(vec![Vec::new(); steps]),

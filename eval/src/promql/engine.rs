@@ -8,10 +8,10 @@ use tidemill_lang::promql::{Expr, ExprKind, ValueType, parse};
 use super::aggregate;
 use super::annotation::Annotations;
 use super::binary::united;
-use super::evaluator::{Evaluator, Given};
+use super::evaluator::Evaluator;
 use super::functions::extend;
 use super::grid::Grid;
-use super::partial::{Data, Partial, SerializedGroups, Task, TaskKind};
+use super::partial::{Data, Given, Partial, SerializedGroups, Task, TaskKind};
 use super::prepare::QueryTimes;
 use super::row::{Cell, Row, without_metadata};
 use super::selection::reach;
@@ -125,14 +125,14 @@ impl Engine {
     /// The value of a query, from what all partitions answered to its tasks.
     ///
     /// # Errors
-    /// As [`Self::instant`]; an answer is missing.
+    /// As [`Self::instant`]; an answer is missing: there must be one for each time that [`Self::tasks`] names a task.
     pub fn finish(
         &self,
         query: &str,
         (start, end, step): (i64, i64, i64),
         answers: impl IntoIterator<Item = (Task, Vec<Partial>)>,
     ) -> Result<(Value, Annotations)> {
-        let given: Given = answers.into_iter().collect();
+        let given = Given::new(answers);
         self.run(query, QueryTimes { start, end, step }, Data::Given(&given))
     }
 

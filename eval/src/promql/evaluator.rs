@@ -1,7 +1,5 @@
 //! Evaluation of a checked tree over a grid of times.
 
-use std::collections::HashMap;
-
 use tidemill_lang::promql::{Call, Expr, ExprKind, Matrix, Subquery, ValueType};
 use tidemill_lang::{Error as Refusal, Reason};
 
@@ -11,7 +9,7 @@ use super::binary;
 use super::engine::Options;
 use super::functions::{self, absent_labels, map_histograms, map_rows};
 use super::grid::Grid;
-use super::partial::{Data, Partial, Task, TaskKind, is_series_local};
+use super::partial::{Data, Partial, Task, TaskKind, is_series_local, missing};
 use super::prepare::{QueryTimes, Shift, is_invariant};
 use super::row::{Cell, Row};
 use super::selection::{
@@ -90,11 +88,11 @@ impl<'a> Evaluator<'a> {
                 Ok(Vec::new())
             }
             Data::Given(given) => {
-                let partials = given.get(&task).ok_or_else(|| missing(&task))?;
+                let partials = given.take(&task)?;
                 let mut rows: Vec<Row> = Vec::new();
                 for partial in partials {
                     let Partial::Rows(part) = partial else { return Err(missing(&task)) };
-                    rows.extend(part.iter().cloned());
+                    rows.extend(part);
                 }
                 rows.sort_by(|a, b| a.labels.cmp(&b.labels));
                 Ok(rows)
@@ -414,10 +412,3 @@ fn unsupported(expr: &Expr, name: &str) -> Error {
     let message = format!("function {name} is not supported");
     Error::Query(Refusal::new(Reason::Unsupported, message, expr.span, ""))
 }
-
-fn missing(task: &Task) -> Error {
-    Error::Data(format!("no partition answered for bytes {}..{} of the query", task.span.start, task.span.end))
-}
-
-/// Partials by the task that they answer.
-pub(super) type Given = HashMap<Task, Vec<Partial>>;

@@ -5,13 +5,13 @@
 //! serialized, so a partition may be another process.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use tidemill_lang::Span;
 use tidemill_lang::promql::{Call, Expr, ExprKind, ValueType};
 
 pub use super::aggregate::SerializedGroups;
-use super::evaluator::Given;
 use super::functions::elementwise::is_elementwise;
 use super::functions::range_function;
 use super::grid::Grid;
@@ -75,6 +75,34 @@ impl Partial {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes).map_err(|error| Error::Data(format!("decoding a partial: {error}")))
     }
+}
+
+/// What partitions answered, by the task; of a task that is asked several times an answer for each.
+#[derive(Debug)]
+pub(super) struct Given(RefCell<HashMap<Task, Vec<Vec<Partial>>>>);
+
+impl Given {
+    pub(super) fn new(answers: impl IntoIterator<Item = (Task, Vec<Partial>)>) -> Self {
+        let mut given: HashMap<Task, Vec<Vec<Partial>>> = HashMap::new();
+        for (task, partials) in answers {
+            given.entry(task).or_default().push(partials);
+        }
+        Self(RefCell::new(given))
+    }
+
+    /// An answer to the task, which is gone then.
+    ///
+    /// # Errors
+    /// There is none, or none any more.
+    pub(super) fn take(&self, task: &Task) -> Result<Vec<Partial>> {
+        let mut given = self.0.borrow_mut();
+        given.get_mut(task).and_then(Vec::pop).ok_or_else(|| missing(task))
+    }
+}
+
+/// Says that no partition answered a task.
+pub(super) fn missing(task: &Task) -> Error {
+    Error::Data(format!("no partition answered for bytes {}..{} of the query", task.span.start, task.span.end))
 }
 
 /// Whether an expression gives for each series what that series alone says.

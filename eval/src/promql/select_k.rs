@@ -81,6 +81,7 @@ impl Choice {
             AggregateOp::LimitRatio => rows.iter().map(|row| sampling_offset(&row.labels)).collect(),
             _ => Vec::new(),
         };
+        let mut present: Vec<(f64, usize)> = Vec::new();
         for (step, param) in self.params.iter().enumerate() {
             if self.op == AggregateOp::LimitRatio {
                 for (at, offset) in ratios.iter().enumerate() {
@@ -89,14 +90,19 @@ impl Choice {
                 continue;
             }
             let count = usize::try_from(*param as i64).unwrap_or(0);
-            let is_limit = self.op == AggregateOp::Limitk;
-            let has = |row: &Row| if is_limit { row.has(step) } else { row.float(step).is_some() };
-            let mut present: Vec<usize> = (0..rows.len()).filter(|at| has(&rows[*at])).collect();
-            if !is_limit {
-                let value = |at: usize| rows[at].float(step).unwrap_or(f64::NAN);
-                present.sort_by(|a, b| self.order(value(*a), value(*b)));
+            if self.op == AggregateOp::Limitk {
+                let present = (0..rows.len()).filter(|at| rows[*at].has(step));
+                present.take(count).for_each(|at| kept[at][step] = true);
+                continue;
             }
-            present.into_iter().take(count).for_each(|at| kept[at][step] = true);
+            present.clear();
+            present.extend(rows.iter().enumerate().filter_map(|(at, row)| Some((row.float(step)?, at))));
+            if (1..present.len()).contains(&count) {
+                // Of equal values the first ones.
+                let order = |a: &(f64, usize), b: &(f64, usize)| self.order(a.0, b.0).then(a.1.cmp(&b.1));
+                present.select_nth_unstable_by(count - 1, order);
+            }
+            present.iter().take(count).for_each(|(_, at)| kept[*at][step] = true);
         }
         kept
     }

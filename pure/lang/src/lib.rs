@@ -10,7 +10,9 @@ pub mod logql;
 pub mod promql;
 mod span;
 pub mod traceql;
+mod whole;
 
 pub use error::{Error, Reason, Result};
 pub use lexer::{Dialect, Kind, Lexer, Nesting, Token};
 pub use span::{Place, Span};
+pub use whole::WholePattern;

@@ -14,7 +14,8 @@ use super::labels::{
     DETECTED_LEVEL, SERVICE_NAME, UNKNOWN_SERVICE, WantedLabels, detected_level, flatten, is_index_label, label_name,
 };
 use super::{Error, Result};
-use crate::scan::same_texts;
+use crate::AttributeScope;
+use crate::scan::{OpenSegment, same_texts};
 
 /// Streams remembered; beyond it they are forgotten all together.
 const MOST_STREAMS: usize = 64 << 10;
@@ -63,6 +64,26 @@ impl Detail {
         match self {
             Self::Wanted(labels) => Some(labels),
             Self::Streams | Self::Everything => None,
+        }
+    }
+
+    /// Whether rows of a segment have nothing that is wanted beside what their stream has.
+    pub(super) fn is_of_streams(&self, open: &OpenSegment) -> bool {
+        use AttributeScope::{Record, Scope};
+        let wanted = match self {
+            Self::Streams => return true,
+            Self::Wanted(wanted) => wanted,
+            Self::Everything => return false,
+        };
+        let has_own = |scope| open.may_have(scope, |key| wanted.may_come_from(key));
+        !FIELDS.iter().any(|(label, _)| wanted.hold(label)) && !has_own(Record) && !has_own(Scope)
+    }
+
+    /// Whether a resource of the segment may have something that is wanted.
+    pub(super) fn wants_resources(&self, open: &OpenSegment) -> bool {
+        match self {
+            Self::Wanted(wanted) => open.may_have(AttributeScope::Resource, |key| wanted.may_come_from(key)),
+            Self::Streams | Self::Everything => true,
         }
     }
 
@@ -144,9 +165,6 @@ impl Lines {
     /// # Errors
     /// An attribute column is not the JSON that segments hold.
     pub(super) fn batch(&mut self, rows: &RecordBatch) -> Result<LogBatch> {
-        if self.labels.len() > MOST_STREAMS {
-            *self = Self::new(self.detail.clone());
-        }
         let time = times_of(rows)?;
         let line = match Texts(rows).column("body") {
             Some(body) if body.null_count() == 0 => body.clone(),
@@ -155,14 +173,11 @@ impl Lines {
         };
         let mut metadata = Metadata::default();
         let stream = self.learn(rows, &mut metadata)?;
-        if self.table.len() != self.labels.len() {
-            self.table = self.labels.clone().into();
-        }
         let metadata = metadata.finish(rows.num_rows());
-        Ok(LogBatch::of_columns(Arc::clone(&self.table), time, line, stream, metadata)?)
+        Ok(LogBatch::of_columns(Arc::clone(self.table()), time, line, stream, metadata)?)
     }
 
-    /// The stream of each row, as a place in [`Self::labels`].
+    /// The stream of each row, as a place in [`Self::labels`] and [`Self::table`].
     pub(super) fn stream_of_rows(&mut self, rows: &RecordBatch) -> Result<UInt32Array> {
         self.learn(rows, &mut Metadata::default())
     }
@@ -172,8 +187,19 @@ impl Lines {
         &self.labels
     }
 
+    /// The labels of the streams that were met so far, to be shared.
+    pub(super) fn table(&mut self) -> &Arc<[StreamLabels]> {
+        if self.table.len() != self.labels.len() {
+            self.table = self.labels.clone().into();
+        }
+        &self.table
+    }
+
     /// The stream of each row; adds what the rows have as structured metadata.
     fn learn(&mut self, rows: &RecordBatch, metadata: &mut Metadata) -> Result<UInt32Array> {
+        if self.labels.len() > MOST_STREAMS {
+            *self = Self::new(self.detail.clone());
+        }
         let texts = Texts(rows);
         let columns = ["service_name", "scope_name", "resource"].map(|name| texts.column(name));
         let severity = Severity::of(rows, &self.detail);

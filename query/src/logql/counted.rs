@@ -1,15 +1,17 @@
-//! Row groups that are counted by their footers: where a query asks only how many lines there are, and all rows of a row group count.
+//! Row groups that are counted unread: by their footers, where a query asks only how many lines there are and all rows of a row group
+//! count, or by what is known of their streams.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
 use parquet::file::metadata::RowGroupMetaData;
 use tidemill_eval::logql::{MetricRun, StreamLabels, StreamSelector};
-use tidemill_lang::logql::ast::Matcher;
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange};
 
 use super::Result;
+use super::batches::{Detail, Lines};
+use super::known_streams::Learn;
 use super::labels::SERVICE_NAME;
 use crate::QueryEngine;
 use crate::scan::OpenSegment;
@@ -18,7 +20,7 @@ use crate::stats::{Counter, StatsHandle};
 /// Row groups of segments.
 pub(crate) type CountedGroups = BTreeMap<SegmentId, BTreeSet<usize>>;
 
-/// What footers have counted.
+/// What was counted unread.
 #[derive(Debug, Default)]
 pub(super) struct CountedLines {
     /// Where the lines are.
@@ -28,40 +30,59 @@ pub(super) struct CountedLines {
 }
 
 impl QueryEngine {
-    /// Counts row groups into `run` by their footers alone, as many as it can.
+    /// Counts row groups into `run` by their footers or by what is known of their streams, as many as it can.
     pub(super) async fn count_groups(
         &self,
         organization: OrganizationId,
         run: &mut MetricRun,
-        time: TimeRange,
+        (time, detail): (TimeRange, &Detail),
         stats: &StatsHandle,
     ) -> Result<CountedLines> {
         let mut counted = CountedLines::default();
         let parts = self.parts();
-        let Some(matchers) = run.counts_lines_of().map(<[Matcher]>::to_vec) else { return Ok(counted) };
-        if !parts.options.uses_indexes || matchers.iter().any(|matcher| matcher.name != SERVICE_NAME) {
+        let (selector, windows) = (services_counted(run)?, run.windows());
+        let windows = windows.filter(|_| run.counts_by_stream());
+        if !parts.options.uses_indexes || (selector.is_none() && windows.is_none()) {
             return Ok(counted);
         }
-        let selector = StreamSelector::new(&matchers)?;
+        let are_all = |meta: &SegmentMeta| selector.as_ref().is_some_and(|selector| all_meet(meta, selector));
         parts.catalog.refresh().await?;
         let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services: None };
         let planned = parts.catalog.plan(organization, &query);
+        let before = planned.segments.len();
         let mut segments = planned.segments;
-        let before = segments.len();
-        segments.retain(|meta| all_meet(meta, &selector));
+        segments.retain(|meta| windows.is_some() || are_all(meta));
         // What may be past its retention is told of where rows are read.
         let kept_from = parts.catalog.first_kept_day(organization, Signal::Logs).map(|day| day.range().start);
         let mut is_everything = segments.len() == before && kept_from.is_none_or(|from| from <= time.start);
         let mut row_groups = 0;
+        let mut lines = Lines::new(detail.clone());
         let mut opened = parts.loader.open_all(segments, stats);
         while let Some(open) = opened.try_next().await? {
-            let mut groups = BTreeSet::new();
+            let (mut groups, mut others) = (BTreeSet::new(), Vec::new());
+            let are_all = are_all(&open.meta);
             for group in 0..open.row_group_times.len() {
-                let times = open.row_group_times[group];
-                if has_services(&open, group)
-                    && run.count_lines((times.start.0, times.end.0 - 1), open.row_group_rows(group) as u64)?
-                {
+                let rows = open.row_group_rows(group) as u64;
+                if are_all && has_services(&open, group) && run.count_lines(times_of(&open, group), rows)? {
                     groups.insert(group);
+                } else {
+                    others.push(group);
+                }
+            }
+            if let Some(windows) = windows.as_ref().filter(|_| detail.is_of_streams(&open)) {
+                let is_whole = |group: &usize| {
+                    let (first, last) = times_of(&open, *group);
+                    !windows.tell_apart(first, last)
+                };
+                others.retain(is_whole);
+                let learn = if detail.wants_resources(&open) { Learn::AtOnce } else { Learn::Again };
+                for (group, streams) in parts.streams.of_groups(&parts.loader, &open, &others, learn, stats).await? {
+                    let places = lines.stream_of_rows(&streams.rows)?;
+                    let own: Vec<(u32, u64)> =
+                        places.values().iter().copied().zip(streams.lines.iter().copied()).collect();
+                    if run.count_streams(lines.table(), times_of(&open, group), &own)? {
+                        groups.insert(group);
+                    }
                 }
             }
             is_everything &= groups.len() == open.row_group_times.len();
@@ -81,6 +102,19 @@ impl QueryEngine {
         }
         Ok(counted)
     }
+}
+
+/// Where a query counts the lines of services, all together: its selector.
+fn services_counted(run: &MetricRun) -> Result<Option<StreamSelector>> {
+    let matchers = run.counts_lines_of();
+    let matchers = matchers.filter(|matchers| matchers.iter().all(|matcher| matcher.name == SERVICE_NAME));
+    Ok(matchers.map(StreamSelector::new).transpose()?)
+}
+
+/// The first and the last time of a row group.
+fn times_of(open: &OpenSegment, group: usize) -> (i64, i64) {
+    let times = open.row_group_times[group];
+    (times.start.0, times.end.0 - 1)
 }
 
 /// Whether the selector is met by every service of a segment.

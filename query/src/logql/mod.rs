@@ -7,6 +7,7 @@
 mod batches;
 mod conditions;
 mod counted;
+mod known_streams;
 mod labels;
 mod lines;
 mod numbers;
@@ -24,11 +25,12 @@ use tidemill_types::ErrorKind;
 use crate::{QueryEngine, QueryStats, QueryStream};
 
 pub(crate) use counted::CountedGroups;
+pub(crate) use known_streams::KnownStreams;
 pub use lines::LinesAnswer;
 pub use numbers::NumbersAnswer;
 pub(crate) use scan::LineScan;
 pub(crate) use spared::SparedColumns;
-pub use streams::{StreamTotal, StreamsAnswer};
+pub use streams::{StreamTotal, StreamTotals, StreamsAnswer};
 
 /// A LogQL query that failed.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -62,7 +62,7 @@ impl QueryEngine {
         // Footers do not tell which rows lie inside of a narrower time.
         if limits.within.is_none() {
             let handle = StatsHandle::new();
-            let counting = self.count_groups(organization, &mut run, time, &handle);
+            let counting = self.count_groups(organization, &mut run, (time, &detail), &handle);
             let late = |_| Error::Query(crate::Error::TimeLimit { limit: limits.time });
             let found = tokio::time::timeout(limits.time, counting).await.map_err(late)??;
             add_stats(&mut stats, handle.read());

@@ -1,24 +1,38 @@
 //! The streams of a range of time, with their lines and bytes: for labels, their values, series and volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tidemill_eval::logql::{StreamLabels, StreamSelector};
 use tidemill_lang::logql::ast::Matcher;
-use tidemill_types::{OrganizationId, TimeRange};
+use tidemill_plan::prune::SegmentQuery;
+use tidemill_types::{OrganizationId, Signal, Tier, TimeRange};
 
 use super::batches::{Detail, Lines};
+use super::known_streams::Learn;
 use super::scan::Condition;
 use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats, conditions};
+use crate::stats::StatsHandle;
 use crate::{QueryEngine, QueryLimits, QueryStats};
-
-/// A stream with its totals by their times.
-type Counted = (StreamLabels, BTreeMap<i64, StreamTotal>);
 
 /// Streams that one answer may have.
 const MOST_STREAMS: usize = 100_000;
+
+/// A stream with its totals by bucket.
+type Counted = (StreamLabels, BTreeMap<i64, StreamTotal>);
+
+/// Which totals of streams are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamTotals {
+    /// None: only which streams there are.
+    Unneeded,
+    /// Of all the time, as bucket 0.
+    Whole,
+    /// Of buckets so many nanoseconds wide, numbered from the start.
+    Every(i64),
+}
 
 /// The lines of one stream in one bucket of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,14 +46,14 @@ pub struct StreamTotal {
 /// Streams with their totals, by bucket.
 #[derive(Debug)]
 pub struct StreamsAnswer {
-    /// Labels of each stream, and totals for each bucket that has any.
+    /// Labels of each stream, and totals for each bucket that has any; no totals where none are asked for.
     pub streams: Vec<(StreamLabels, BTreeMap<i64, StreamTotal>)>,
     /// What was done for it.
     pub stats: QueryStats,
 }
 
 impl QueryEngine {
-    /// The streams that meet one of the selectors; all where there is none. Buckets are numbered from the start of `time`.
+    /// The streams that meet one of the selectors; all where there is none.
     ///
     /// # Errors
     /// Those of reading; `Invalid` for a pattern that is too large, or too many streams.
@@ -48,63 +62,166 @@ impl QueryEngine {
         organization: OrganizationId,
         selectors: Vec<Vec<Matcher>>,
         time: TimeRange,
-        bucket_ns: Option<i64>,
+        totals: StreamTotals,
         limits: QueryLimits,
     ) -> Result<StreamsAnswer> {
         let engine = self.clone();
-        self.on_engine(async move { engine.streams(organization, &selectors, time, bucket_ns, limits).await }).await
+        self.on_engine(async move { engine.streams(organization, &selectors, (time, totals), limits).await }).await
     }
 
     async fn streams(
         &self,
         organization: OrganizationId,
         selectors: &[Vec<Matcher>],
-        time: TimeRange,
-        bucket_ns: Option<i64>,
+        (time, totals): (TimeRange, StreamTotals),
         limits: QueryLimits,
     ) -> Result<StreamsAnswer> {
-        let tests = selectors.iter().map(|matchers| Ok(StreamSelector::new(matchers)?)).collect::<Result<Vec<_>>>()?;
+        let mut stats = QueryStats::default();
+        let mut known = Known { found: Found::new(selectors)?, ..Known::default() };
+        if totals == StreamTotals::Unneeded && self.parts().options.uses_indexes && limits.within.is_none() {
+            let handle = StatsHandle::new();
+            let learning = self.known_streams(organization, (time, selectors), &handle);
+            let late = |_| Error::Query(crate::Error::TimeLimit { limit: limits.time });
+            known = tokio::time::timeout(limits.time, learning).await.map_err(late)??;
+            add_stats(&mut stats, handle.read());
+        }
+        if known.is_everything {
+            return Ok(StreamsAnswer { streams: known.found.streams(), stats });
+        }
         let any: Vec<Condition> =
             selectors.iter().map(|matchers| Condition::All(conditions::of_matchers(matchers))).collect();
         let condition = if any.is_empty() { Condition::All(Vec::new()) } else { Condition::Any(any) };
-        let columns = Detail::Streams.columns();
-        let (spared, counted) = (SparedColumns::default(), CountedGroups::new());
-        let scan = LineScan { time, condition, columns, spared, counted };
-        let mut rows = self.scan_lines(organization, scan, limits).await?;
+        let mut columns = Detail::Streams.columns();
+        columns.retain(|column| totals != StreamTotals::Unneeded || !matches!(*column, "body" | "time"));
+        let spared = SparedColumns::default();
+        let mut scan = LineScan { time, condition, columns, spared, counted: known.groups };
+        let mut found = known.found;
+        let mut rows = match self.scan_lines(organization, scan.clone(), limits).await {
+            // What is known has been replaced by other segments since.
+            Err(Error::Query(crate::Error::SegmentMissing { .. })) if !scan.counted.is_empty() => {
+                scan.counted.clear();
+                found = Found::new(selectors)?;
+                self.scan_lines(organization, scan, limits).await?
+            }
+            rows => rows?,
+        };
         let mut lines = Lines::new(Detail::Streams);
-        let mut found: BTreeMap<Vec<(String, String)>, Counted> = BTreeMap::new();
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             let streams = lines.stream_of_rows(&batch)?;
-            let body = batch.column_by_name("body").and_then(|body| body.as_string_view_opt());
-            let times = super::batches::times_of(&batch)?;
-            let mut totals: BTreeMap<(u32, i64), StreamTotal> = BTreeMap::new();
-            for (row, stream) in streams.values().iter().enumerate() {
-                let bucket = bucket_ns.map_or(0, |width| (times.value(row) - time.start.0).div_euclid(width.max(1)));
-                let total = totals.entry((*stream, bucket)).or_default();
-                total.lines += 1;
-                total.bytes += body.filter(|body| body.is_valid(row)).map_or(0, |body| body.value(row).len() as u64);
-            }
-            for ((stream, bucket), total) in totals {
-                let labels = &lines.labels()[stream as usize];
-                if !tests.is_empty() && !tests.iter().any(|test| test.meets(labels)) {
-                    continue;
+            if totals == StreamTotals::Unneeded {
+                let once: BTreeSet<u32> = streams.values().iter().copied().collect();
+                once.into_iter().for_each(|stream| found.add(&lines.labels()[stream as usize], None));
+            } else {
+                let body = batch.column_by_name("body").and_then(|body| body.as_string_view_opt());
+                let times = super::batches::times_of(&batch)?;
+                let bucket_of = |row: usize| match totals {
+                    StreamTotals::Every(width) => (times.value(row) - time.start.0).div_euclid(width.max(1)),
+                    StreamTotals::Whole | StreamTotals::Unneeded => 0,
+                };
+                let mut sums: BTreeMap<(u32, i64), StreamTotal> = BTreeMap::new();
+                for (row, stream) in streams.values().iter().enumerate() {
+                    let total = sums.entry((*stream, bucket_of(row))).or_default();
+                    total.lines += 1;
+                    total.bytes +=
+                        body.filter(|body| body.is_valid(row)).map_or(0, |body| body.value(row).len() as u64);
                 }
-                let key = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                let (_, buckets) = found.entry(key).or_insert_with(|| (labels.clone(), BTreeMap::new()));
-                let own = buckets.entry(bucket).or_default();
-                own.lines += total.lines;
-                own.bytes += total.bytes;
+                for ((stream, bucket), total) in sums {
+                    found.add(&lines.labels()[stream as usize], Some((bucket, total)));
+                }
             }
-            if found.len() > MOST_STREAMS {
-                let message = format!("more than {MOST_STREAMS} streams: narrow the selector or the range of time");
-                return Err(Error::from(tidemill_eval::Error::Limit(message)));
-            }
+            found.check()?;
         }
-        let mut stats = QueryStats::default();
         let read = rows.stats().read();
         stats.wall_ms = read.wall_ms;
         add_stats(&mut stats, read);
-        Ok(StreamsAnswer { streams: found.into_values().collect(), stats })
+        Ok(StreamsAnswer { streams: found.streams(), stats })
+    }
+
+    /// The streams of row groups that lie in the time, as far as they are known or can be learned without reading every row.
+    async fn known_streams(
+        &self,
+        organization: OrganizationId,
+        (time, selectors): (TimeRange, &[Vec<Matcher>]),
+        stats: &StatsHandle,
+    ) -> Result<Known> {
+        let parts = self.parts();
+        parts.catalog.refresh().await?;
+        let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services: None };
+        let planned = parts.catalog.plan(organization, &query);
+        let kept_from = parts.catalog.first_kept_day(organization, Signal::Logs).map(|day| day.range().start);
+        // What may be past its retention is told of where rows are read.
+        let is_everything = kept_from.is_none_or(|from| from <= time.start);
+        let mut known = Known { found: Found::new(selectors)?, groups: CountedGroups::new(), is_everything };
+        let mut lines = Lines::new(Detail::Streams);
+        let mut opened = parts.loader.open_all(planned.segments, stats);
+        while let Some(open) = opened.try_next().await? {
+            let is_inside = |group: &usize| {
+                let own = open.row_group_times[*group];
+                time.start <= own.start && own.end <= time.end
+            };
+            let inside: Vec<usize> = (0..open.row_group_times.len()).filter(is_inside).collect();
+            let streams = parts.streams.of_groups(&parts.loader, &open, &inside, Learn::AtOnce, stats).await?;
+            known.is_everything &= streams.len() == open.row_group_times.len();
+            for (_, streams) in &streams {
+                let places: BTreeSet<u32> = lines.stream_of_rows(&streams.rows)?.values().iter().copied().collect();
+                places.into_iter().for_each(|stream| known.found.add(&lines.labels()[stream as usize], None));
+                known.found.check()?;
+            }
+            if !streams.is_empty() {
+                known.groups.insert(open.meta.id, streams.into_iter().map(|(group, _)| group).collect());
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// What is known without reading all rows.
+#[derive(Default)]
+struct Known {
+    found: Found,
+    /// Where it is from.
+    groups: CountedGroups,
+    /// Whether there is nothing else.
+    is_everything: bool,
+}
+
+/// The streams of an answer, each once, by their labels.
+#[derive(Default)]
+struct Found {
+    tests: Vec<StreamSelector>,
+    streams: BTreeMap<Vec<(String, String)>, Counted>,
+}
+
+impl Found {
+    fn new(selectors: &[Vec<Matcher>]) -> Result<Self> {
+        let tests = selectors.iter().map(|matchers| Ok(StreamSelector::new(matchers)?)).collect::<Result<_>>()?;
+        Ok(Self { tests, streams: BTreeMap::new() })
+    }
+
+    /// Adds a stream, if it is asked for, with a total of one bucket.
+    fn add(&mut self, labels: &StreamLabels, total: Option<(i64, StreamTotal)>) {
+        if !self.tests.is_empty() && !self.tests.iter().any(|test| test.meets(labels)) {
+            return;
+        }
+        let key = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (_, buckets) = self.streams.entry(key).or_insert_with(|| (labels.clone(), BTreeMap::new()));
+        if let Some((bucket, total)) = total {
+            let own = buckets.entry(bucket).or_default();
+            own.lines += total.lines;
+            own.bytes += total.bytes;
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.streams.len() <= MOST_STREAMS {
+            return Ok(());
+        }
+        let message = format!("more than {MOST_STREAMS} streams: narrow the selector or the range of time");
+        Err(Error::from(tidemill_eval::Error::Limit(message)))
+    }
+
+    fn streams(self) -> Vec<Counted> {
+        self.streams.into_values().collect()
     }
 }

@@ -8,7 +8,6 @@ use arrow::array::{Array, AsArray};
 use futures::StreamExt as _;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use serde_json::Value;
 use tidemill_eval::{Labels, METRIC_NAME, Matcher, Result as EvalResult};
 use tidemill_text::prometheus::label_name;
@@ -18,7 +17,7 @@ use super::conditions::Conditions;
 use super::select::{Reader, time_range};
 use super::value_text::value_text;
 use super::{PromqlLimits, failed, within};
-use crate::scan::{Ahead, OpenSegment, SegmentReader};
+use crate::scan::{OpenSegment, stored_rows};
 use crate::{Error, QueryEngine, Result};
 
 /// One exemplar.
@@ -161,26 +160,14 @@ pub(super) async fn texts_at(
                 _ => ranges.push(row..row + 1),
             }
         }
-        let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
-        let failure = Arc::default();
-        let parquet = SegmentReader {
-            loader: Arc::clone(&reader.parts.loader),
-            open: Arc::clone(open),
-            stats: reader.stats.clone(),
-            failure: Arc::clone(&failure),
-            ahead: Ahead::default(),
-        };
-        let roots = open.reader.schema().index_of(name);
-        let all = open.row_group_rows(group);
-        let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(parquet, open.reader.clone())
-            .with_row_groups(vec![group])
-            .with_projection(ProjectionMask::roots(open.reader.parquet_schema(), roots))
-            .with_row_selection(RowSelection::from_consecutive_ranges(ranges.iter().cloned(), all))
-            .build()
-            .map_err(corrupt)?;
+        let mask = ProjectionMask::roots(open.reader.parquet_schema(), open.reader.schema().index_of(name));
+        let wanted = RowSelection::from_consecutive_ranges(ranges.iter().cloned(), open.row_group_rows(group));
+        let mut batches = stored_rows(&reader.parts.loader, open, &reader.stats, |stored| {
+            stored.with_row_groups(vec![group]).with_projection(mask).with_row_selection(wanted)
+        })?;
         let mut read: Vec<String> = Vec::new();
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| failure.lock().take().unwrap_or_else(|| corrupt(error)))?;
+            let batch = batch?;
             let column = batch.column_by_name(name).and_then(|column| column.as_string_view_opt());
             let column = column.ok_or_else(|| Error::corrupt(&open.meta.object_key, format!("{name} is no text")))?;
             read.extend(

@@ -460,7 +460,7 @@ mod tests {
     fn what_is_read_in_parts_is_kept_once_that_has_cost_as_much() {
         let kept = KeptFloats::new(1 << 20);
         let segment = "00000000-0000-0000-0000-000000000007".parse::<SegmentId>().expect("an id");
-        let mut bought = |group, wanted| (0..20).position(|_| kept.is_bought(segment, group, (wanted, 1_000)));
+        let bought = |group, wanted| (0..20).position(|_| kept.is_bought(segment, group, (wanted, 1_000)));
         assert_eq!((bought(0, 1), bought(1, 300), bought(2, 900)), (Some(8), Some(4), Some(2)));
     }
 

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{ArrowPrimitiveType, Float64Type, Int32Type, TimestampNanosecondType, UInt32Type, UInt64Type};
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use tidemill_types::TimeRange;
 
 use super::budget::Budget;
 use super::floats::{COLUMNS, FloatColumns, FloatDecoder, FloatRun, KeptFloats};
 use super::series::{Kind, Metric, SegmentSeries};
-use crate::scan::{Ahead, OpenSegment, SegmentLoader, SegmentReader};
+use crate::scan::{OpenSegment, SegmentLoader, stored_rows};
 use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
 
@@ -259,32 +259,20 @@ impl PointRequest<'_> {
         group: usize,
         rows: &GroupRows,
         columns: &[&str],
-    ) -> Result<impl futures::Stream<Item = Result<RecordBatch>> + Unpin> {
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         self.stats.add(Counter::RowGroupsRead, 1);
         self.stats.add(Counter::RowsScanned, rows.read() as u64);
-        let open = Arc::clone(self.open);
-        let failure = Arc::default();
-        let reader = SegmentReader {
-            loader: Arc::clone(self.loader),
-            open: Arc::clone(&open),
-            stats: self.stats.clone(),
-            failure: Arc::clone(&failure),
-            ahead: Ahead::default(),
-        };
-        let schema = open.reader.schema();
+        let schema = self.open.reader.schema();
         let roots = columns.iter().flat_map(|name| schema.index_of(name));
-        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, open.reader.clone())
-            .with_row_groups(vec![group])
-            .with_projection(ProjectionMask::roots(open.reader.parquet_schema(), roots))
-            .with_batch_size(16 << 10);
-        if !rows.is_whole {
+        let mask = ProjectionMask::roots(self.open.reader.parquet_schema(), roots);
+        stored_rows(self.loader, self.open, self.stats, |stored| {
+            let stored = stored.with_row_groups(vec![group]).with_projection(mask).with_batch_size(16 << 10);
+            if rows.is_whole {
+                return stored;
+            }
             let ranges = rows.owned.iter().map(|(own, _)| own.clone());
-            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows.all));
-        }
-        let corrupt = |open: &OpenSegment, error| Error::corrupt(&open.meta.object_key, error);
-        let batches = builder.build().map_err(|error| corrupt(&open, error))?;
-        let told = move |error| failure.lock().take().unwrap_or_else(|| corrupt(&open, error));
-        Ok(batches.map(move |batch| batch.map_err(&told)))
+            stored.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows.all))
+        })
     }
 
     /// Adds the rows of a batch to their series; how many, and their bytes. `None` where a column is not what it should be.

@@ -10,7 +10,6 @@ use arrow::datatypes::{Field, Schema};
 use futures::StreamExt as _;
 use moka::future::Cache;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use serde_json::value::RawValue;
 use tidemill_segment::index::{SeriesFrame, SeriesTable};
 use tidemill_segment::read::AttributeScope;
@@ -18,7 +17,7 @@ use tidemill_types::{SegmentId, Signal};
 
 use super::series::{Promotion, SegmentSeries, SeriesBuilder};
 use super::value_text::value_text;
-use crate::scan::{Ahead, Conversion, OpenSegment, SegmentLoader, SegmentReader};
+use crate::scan::{Conversion, OpenSegment, SegmentLoader, stored_rows};
 use crate::stats::{Counter, StatsHandle};
 use crate::tables::TableColumns;
 use crate::{Error, Result};
@@ -92,25 +91,13 @@ impl SeriesTables {
         let conversion = Conversion::new(open, &columns, Arc::new(Schema::new(fields)));
         let mut mask = ProjectionMask::roots(open.reader.parquet_schema(), open.reader.schema().index_of("series"));
         mask.union(&conversion.mask);
-        let failure = Arc::default();
-        let reader = SegmentReader {
-            loader: Arc::clone(loader),
-            open: Arc::clone(open),
-            stats: stats.clone(),
-            failure: Arc::clone(&failure),
-            ahead: Ahead::default(),
-        };
-        let wrong = |error: parquet::errors::ParquetError| corrupt(open, error);
-        let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, open.reader.clone())
-            .with_projection(mask)
-            .build()
-            .map_err(wrong)?;
+        let mut batches = stored_rows(loader, open, stats, |stored| stored.with_projection(mask))?;
         let mut known: HashMap<[u8; 16], usize> = HashMap::new();
         let mut described: Vec<Described> = Vec::new();
         let mut rows: Vec<Vec<Range<u32>>> = Vec::new();
         let mut first_row = 0_u32;
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| failure.lock().take().unwrap_or_else(|| wrong(error)))?;
+            let batch = batch?;
             let ids = batch.column_by_name("series").and_then(|ids| ids.as_fixed_size_binary_opt());
             let ids = ids.ok_or_else(|| corrupt(open, "column series is no column of ids"))?;
             let mut firsts: Vec<u32> = Vec::new();

@@ -21,6 +21,7 @@ mod row_condition;
 mod rows;
 mod segment_plan;
 mod severity;
+mod stored_rows;
 mod trace_days;
 mod work;
 
@@ -35,12 +36,12 @@ use tidemill_types::{SegmentId, SegmentMeta};
 use crate::logql::{CountedGroups, SparedColumns};
 use crate::tables::TableColumns;
 
-pub(crate) use ahead::Ahead;
 pub(crate) use convert::{Conversion, OutputColumn, same_texts};
-pub(crate) use open::{OpenSegment, SegmentLoader, SegmentReader};
+pub(crate) use open::{OpenSegment, SegmentLoader};
 pub(crate) use provider::{SegmentTable, SettledTypes, TableContext};
 pub use request::{Matcher, MatcherTarget, RowRequest};
 pub use row_condition::{Comparison, RowCondition, RowValue};
+pub(crate) use stored_rows::stored_rows;
 pub(crate) use trace_days::TracePlaces;
 pub(crate) use work::TimeOrder;
 

@@ -16,16 +16,15 @@ use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, reassig
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use futures::StreamExt;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use tidemill_segment::read::AttributeScope;
 use tidemill_types::{SegmentId, SegmentMeta, TimeRange};
 use tokio::sync::OnceCell;
 
 use super::ScanRequest;
-use super::ahead::Ahead;
 use super::convert::Conversion;
-use super::open::{OpenSegment, SegmentLoader, SegmentReader};
+use super::open::{OpenSegment, SegmentLoader};
 use super::prune::{RowGroupStatistics, kept, pruning_predicate};
+use super::stored_rows::stored_rows;
 use crate::stats::StatsHandle;
 use crate::tables::LogicalColumn;
 use crate::{Error, Result};
@@ -202,7 +201,6 @@ impl Pass<'_> {
         mut visit: impl FnMut(usize, Option<i64>, &[u8; 16], i64),
     ) -> Result<()> {
         let open = &samples.open;
-        let corrupt = |error: parquet::errors::ParquetError| Error::corrupt(&open.meta.object_key, error);
         let matcher = self
             .repeats
             .predicate
@@ -215,22 +213,12 @@ impl Pass<'_> {
         if let Some(matcher) = &matcher {
             mask.union(&matcher.conversion.mask);
         }
-        let failure = Arc::default();
-        let reader = SegmentReader {
-            loader: Arc::clone(self.loader),
-            open: Arc::clone(open),
-            stats: self.stats.clone(),
-            failure: Arc::clone(&failure),
-            ahead: Ahead::default(),
-        };
-        let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, open.reader.clone())
-            .with_row_groups(vec![samples.group])
-            .with_projection(mask)
-            .build()
-            .map_err(corrupt)?;
+        let mut batches = stored_rows(self.loader, open, self.stats, |stored| {
+            stored.with_row_groups(vec![samples.group]).with_projection(mask)
+        })?;
         let mut first_row = 0;
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| failure.lock().take().unwrap_or_else(|| corrupt(error)))?;
+            let batch = batch?;
             let matches = matcher.as_ref().map(|matcher| matcher.matches(&batch)).transpose()?;
             visit_samples(&batch, matches.as_ref(), first_row, &mut visit)
                 .ok_or_else(|| Error::corrupt(&open.meta.object_key, "series or time is not of its type"))?;

@@ -4,8 +4,8 @@ use serde_json::{Value as Json, json};
 use tidemill_eval::logql::MetricParams;
 use tidemill_lang::logql::{ast::Query, parse};
 use tidemill_query::QueryLimits;
-use tidemill_query::logql::NumbersAnswer;
-use tidemill_types::Signal;
+use tidemill_query::logql::{NumbersAnswer, StreamTotals};
+use tidemill_types::{Signal, TimeRange, TimestampNs};
 
 use crate::world::{SECOND_NS, START_NS, World};
 
@@ -231,4 +231,132 @@ async fn columns_that_are_not_wanted_change_no_answer() {
         read.push(ask(&world.cold(), &query).await.stats.bytes_read);
     }
     assert!(0 < read[0] && read[0] < read[1], "{read:?} bytes");
+}
+
+/// Lines of a few streams, many of each.
+fn lines_of_streams(seed: i64) -> Json {
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let record = |number: i64| {
+        let (severity, text) = SEVERITIES[((number / 9 + seed) % 14) as usize];
+        let mut attributes = vec![attribute("route", "/x")];
+        if number % 3 == 0 {
+            attributes.push(attribute("detected_level", "error"));
+        }
+        json!({
+            "timeUnixNano": (START_NS + (number * 3 + seed) * SECOND_NS / 2).to_string(),
+            "severityNumber": severity.unwrap_or(0),
+            "severityText": text,
+            "body": { "stringValue": format!("line {number}") },
+            "attributes": attributes,
+        })
+    };
+    let lines = || -> Vec<Json> { (0..1_500).map(record).collect() };
+    let of = |service: &str, pod: &str, scope: &str| {
+        let mut attributes = vec![attribute("k8s.pod.name", pod), attribute("host.arch", "arm")];
+        if !service.is_empty() {
+            attributes.push(attribute("service.name", service));
+        }
+        json!({
+            "resource": { "attributes": attributes },
+            "scopeLogs": [{ "scope": { "name": scope }, "logRecords": lines() }],
+        })
+    };
+    let push = tidemill_segment::loki::PUSH_SCOPE;
+    json!({ "resourceLogs": [of("cart", "p1", "lib"), of("cart", "p2", ""), of("shop", "p1", push), of("", "p3", "lib")] })
+}
+
+/// What is known of streams gives the answers that rows give, and once it is known no row is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_counted_by_what_is_known_of_streams() {
+    let mut world = World::new().await;
+    let mut metas = Vec::new();
+    for seed in 0..3 {
+        metas.extend(world.ingest(Signal::Logs, &lines_of_streams(seed)).await);
+    }
+    world.compact(&metas, 1).await;
+    let all = r#"{k8s_pod_name=~".+"}"#;
+    // Whether rows must be read every time: where lines of a stream are not alike, or windows tell them apart.
+    let queries = [
+        (format!("sum by (service_name) (count_over_time({all}[2h]))"), false),
+        (format!("sum by (k8s_pod_name, host_arch) (rate({all}[2h]))"), false),
+        (format!("sum by (service_name, k8s_pod_name) (count_over_time({all} | host_arch=\"arm\" [2h]))"), false),
+        (format!("sum(count_over_time({{k8s_pod_name=\"p1\"}}[2h])) / sum(count_over_time({all}[2h]))"), false),
+        (format!("absent_over_time({all} | k8s_pod_name=\"p9\" [2h])"), false),
+        (
+            format!("sum by (pod) (count_over_time({all} | label_format pod=k8s_pod_name | drop k8s_pod_name [2h]))"),
+            false,
+        ),
+        ("sum(count_over_time({service_name=\"unknown_service\"}[2h]))".to_owned(), false),
+        (format!("sum by (detected_level) (count_over_time({all}[2h]))"), true),
+        (format!("sum by (service_name) (count_over_time({all} |= \"7\" [2h]))"), true),
+        (format!("sum by (service_name) (bytes_over_time({all}[2h]))"), true),
+        (format!("sum by (route) (count_over_time({all}[2h]))"), true),
+        (format!("sum by (severity_number, k8s_pod_name) (count_over_time({all}[2h]))"), true),
+        (format!("sum by (service_name) (count_over_time({all}[50m]))"), true),
+    ];
+    let plain = world.without_indexes();
+    for (query, reads_rows) in &queries {
+        let expected = numbers(&plain, query).await;
+        assert!(expected.to_string().contains("value"), "{query}: nothing to compare: {expected}");
+        let mut scanned = 0;
+        for turn in 0..3 {
+            let found = ask(&world, query).await;
+            assert_eq!(found.answer.to_json(), expected, "{query} for the {turn}th time");
+            scanned = found.stats.rows_scanned;
+        }
+        assert_eq!(scanned > 0, *reads_rows, "{query} scanned {scanned} rows");
+    }
+    // Of OTLP alone the level is the stream's.
+    let levels = "sum by (detected_level, service_name) (count_over_time({service_name=~\".+\"}[2h]))";
+    let mut otlp = World::new().await;
+    let mut lines = lines_of_streams(0);
+    let resources = lines["resourceLogs"].as_array_mut().expect("a list");
+    resources.remove(2);
+    for record in resources.iter_mut().flat_map(|own| own["scopeLogs"][0]["logRecords"].as_array_mut().expect("a list"))
+    {
+        record["attributes"] = json!([]);
+    }
+    let metas = otlp.ingest(Signal::Logs, &lines).await;
+    otlp.compact(&metas, 1).await;
+    let expected = numbers(&otlp.without_indexes(), levels).await;
+    let mut scanned = Vec::new();
+    for _ in 0..3 {
+        let found = ask(&otlp, levels).await;
+        assert_eq!(found.answer.to_json(), expected);
+        scanned.push(found.stats.rows_scanned);
+    }
+    assert!(scanned[1] > 0 && scanned[2] == 0, "{scanned:?} rows");
+}
+
+/// Streams are listed without reading all rows of those row groups that lie in the time, and are the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_known_are_those_of_rows() {
+    let mut world = World::new().await;
+    let mut metas = world.ingest(Signal::Logs, &lines_of_streams(0)).await;
+    metas = world.compact(&metas, 1).await;
+    world.ingest(Signal::Logs, &lines_with_labels(1)).await;
+    let plain = world.without_indexes();
+    let matchers = |text: &str| tidemill_lang::logql::parse_matchers(text).expect("a selector");
+    let end = metas[0].time.end.0;
+    for selectors in [vec![], vec![matchers("{k8s_pod_name=\"p1\"}"), matchers("{service_name=~\"un.*\"}")]] {
+        for (start, end) in
+            [(START_NS, START_NS + 7_200 * SECOND_NS), (START_NS + 600 * SECOND_NS, end), (START_NS, end - 1)]
+        {
+            let time = TimeRange { start: TimestampNs(start), end: TimestampNs(end) };
+            let mut found = Vec::new();
+            for of in [&world, &plain] {
+                let limits = QueryLimits::default();
+                let asked =
+                    of.engine.logql_streams(of.organization, selectors.clone(), time, StreamTotals::Unneeded, limits);
+                found.push(asked.await.expect("streams").streams);
+            }
+            assert!(!found[0].is_empty());
+            assert_eq!(found[0], found[1], "{selectors:?} from {start} to {end}");
+        }
+    }
+    let time = TimeRange { start: TimestampNs(START_NS), end: TimestampNs(metas[0].time.end.0) };
+    let limits = QueryLimits::default();
+    let again = world.engine.logql_streams(world.organization, vec![], time, StreamTotals::Unneeded, limits).await;
+    let read = again.expect("streams").stats;
+    assert!(read.rows_scanned < 600, "{} rows, of level 0 alone", read.rows_scanned);
 }

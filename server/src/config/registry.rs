@@ -270,6 +270,12 @@ pub const KEYS: &[Key] = &[
         "64MiB",
         "Memory for which log records met a condition on their text, a bit each, so that the next query need not read the texts again.",
     ),
+    key(
+        "query.streams_cache",
+        Kind::Bytes,
+        "32MiB",
+        "Memory for how many lines of each stream compacted logs have, so that LogQL need not read rows to count them or to list streams.",
+    ),
     key("promql.series_cache", Kind::Bytes, "64MiB", "Memory for the series of segments, as PromQL names them."),
     key(
         "promql.points_cache",

@@ -74,12 +74,11 @@ fn totals(mut windows: [&[f64]; LANES]) -> [(f64, f64); LANES] {
 fn add_all(firsts: [f64; LANES], windows: [&[f64]; LANES]) -> [(f64, f64); LANES] {
     let (mut totals, mut lost) = (firsts, [0.0; LANES]);
     let shortest = windows.iter().map(|window| window.len()).min().unwrap_or(0);
-    let mut together = windows.map(|window| window[..shortest].iter());
-    for _ in 0..shortest {
-        for ((total, lost), numbers) in totals.iter_mut().zip(&mut lost).zip(&mut together) {
-            if let Some(number) = numbers.next() {
-                (*total, *lost) = added(*total, *number, *lost);
-            }
+    let [a, b, c, d, e, f, g, h] = windows.map(|window| window[..shortest].iter());
+    for (((((((a, b), c), d), e), f), g), h) in a.zip(b).zip(c).zip(d).zip(e).zip(f).zip(g).zip(h) {
+        let numbers: [f64; LANES] = [*a, *b, *c, *d, *e, *f, *g, *h];
+        for ((total, lost), number) in totals.iter_mut().zip(&mut lost).zip(numbers) {
+            (*total, *lost) = added(*total, number, *lost);
         }
     }
     let mut all = [(0.0, 0.0); LANES];

@@ -1,7 +1,7 @@
 //! What the grammar alone cannot refuse.
 
 use super::ast::*;
-use super::regex::compile_anchored_regex;
+use super::regex::whole_pattern;
 use crate::error::{Error, Result};
 
 /// Checks a query that was read.
@@ -39,7 +39,7 @@ fn check_log(query: &LogQuery, source: &str) -> Result<()> {
 }
 
 fn fits_empty(pattern: &str) -> bool {
-    compile_anchored_regex(pattern).is_ok_and(|regex| regex.is_match(""))
+    whole_pattern(pattern).is_ok_and(|pattern| pattern.is_match(""))
 }
 
 fn check_metric(metric: &Metric, source: &str) -> Result<()> {

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use super::ast::*;
 use super::check;
 use super::dialect::DIALECT;
-use super::regex::compile_anchored_regex;
+use super::regex::whole_pattern;
 use crate::error::{Error, Result};
 use crate::lexer::{Cursor, Kind, Token};
 use crate::span::Span;
@@ -142,7 +142,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn check_pattern(&self, pattern: &str, span: Span) -> Result<()> {
-        compile_anchored_regex(pattern)
+        whole_pattern(pattern)
             .map(drop)
             .map_err(|why| Error::syntax(format!("invalid regular expression {pattern:?}: {why}"), span, self.source))
     }

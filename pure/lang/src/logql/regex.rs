@@ -2,6 +2,8 @@
 //!
 //! The two agree but for the classes `\d`, `\w`, `\s` and the boundary `\b`, which are ASCII in Go, and quotes `\Q…\E`.
 
+use crate::whole::WholePattern;
+
 /// The most bytes that a compiled expression may take.
 pub const REGEX_LIMIT_BYTES: usize = 4 << 20;
 
@@ -86,6 +88,14 @@ pub fn compile_regex(pattern: &str) -> Result<regex::Regex, String> {
         let text = error.to_string();
         text.lines().last().unwrap_or("invalid").trim_start_matches("error: ").to_owned()
     })
+}
+
+/// `pattern`, which must fit a whole value.
+///
+/// # Errors
+/// As [`compile_regex`].
+pub fn whole_pattern(pattern: &str) -> Result<WholePattern, String> {
+    WholePattern::new(pattern, compile_anchored_regex)
 }
 
 /// Compiles `pattern` so that it must fit a whole value.

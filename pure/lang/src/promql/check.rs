@@ -3,6 +3,7 @@
 use super::ast::{Aggregate, Binary, Call, Cardinality, Expr, ExprKind, MatchOp, Selector, ValueType};
 use crate::error::{Error, Result};
 use crate::span::Span;
+use crate::whole::WholePattern;
 
 /// Checks `expr` and all in it.
 pub(super) fn check(expr: &Expr, source: &str) -> Result<()> {
@@ -178,7 +179,15 @@ fn excludes_empty(matcher: &super::ast::LabelMatcher) -> bool {
     }
 }
 
+/// The pattern of a selector, which must fit a whole value.
+///
+/// # Errors
+/// It is no regular expression, or one too large.
+pub fn whole_pattern(pattern: &str) -> std::result::Result<WholePattern, regex::Error> {
+    WholePattern::new(pattern, |pattern| regex::Regex::new(&format!("^(?s:{pattern})$")))
+}
+
 /// Whether a regular expression fits the empty text.
 fn pattern_may_be_empty(pattern: &str) -> bool {
-    regex::Regex::new(&format!("^(?s:{pattern})$")).is_ok_and(|regex| regex.is_match(""))
+    whole_pattern(pattern).is_ok_and(|pattern| pattern.is_match(""))
 }

@@ -2,7 +2,7 @@
 
 use super::ast::*;
 use crate::error::{Error, Result};
-use crate::logql::regex::compile_anchored_regex;
+use crate::logql::regex::whole_pattern;
 
 /// The hints that are known. Answers are exact and newest first anyway; hints that ask for a sample of the data are refused.
 const HINTS: [&str; 2] = ["most_recent", "exemplars"];
@@ -209,7 +209,7 @@ fn binary_type(field: &Field, operator: Operator, left: &Field, right: &Field, s
         if !left_type.fits(Type::Text) {
             return refuse(format!("`{}` needs a text on its left", operator.sign()));
         }
-        return match compile_anchored_regex(pattern) {
+        return match whole_pattern(pattern) {
             Ok(_) => Ok(Type::Bool),
             Err(why) => {
                 Err(Error::syntax(format!("invalid regular expression {pattern:?}: {why}"), right.span, source))

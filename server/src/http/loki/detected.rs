@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tidemill_eval::logql::{Direction, LogParams};
 use tidemill_lang::logql::ast::{LogQuery, Query};
 use tidemill_lang::logql::{parse, print};
+use tidemill_query::logql::StreamTotals;
 use tidemill_types::OrganizationId;
 
 use super::answer::Refusal;
@@ -29,7 +30,14 @@ pub(super) async fn labels(
     Member(organization): Member,
     params: Params,
 ) -> Result<Json<Value>, Refusal> {
-    let found = streams::read(&state, organization, params.optional_selector()?, params.labels_range()?, None).await?;
+    let found = streams::read(
+        &state,
+        organization,
+        params.optional_selector()?,
+        params.labels_range()?,
+        StreamTotals::Unneeded,
+    )
+    .await?;
     let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, value) in found.streams.iter().flat_map(|(labels, _)| labels.iter()) {
         values.entry(name).or_default().insert(value);

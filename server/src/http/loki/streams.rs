@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tidemill_eval::logql::StreamLabels;
 use tidemill_lang::logql::ast::Matcher;
 use tidemill_lang::logql::parse_matchers;
-use tidemill_query::logql::{StreamTotal, StreamsAnswer};
+use tidemill_query::logql::{StreamTotal, StreamTotals, StreamsAnswer};
 use tidemill_types::{OrganizationId, TimeRange};
 
 use super::answer::{Refusal, success};
@@ -26,11 +26,11 @@ pub(super) async fn read(
     organization: OrganizationId,
     selectors: Vec<Vec<Matcher>>,
     time: TimeRange,
-    bucket_ns: Option<i64>,
+    totals: StreamTotals,
 ) -> Result<StreamsAnswer, Refusal> {
     let queries = queries(state)?;
     let (engine, limits) = queries.open_engine().await?;
-    Ok(engine.logql_streams(organization, selectors, time, bucket_ns, limits).await?)
+    Ok(engine.logql_streams(organization, selectors, time, totals, limits).await?)
 }
 
 /// `GET /loki/api/v1/labels`
@@ -39,7 +39,8 @@ pub(super) async fn labels(
     Member(organization): Member,
     params: Params,
 ) -> Result<Json<Value>, Refusal> {
-    let found = read(&state, organization, params.optional_selector()?, params.labels_range()?, None).await?;
+    let found =
+        read(&state, organization, params.optional_selector()?, params.labels_range()?, StreamTotals::Unneeded).await?;
     let names = found.streams.iter().flat_map(|(labels, _)| labels.iter().map(|(name, _)| name));
     let names: BTreeSet<&str> = names.collect();
     Ok(listed(names))
@@ -52,7 +53,8 @@ pub(super) async fn values(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Json<Value>, Refusal> {
-    let found = read(&state, organization, params.optional_selector()?, params.labels_range()?, None).await?;
+    let found =
+        read(&state, organization, params.optional_selector()?, params.labels_range()?, StreamTotals::Unneeded).await?;
     let values = found.streams.iter().map(|(labels, _)| labels.get(&name)).filter(|value| !value.is_empty());
     Ok(listed(values.collect()))
 }
@@ -70,7 +72,7 @@ pub(super) async fn series(
 ) -> Result<Json<Value>, Refusal> {
     let given = params.all("match[]").chain(params.all("match"));
     let selectors: Vec<Vec<Matcher>> = given.map(parse_matchers).collect::<Result<_, _>>()?;
-    let found = read(&state, organization, selectors, params.labels_range()?, None).await?;
+    let found = read(&state, organization, selectors, params.labels_range()?, StreamTotals::Unneeded).await?;
     let series: Vec<Value> = found.streams.iter().map(|(labels, _)| object(labels)).collect();
     Ok(success(json!(series)))
 }
@@ -86,7 +88,7 @@ pub(super) async fn stats(
     params: Params,
 ) -> Result<Json<Value>, Refusal> {
     let selector = params.selector()?;
-    let found = read(&state, organization, vec![selector], params.labels_range()?, None).await?;
+    let found = read(&state, organization, vec![selector], params.labels_range()?, StreamTotals::Whole).await?;
     let mut total = StreamTotal::default();
     for own in found.streams.iter().flat_map(|(_, buckets)| buckets.values()) {
         total.lines += own.lines;
@@ -171,7 +173,7 @@ pub(super) async fn volume(
     let selector = params.selector()?;
     let grouping = Grouping::of(&params, &selector)?;
     let time = params.labels_range()?;
-    let found = read(&state, organization, vec![selector], time, None).await?;
+    let found = read(&state, organization, vec![selector], time, StreamTotals::Whole).await?;
     let end = seconds(time.end.0 - 1);
     let result = volumes(&found, &grouping).into_iter().map(
         |(key, buckets)| json!({ "metric": metric(&key), "value": [end, buckets.values().sum::<u64>().to_string()] }),
@@ -193,7 +195,7 @@ pub(super) async fn volume_range(
     if (end - time.start.0) / step > 11_000 {
         return Err(Refusal::invalid("more than 11,000 points: narrow the range of time or widen the step"));
     }
-    let found = read(&state, organization, vec![selector], time, Some(step)).await?;
+    let found = read(&state, organization, vec![selector], time, StreamTotals::Every(step)).await?;
     // A bucket is labelled by its last millisecond, the last one by the end.
     let label = |bucket: i64| {
         let until = time.start.0 + (bucket + 1) * step;

@@ -1,6 +1,7 @@
 //! Selectors: a name, conditions in braces, or both.
 
 use super::super::ast::{Expr, ExprKind, LabelMatcher, MatchOp, Selector, When};
+use super::super::check::whole_pattern;
 use super::Parser;
 use crate::error::{Error, Result};
 use crate::lexer::Kind;
@@ -63,7 +64,7 @@ impl Parser<'_> {
         };
         self.next();
         if matches!(op, MatchOp::Matches | MatchOp::MatchesNot)
-            && let Err(error) = regex::Regex::new(&format!("^(?s:{value})$"))
+            && let Err(error) = whole_pattern(&value)
         {
             let message = format!("invalid regular expression {value:?}: {error}");
             return Err(Error::syntax(message, token.span, self.source));
