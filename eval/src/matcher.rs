@@ -1,10 +1,12 @@
 //! What a selector asks of one label.
 
+use std::fmt;
+
 use tidemill_lang::WholePattern;
 use tidemill_lang::promql::whole_pattern;
 
 use crate::error::{Error, Result};
-use crate::labels::Labels;
+use crate::labels::{Labels, quote};
 
 /// A condition on the value of one label; a label that is absent counts as the empty value.
 #[derive(Debug, Clone)]
@@ -65,6 +67,19 @@ impl Matcher {
     /// Whether `labels` meet every one of `matchers`.
     pub fn all_meet(matchers: &[Self], labels: &Labels) -> bool {
         matchers.iter().all(|matcher| matcher.meets(labels.get(&matcher.name)))
+    }
+}
+
+/// As in a selector.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match &self.test {
+            Test::Equal => "=",
+            Test::NotEqual => "!=",
+            Test::Matches(_) => "=~",
+            Test::MatchesNot(_) => "!~",
+        };
+        write!(f, "{}{sign}{}", self.name, quote(&self.value))
     }
 }
 

@@ -32,6 +32,8 @@ pub struct QueryStats {
     pub rows_matched: u64,
     /// Footers and parts of indexes that were in memory.
     pub cache_hits: u64,
+    /// PromQL: hours that rollups served in place of points, each once a selector.
+    pub rolled_up_hours: u64,
     /// From the call to the first byte of work: catalog, parsing, planning.
     pub planning_ms: f64,
     /// From the call until now, or until the last batch.
@@ -53,9 +55,10 @@ pub(crate) enum Counter {
     RowsScanned,
     RowsMatched,
     CacheHits,
+    RolledUpHours,
 }
 
-const COUNTERS: usize = Counter::CacheHits as usize + 1;
+const COUNTERS: usize = Counter::RolledUpHours as usize + 1;
 
 /// A handle on the counters of one query; readable while it runs and after.
 #[derive(Debug, Clone)]
@@ -103,6 +106,7 @@ impl StatsHandle {
             rows_scanned: get(Counter::RowsScanned),
             rows_matched: get(Counter::RowsMatched),
             cache_hits: get(Counter::CacheHits),
+            rolled_up_hours: get(Counter::RolledUpHours),
             planning_ms: self.0.planned.lock().map_or(0.0, milliseconds),
             wall_ms: milliseconds(self.0.ended.lock().unwrap_or_else(|| self.0.started.elapsed())),
             warnings: self.0.warnings.lock().clone(),

@@ -107,7 +107,15 @@ pub fn explain(query: &Query) -> String {
         Query::Metric(metric) => {
             let at = MetricParams { start_ns: 0, end_ns: 0, step_ns: None, now_ns: 0 };
             match MetricRun::new(metric, at) {
-                Ok(run) => run.queries().for_each(|log| tell(log, run.needed_labels())),
+                Ok(run) => {
+                    run.queries().for_each(|log| tell(log, run.needed_labels()));
+                    if run.counts_by_stream() {
+                        text.push_str(
+                            "  counted unread: compacted row groups that lie in one window, as far as how many lines each stream has \
+                             there is known\n",
+                        );
+                    }
+                }
                 Err(error) => text.push_str(&format!("refused: {error}\n")),
             }
         }

@@ -60,6 +60,11 @@ struct RolledHour {
 type Span = (i64, i64);
 
 impl RolledUp {
+    /// How many hours they serve.
+    pub(super) fn hours(&self) -> usize {
+        self.hours.len()
+    }
+
     /// The pieces of a time that no rollup serves.
     pub(super) fn gaps(&self, (start_ms, end_ms): Span) -> Vec<Span> {
         let mut gaps = Vec::new();

@@ -131,6 +131,7 @@ impl Reader {
             Some(windows) => self.rolled_up(windows, span, &conditions).await?,
             None => RolledUp::default(),
         };
+        self.stats.add(Counter::RolledUpHours, rolled.hours() as u64);
         for moment in rolled.last_moments().into_iter().filter(|moment| *moment <= select.end_ms) {
             let there = self.entries(time_range(moment, moment), &conditions, None).await?;
             rolled.leave(moment, there.iter().flat_map(|(_, entries)| entries.labels()).cloned());

@@ -75,6 +75,14 @@ impl KnownRows {
         })
     }
 
+    /// How many rows of a row group meet the condition, if that is known.
+    pub(super) fn count(&self, segment: SegmentId, group: usize, condition: ConditionId) -> Option<usize> {
+        Some(match self.rows.get(&(segment, group, condition))? {
+            Known::Nothing => 0,
+            Known::Bits(bits) => bits.count_set_bits(),
+        })
+    }
+
     /// Whether it is known which rows of a row group meet the condition.
     pub(super) fn has(&self, segment: SegmentId, group: usize, condition: ConditionId) -> bool {
         self.rows.contains_key(&(segment, group, condition))
@@ -152,6 +160,7 @@ mod tests {
         notes.add(&BooleanArray::from(vec![true, true, false]));
         let found = known.get(segment, 3, known.number(&condition("a")), 12);
         assert_eq!(found, Some(RowSet::of_ranges([2..3, 4..5, 8..9], 12)));
+        assert_eq!((known.count(segment, 3, number), known.count(segment, 4, number)), (Some(3), None));
         assert_eq!(known.get(segment, 3, known.number(&condition("b")), 12), None);
         assert_eq!(known.get(segment, 2, number, 12), None);
         known.put_nothing(segment, 2, number);

@@ -181,7 +181,7 @@ impl ScanRun {
             self.stats.add(Counter::RowGroupsPruned, considered as u64);
             return Ok(Vec::new());
         }
-        let plan = Arc::new(SegmentPlan::new(Arc::clone(&open), &self.request)?);
+        let plan = Arc::new(SegmentPlan::new(Arc::clone(&open), &self.request, self.remembered.is_some())?);
         let known = &self.loader.known_rows;
         let is_known = |group| self.remembered.is_some_and(|condition| known.has(meta.id, group, condition));
         let indexed = match of_severity.iter().all(|(group, _)| is_known(*group)) {
@@ -288,6 +288,14 @@ impl ScanRun {
         }
         let rows_of_group = open.row_group_rows(group);
         let known = &self.loader.known_rows;
+        if rows.is_all()
+            && plan.conversion.reads_nothing()
+            && !plan.has_conditions(Checked::Cheap)
+            && let Some(count) = self.remembered.and_then(|condition| known.count(open.meta.id, group, condition))
+        {
+            self.stats.add(Counter::CacheHits, 1);
+            return self.rows_alone(&plan, count);
+        }
         let known = self.remembered.and_then(|condition| known.get(open.meta.id, group, condition, rows_of_group));
         let checked = if known.is_some() { Checked::Cheap } else { Checked::All };
         if let Some(known) = &known {

@@ -60,9 +60,12 @@ pub(super) enum Checked {
 }
 
 impl SegmentPlan {
-    pub(super) fn new(open: Arc<OpenSegment>, request: &ScanRequest) -> Result<Self> {
+    /// `is_remembered` tells that the condition on long texts is.
+    pub(super) fn new(open: Arc<OpenSegment>, request: &ScanRequest, is_remembered: bool) -> Result<Self> {
         let conversion = Conversion::of_outputs(&open, &request.output_columns(&open), Arc::clone(&request.schema));
-        let Stages { cheap, long } = Stages::of(request, open.meta.time);
+        // Bounds of the plan above only spare work, and what they spare could not be remembered.
+        let dynamic = if is_remembered { &[][..] } else { &request.dynamic };
+        let Stages { cheap, long } = Stages::of(request, dynamic, open.meta.time);
         let matcher = |stage| Matcher::new(&open, request, stage);
         let cheap = cheap.into_iter().map(matcher).collect::<Result<Vec<_>>>()?;
         let long = long.map(matcher).transpose()?;
@@ -147,13 +150,13 @@ struct Stages {
 
 impl Stages {
     /// Without the parts that hold for every row of a segment by its times.
-    fn of(request: &ScanRequest, times: TimeRange) -> Self {
+    fn of(request: &ScanRequest, dynamic: &[Arc<dyn PhysicalExpr>], times: TimeRange) -> Self {
         let always_holds = |part: &Arc<dyn PhysicalExpr>| {
             let bound = time_bound(part).filter(|_| request.uses_indexes);
             bound.is_some_and(|bound| bound.start <= times.start && times.end <= bound.end)
         };
         let mut stages: [Vec<Arc<dyn PhysicalExpr>>; 3] = Default::default();
-        stages[0].extend(request.dynamic.iter().cloned());
+        stages[0].extend(dynamic.iter().cloned());
         for part in request.predicate.iter().flat_map(|predicate| split_conjunction(predicate)) {
             if !always_holds(part) {
                 stages[cost_of(part, request)].push(Arc::clone(part));
@@ -174,7 +177,7 @@ pub(super) fn rememberable(request: &ScanRequest) -> Option<Arc<dyn PhysicalExpr
     let is_fixed = |place: usize| {
         request.table.columns.get(place).is_some_and(|column| !matches!(column, LogicalColumn::Attribute(..)))
     };
-    let long = Stages::of(request, TimeRange::ALL).long?;
+    let long = Stages::of(request, &[], TimeRange::ALL).long?;
     let is_fixed = collect_columns(&long).iter().all(|column| is_fixed(column.index()));
     (is_fixed && !is_volatile(&long) && says_all(&long)).then_some(long)
 }

@@ -100,9 +100,12 @@ async fn compare(world: &World, plain: &World, query: &str, (start_s, end_s, ste
     let ask = async |world: &World| {
         let answer = world.engine.promql(world.organization, request.clone(), PromqlLimits::default()).await;
         let answer = answer.unwrap_or_else(|error| panic!("{query}: {error}"));
-        (encode_answer(&answer.value, &answer.notes, query), answer.stats.rows_matched)
+        (encode_answer(&answer.value, &answer.notes, query), answer.stats)
     };
-    let ((rolled, rows), (expected, all)) = (ask(world).await, ask(plain).await);
+    let ((rolled, stats), (expected, plain_stats)) = (ask(world).await, ask(plain).await);
+    let (rows, all) = (stats.rows_matched, plain_stats.rows_matched);
+    assert_eq!(plain_stats.rolled_up_hours, 0);
+    assert!(rows == all || stats.rolled_up_hours > 0, "{query}: {rows} of {all} rows without an hour from rollups");
     assert!(expected.contains("\"value"), "{query}: nothing to compare: {expected}");
     assert_eq!(rolled, expected, "{query} from {start_s} to {end_s} by {step_s}");
     (rows, all)

@@ -7,10 +7,9 @@ mod segments;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::Value;
-use tidemill_eval::promql::Engine;
 use tidemill_eval::promql::json::{Extras, encode_answer_with};
 use tidemill_lake::clock::{Clock as _, SystemClock};
-use tidemill_query::promql::PromqlRequest;
+use tidemill_query::promql::{PromqlRequest, explain};
 use tidemill_types::ErrorKind;
 
 use crate::bootstrap::FIRST_ORGANIZATION;
@@ -21,7 +20,7 @@ use crate::commands::server_runtime;
 use crate::config::{Config, parse_duration};
 use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
-use crate::output::say;
+use crate::output::{print_text, say};
 use crate::query::Queries;
 use crate::stack::Stack;
 
@@ -91,7 +90,7 @@ pub fn run(global: &GlobalOptions, options: &PromqlOptions) -> Result<()> {
     }
     let request = read_request(options)?;
     if options.explain {
-        return explain(&request);
+        return print_text(&explain(&request).map_err(of_evaluation)?);
     }
     let config = global.load_config(Vec::new())?;
     let runtime = server_runtime(&config)?;
@@ -208,26 +207,4 @@ pub(super) fn of_evaluation(error: tidemill_eval::Error) -> Error {
         tidemill_eval::Error::Source { kind, source, .. } => Error::new(kind, source.to_string()),
         other => Error::new(other.kind(), other.to_string()),
     }
-}
-
-fn explain(request: &PromqlRequest) -> Result<()> {
-    let tree = tidemill_lang::promql::parse(&request.query).map_err(|error| of_evaluation(error.into()))?;
-    let mut text = format!("query     {tree}\ngives     {}\n", tree.value_type());
-    let all = tidemill_eval::promql::selectors_in(&request.query).map_err(of_evaluation)?;
-    for matchers in all {
-        let conditions: Vec<String> =
-            matchers.iter().map(|matcher| format!("{} {:?}", matcher.name, matcher.value)).collect();
-        text.push_str(&format!("reads     {}\n", conditions.join(", ")));
-    }
-    let times = (request.start_ms, request.end_ms, request.step_ms);
-    match Engine::default().tasks(&request.query, times) {
-        Ok(tasks) => {
-            for task in tasks {
-                let part = request.query.get(task.span.start..task.span.end).unwrap_or_default();
-                text.push_str(&format!("divisible {part} ({:?})\n", task.kind));
-            }
-        }
-        Err(error) => text.push_str(&format!("whole     {error}\n")),
-    }
-    crate::output::print_text(&text)
 }
