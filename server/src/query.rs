@@ -45,6 +45,8 @@ struct Shared {
     options: QueryOptions,
     most: QueryLimits,
     promql: PromqlLimits,
+    /// The most lines that a query of LogQL may ask for.
+    most_lines: usize,
     engine: OnceCell<QueryEngine>,
     recent: Mutex<VecDeque<Recent>>,
 }
@@ -127,6 +129,7 @@ impl Queries {
             options: options(&stack.config, stack.spool.join("query")),
             most: most(&stack.config),
             promql: promql_limits(&stack.config),
+            most_lines: stack.config.count("logql.max_lines"),
             engine: OnceCell::new(),
             recent: Mutex::default(),
         };
@@ -263,6 +266,11 @@ impl Queries {
     /// When it cannot be built.
     pub(crate) async fn open_engine(&self) -> Result<(&QueryEngine, QueryLimits)> {
         Ok((self.engine().await?, self.shared.most))
+    }
+
+    /// The most lines that a query of LogQL may ask for.
+    pub(crate) fn most_lines(&self) -> usize {
+        self.shared.most_lines
     }
 
     async fn engine(&self) -> Result<&QueryEngine> {

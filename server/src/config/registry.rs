@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         "32MiB",
         "Memory for how many lines of each stream compacted logs have, so that LogQL need not read rows to count them or to list streams.",
     ),
+    key(
+        "logql.max_lines",
+        Kind::Count,
+        "5000",
+        "The most lines that a LogQL query may ask for as its `limit`; they are held in memory until they are sent.",
+    ),
     key("promql.series_cache", Kind::Bytes, "64MiB", "Memory for the series of segments, as PromQL names them."),
     key(
         "promql.points_cache",

@@ -15,7 +15,7 @@ use tidemill_types::OrganizationId;
 
 use super::answer::Refusal;
 use super::params::Params;
-use super::{MOST_LINES, queries, streams};
+use super::{queries, streams};
 use crate::http::ApiState;
 use crate::http::caller::Member;
 
@@ -111,8 +111,9 @@ async fn detect(
     let lines = match params.get("line_limit") {
         None => DEFAULT_LINES,
         Some(text) => {
-            let wrong = || Refusal::invalid(format!("line_limit {text:?} is no number from 1 to {MOST_LINES}"));
-            text.parse().ok().filter(|lines| (1..=MOST_LINES).contains(lines)).ok_or_else(wrong)?
+            let most = queries(state)?.most_lines();
+            let wrong = || Refusal::invalid(format!("line_limit {text:?} is no number from 1 to {most}"));
+            text.parse().ok().filter(|lines| (1..=most).contains(lines)).ok_or_else(wrong)?
         }
     };
     let asked = LogParams {

@@ -25,8 +25,6 @@ use crate::error::Error;
 use crate::query::Queries;
 use answer::Refusal;
 
-/// The most lines that a query may ask for; Loki's default.
-pub(super) const MOST_LINES: usize = 5_000;
 /// Live tails of one process.
 const MOST_TAILS: usize = 64;
 

@@ -9,7 +9,6 @@ use tidemill_lang::logql::ast::Matcher;
 use tidemill_lang::logql::parse_matchers;
 use tidemill_types::{TimeRange, TimestampNs};
 
-use super::MOST_LINES;
 use super::answer::Refusal;
 use crate::http::arguments::RawBody;
 
@@ -114,14 +113,15 @@ impl Params {
         Ok((start, end))
     }
 
-    /// How many lines at most.
-    pub(super) fn limit(&self) -> Result<usize, Refusal> {
-        let Some(text) = self.get("limit") else { return Ok(DEFAULT_LINES) };
+    /// How many lines are asked for; no more than `most`.
+    pub(super) fn limit(&self, most: usize) -> Result<usize, Refusal> {
+        let Some(text) = self.get("limit") else { return Ok(DEFAULT_LINES.min(most)) };
         let limit: i64 = text.parse().map_err(|_| Refusal::invalid(format!("limit {text:?} is no number")))?;
         match usize::try_from(limit) {
             Err(_) | Ok(0) => Err(Refusal::invalid("limit must be a positive value")),
-            Ok(limit) if limit > MOST_LINES => Err(Refusal::invalid(format!(
-                "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {MOST_LINES})"
+            Ok(limit) if limit > most => Err(Refusal::invalid(format!(
+                "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {most}); ask for fewer, or raise \
+                 logql.max_lines"
             ))),
             Ok(limit) => Ok(limit),
         }
@@ -227,10 +227,10 @@ mod tests {
     #[test]
     fn bounds_of_parameters_are_told() {
         let told = |refused: Result<usize, Refusal>| refused.expect_err("refused").message().to_owned();
-        assert!(told(params(&[("limit", "5001")]).limit()).contains("5001 > 5000"));
-        assert!(told(params(&[("limit", "0")]).limit()).contains("positive"));
-        assert!(told(params(&[("limit", "x")]).limit()).contains("no number"));
-        assert_eq!(params(&[]).limit().ok(), Some(100));
+        assert!(told(params(&[("limit", "5001")]).limit(5_000)).contains("5001 > 5000"));
+        assert!(told(params(&[("limit", "0")]).limit(5_000)).contains("positive"));
+        assert!(told(params(&[("limit", "x")]).limit(5_000)).contains("no number"));
+        assert_eq!(params(&[]).limit(5_000).ok(), Some(100));
         assert!(params(&[("start", "2"), ("end", "1")]).range().is_err());
         assert!(params(&[("step", "0")]).step(0, 1).is_err() && params(&[("step", "-5m")]).step(0, 1).is_err());
         assert!(params(&[("direction", "up")]).direction().is_err());

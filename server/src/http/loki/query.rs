@@ -39,7 +39,7 @@ pub(super) async fn range(
 }
 
 async fn answer_instant(queries: &Queries, organization: OrganizationId, params: &Params) -> Result<Value, Refusal> {
-    params.limit()?;
+    params.limit(queries.most_lines())?;
     let time_ns = params.time("time")?.unwrap_or(params.now_ns);
     let Query::Metric(metric) = parse(params.query())? else {
         return Err(Refusal::invalid(
@@ -59,7 +59,7 @@ pub(super) async fn answer_range(
     params: &Params,
 ) -> Result<Value, Refusal> {
     let (start_ns, end_ns) = params.range()?;
-    let limit = params.limit()?;
+    let limit = params.limit(queries.most_lines())?;
     let direction = params.direction()?;
     let step_ns = params.step(start_ns, end_ns)?;
     let interval_ns = params.duration("interval")?.unwrap_or(0);
