@@ -54,6 +54,8 @@ pub struct QueryOptions {
     pub footer_cache_bytes: u64,
     /// Memory for which log records met conditions on their text.
     pub matches_cache_bytes: u64,
+    /// Memory for the log lines that met conditions, where these are few.
+    pub lines_cache_bytes: u64,
     /// Memory for how many lines of each stream compacted logs have.
     pub streams_cache_bytes: u64,
     /// Memory for the series of segments, as PromQL names them.
@@ -79,6 +81,7 @@ impl QueryOptions {
             series_cache_bytes: 128 << 20,
             points_cache_bytes: 256 << 20,
             matches_cache_bytes: 64 << 20,
+            lines_cache_bytes: 128 << 20,
             streams_cache_bytes: 32 << 20,
             promotion: Promotion::default(),
             uses_indexes: true,

@@ -319,6 +319,7 @@ fn options(config: &Config, spill_folder: PathBuf) -> QueryOptions {
     options.concurrent_queries = config.count("query.concurrency");
     options.footer_cache_bytes = config.bytes("query.cache");
     options.matches_cache_bytes = config.bytes("query.matches_cache");
+    options.lines_cache_bytes = config.bytes("query.lines_cache");
     options.streams_cache_bytes = config.bytes("query.streams_cache");
     options.series_cache_bytes = config.bytes("promql.series_cache");
     options.points_cache_bytes = config.bytes("promql.points_cache");

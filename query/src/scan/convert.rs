@@ -49,6 +49,8 @@ pub(crate) enum OutputColumn {
     EmptyObject,
     /// Of every row the same, since its reader makes no difference: nanoseconds since 1970.
     Time(i64),
+    /// Whoever reads has it: nulls in its place.
+    Given,
 }
 
 impl Conversion {
@@ -67,6 +69,7 @@ impl Conversion {
                 OutputColumn::Read(column) => Recipe::new(open, column, field.data_type()),
                 OutputColumn::EmptyObject => Recipe::EmptyObject,
                 OutputColumn::Time(at) => Recipe::Time(*at),
+                OutputColumn::Given => Recipe::Null(field.data_type().clone()),
             })
             .collect();
         let mut roots: Vec<usize> = Vec::new();
@@ -81,6 +84,11 @@ impl Conversion {
     /// Whether no column of the segment is needed.
     pub(super) fn reads_nothing(&self) -> bool {
         self.reads_nothing
+    }
+
+    /// The object that the rows are of.
+    pub(super) fn object_key(&self) -> &str {
+        &self.open.meta.object_key
     }
 
     /// Converts rows that were read with [`Self::mask`].

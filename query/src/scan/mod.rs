@@ -9,6 +9,7 @@ mod blocks;
 mod conditions;
 mod convert;
 mod exec;
+mod known_lines;
 mod known_rows;
 mod open;
 mod overflow;

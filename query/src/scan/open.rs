@@ -22,6 +22,7 @@ use tidemill_types::{ByteRange, ErrorKind, SegmentId, SegmentMeta, TimeRange, Ti
 use tokio::sync::OnceCell;
 
 use super::ahead::{Ahead, TOGETHER_BYTES};
+use super::known_lines::KnownLines;
 use super::known_rows::KnownRows;
 use crate::attributes::AttributeKey;
 use crate::stats::{Counter, StatsHandle};
@@ -43,6 +44,8 @@ pub(crate) struct SegmentLoader {
     kept: Cache<(SegmentId, u64, u64), Bytes>,
     /// What conditions on long texts have told.
     pub(super) known_rows: KnownRows,
+    /// The texts that met them.
+    pub(super) known_lines: KnownLines,
     coalesce_gap_bytes: u64,
 }
 
@@ -85,6 +88,7 @@ impl SegmentLoader {
     pub(crate) fn new(buckets: Arc<Buckets>, options: &QueryOptions) -> Self {
         let (footer_cache_bytes, coalesce_gap_bytes) = (options.footer_cache_bytes, options.coalesce_gap_bytes);
         let known_rows = KnownRows::new(options.matches_cache_bytes);
+        let known_lines = KnownLines::new(options.lines_cache_bytes);
         let footers = Cache::builder()
             .max_capacity(footer_cache_bytes)
             .weigher(|_, open: &Arc<OpenSegment>| {
@@ -96,7 +100,7 @@ impl SegmentLoader {
             .max_capacity(footer_cache_bytes)
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 128).unwrap_or(u32::MAX))
             .build();
-        Self { buckets, footers, kept, known_rows, coalesce_gap_bytes }
+        Self { buckets, footers, kept, known_rows, known_lines, coalesce_gap_bytes }
     }
 
     /// The segment with its footer, from memory where it is there.

@@ -18,6 +18,7 @@ use super::ScanRequest;
 use super::ahead::{Ahead, page_ranges};
 use super::blocks::{RowSet, rows_by_pages};
 use super::conditions::index_condition;
+use super::known_lines::Output;
 use super::known_rows::ConditionId;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment, SegmentLoader, SegmentReader};
 use super::pages::{PageRequest, row_group_pages};
@@ -294,7 +295,7 @@ impl ScanRun {
             && let Some(count) = self.remembered.and_then(|condition| known.count(open.meta.id, group, condition))
         {
             self.stats.add(Counter::CacheHits, 1);
-            return self.rows_alone(&plan, count);
+            return self.rows_alone(Output::plain(Arc::clone(&plan.conversion)), count);
         }
         let known = self.remembered.and_then(|condition| known.get(open.meta.id, group, condition, rows_of_group));
         let checked = if known.is_some() { Checked::Cheap } else { Checked::All };
@@ -302,12 +303,14 @@ impl ScanRun {
             self.stats.add(Counter::CacheHits, 1);
             rows = rows.intersect(known);
         }
-        if !plan.has_conditions(checked) && plan.conversion.reads_nothing() {
-            return self.rows_alone(&plan, rows.len());
+        // Whether exactly the rows are read that meet the condition on texts.
+        let is_known_alone = known.is_some_and(|known| known.len() == rows.len()) && !plan.has_conditions(checked);
+        let (mut output, leaves) = self.output(&plan, group, (is_known_alone, rows.len()), checked);
+        if !plan.has_conditions(checked) && output.conversion().reads_nothing() {
+            return self.rows_alone(output, rows.len());
         }
         let failure = Failure::default();
-        let leaves = plan.leaves(checked);
-        let bytes = plan.bytes(group, checked);
+        let bytes = plan.bytes(group, leaves);
         // Short columns of a whole row group fit in one batch, and each batch costs something of its own.
         let batch_rows = if bytes <= KEPT_COLUMN_BYTES { open.row_group_rows(group).max(1) } else { self.batch_rows };
         let skips_rows = plan.has_conditions(checked) || !rows.is_all();
@@ -341,7 +344,7 @@ impl ScanRun {
         };
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_row_groups(vec![group_in_metadata])
-            .with_projection(plan.conversion.mask.clone())
+            .with_projection(output.conversion().mask.clone())
             .with_row_filter(plan.row_filter(&failure, checked, notes))
             .with_batch_size(batch_rows);
         if !rows.is_all() {
@@ -349,19 +352,41 @@ impl ScanRun {
         }
         let stream = builder.build().map_err(|error| Error::corrupt(&object_key, error))?;
         let rows = stream.map(move |batch| match batch {
-            Ok(batch) => plan.conversion.convert(&batch),
+            Ok(batch) => output.convert(&batch),
             Err(error) => Err(failure.lock().take().unwrap_or_else(|| Error::corrupt(&object_key, error))),
         });
         Ok(rows.boxed())
     }
 
+    /// What becomes of the rows of a row group, and the leaves that are read for it. Where these rows are exactly those that meet the
+    /// condition on texts, and how many they are, their lines come from memory or go there.
+    fn output<'p>(
+        &self,
+        plan: &'p SegmentPlan,
+        group: usize,
+        (is_known_alone, rows): (bool, usize),
+        checked: Checked,
+    ) -> (Output, &'p [usize]) {
+        let of_lines = plan.spared_lines.as_ref().zip(self.remembered).filter(|_| is_known_alone);
+        let Some((spared, condition)) = of_lines else {
+            return (Output::plain(Arc::clone(&plan.conversion)), plan.leaves(checked));
+        };
+        let (known, key) = (&self.loader.known_lines, (plan.open.meta.id, group, condition));
+        if let Some(lines) = known.get(&key) {
+            self.stats.add(Counter::CacheHits, 1);
+            return (Output::given(Arc::clone(&spared.conversion), spared.place, lines), &spared.leaves);
+        }
+        let collector = known.collect(key, rows, plan.open.row_group_rows(group));
+        (Output::collected(Arc::clone(&plan.conversion), spared.place, collector), plan.leaves(checked))
+    }
+
     /// So many rows of columns of which nothing is read.
-    fn rows_alone(&self, plan: &SegmentPlan, rows: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    fn rows_alone(&self, mut output: Output, rows: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         self.stats.add(Counter::RowGroupsRead, u64::from(rows > 0));
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
-        let empty = empty.map_err(|error| Error::corrupt(&plan.open.meta.object_key, error))?;
-        let rows = plan.conversion.convert(&empty)?;
+        let empty = empty.map_err(|error| Error::corrupt(output.conversion().object_key(), error))?;
+        let rows = output.convert(&empty)?;
         Ok(futures::stream::iter((rows.num_rows() > 0).then_some(Ok(rows))).boxed())
     }
 

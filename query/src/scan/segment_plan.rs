@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::{ArrowPredicate, RowFilter};
 use tidemill_types::{Signal, TimeRange};
 
 use super::ScanRequest;
-use super::convert::Conversion;
+use super::convert::{Conversion, OutputColumn};
 use super::known_rows::Notes;
 use super::open::{KEPT_COLUMN_BYTES, OpenSegment};
 use super::prune::time_bound;
@@ -48,6 +48,17 @@ pub(super) struct SegmentPlan {
     leaves: Vec<usize>,
     /// The same without the condition on long texts.
     leaves_of_cheap: Vec<usize>,
+    /// How to do without reading lines, where the lines that meet it may be in memory.
+    pub(super) spared_lines: Option<SparedLines>,
+}
+
+/// The columns asked for without the lines among them.
+#[derive(Debug)]
+pub(super) struct SparedLines {
+    pub(super) conversion: Arc<Conversion>,
+    /// Where the lines stand.
+    pub(super) place: usize,
+    pub(super) leaves: Vec<usize>,
 }
 
 /// How much of a plan is done for a row group.
@@ -62,7 +73,8 @@ pub(super) enum Checked {
 impl SegmentPlan {
     /// `is_remembered` tells that the condition on long texts is.
     pub(super) fn new(open: Arc<OpenSegment>, request: &ScanRequest, is_remembered: bool) -> Result<Self> {
-        let conversion = Conversion::of_outputs(&open, &request.output_columns(&open), Arc::clone(&request.schema));
+        let mut outputs = request.output_columns(&open);
+        let conversion = Conversion::of_outputs(&open, &outputs, Arc::clone(&request.schema));
         // Bounds of the plan above only spare work, and what they spare could not be remembered.
         let dynamic = if is_remembered { &[][..] } else { &request.dynamic };
         let Stages { cheap, long } = Stages::of(request, dynamic, open.meta.time);
@@ -77,7 +89,17 @@ impl SegmentPlan {
         };
         let leaves = leaves_of(&mut cheap.iter().chain(&long));
         let leaves_of_cheap = leaves_of(&mut cheap.iter());
-        Ok(Self { conversion: Arc::new(conversion), cheap, long, leaves, leaves_of_cheap, open })
+        let is_line =
+            |column: &OutputColumn| matches!(column, OutputColumn::Read(LogicalColumn::Plain(name)) if name == "body");
+        let place = outputs.iter().position(is_line).filter(|_| is_remembered);
+        let spared_lines = place.map(|place| {
+            outputs[place] = OutputColumn::Given;
+            let conversion = Conversion::of_outputs(&open, &outputs, Arc::clone(&request.schema));
+            let all = 0..open.reader.parquet_schema().num_columns();
+            let leaves = all.filter(|leaf| conversion.mask.leaf_included(*leaf)).collect();
+            SparedLines { conversion: Arc::new(conversion), place, leaves }
+        });
+        Ok(Self { conversion: Arc::new(conversion), cheap, long, leaves, leaves_of_cheap, spared_lines, open })
     }
 
     /// Whether rows may not match.
@@ -114,10 +136,10 @@ impl SegmentPlan {
         RowFilter::new(all)
     }
 
-    /// Stored bytes of the columns that are read of a row group.
-    pub(super) fn bytes(&self, group: usize, checked: Checked) -> u64 {
+    /// Stored bytes of some leaves of a row group.
+    pub(super) fn bytes(&self, group: usize, leaves: &[usize]) -> u64 {
         let group = self.open.reader.metadata().row_group(group);
-        self.leaves(checked).iter().map(|leaf| group.column(*leaf).byte_range().1).sum()
+        leaves.iter().map(|leaf| group.column(*leaf).byte_range().1).sum()
     }
 
     /// Where the columns of these row groups lie, as far as they are short enough to be kept in memory.
@@ -125,7 +147,7 @@ impl SegmentPlan {
         let mut ranges = Vec::new();
         let mut left = TOGETHER_BYTES;
         for group in groups {
-            let bytes = self.bytes(group, Checked::All);
+            let bytes = self.bytes(group, &self.leaves);
             if bytes > KEPT_COLUMN_BYTES || bytes > left {
                 continue;
             }

@@ -208,6 +208,22 @@ async fn conditions_on_texts_are_remembered() {
             }
         }
     }
+    // Lines that met a condition are in memory once they were read for it, where they are few.
+    let mut read = Vec::new();
+    for condition in ["body LIKE '%9 of us%'", "body NOT LIKE '%9 of us%'"] {
+        let cold = world.cold();
+        let statement = format!("SELECT min(body), max(body), sum(length(body)), count(*) FROM logs WHERE {condition}");
+        let (expected, _) = plain.sql(&statement).await;
+        for _ in 0..4 {
+            let (found, stats) = cold.sql(&statement).await;
+            assert_eq!(found, expected, "{statement}");
+            read.push(stats.bytes_read > 0);
+        }
+        let (found, _) = cold.sql(&format!("{statement} AND service_name = 'service-7'")).await;
+        let (expected, _) = plain.sql(&format!("{statement} AND service_name = 'service-7'")).await;
+        assert_eq!(found, expected, "{statement} of one service");
+    }
+    assert_eq!(read, [true, true, false, false, true, true, true, true]);
     // The newest lines too: what is above sorts, and its bounds, which change, do not keep outcomes from being noted.
     for condition in conditions {
         let statement = format!("SELECT time FROM logs WHERE {condition} ORDER BY time DESC LIMIT 5");

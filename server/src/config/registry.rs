@@ -271,6 +271,13 @@ pub const KEYS: &[Key] = &[
         "Memory for which log records met a condition on their text, a bit each, so that the next query need not read the texts again.",
     ),
     key(
+        "query.lines_cache",
+        Kind::Bytes,
+        "128MiB",
+        "Memory for the log lines that met a condition on their text, where these are few of their row group, so that the next query need not \
+         decompress the others again.",
+    ),
+    key(
         "query.streams_cache",
         Kind::Bytes,
         "32MiB",
