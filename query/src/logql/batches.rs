@@ -205,7 +205,7 @@ impl Lines {
         let severity = Severity::of(rows, &self.detail);
         let records = Records::of(rows, &self.detail);
         let mut streams = Vec::with_capacity(rows.num_rows());
-        let mut last: Option<(Identity, u32)> = None;
+        let mut last: Option<(Identity, usize, u32)> = None;
         let mut key = Vec::new();
         for row in 0..rows.num_rows() {
             let identity = Identity {
@@ -213,8 +213,11 @@ impl Lines {
                 number: severity.number(row),
                 level: view_at(severity.text, row),
             };
-            let stream = match last {
-                Some((same, stream)) if same == identity => stream,
+            let (resource, stream) = match last {
+                Some((same, resource, stream)) if same == identity => (resource, stream),
+                Some((before, resource, _)) if before.views == identity.views => {
+                    (resource, self.stream(resource, severity.level(row))?)
+                }
                 _ => {
                     let [service, scope, resource] = columns.map(|column| text_at(column, row));
                     write_key(
@@ -224,10 +227,10 @@ impl Lines {
                         resource.unwrap_or_default(),
                     );
                     let resource = self.resource(&key, resource.unwrap_or_default(), service.unwrap_or_default())?;
-                    self.stream(resource, severity.level(row))?
+                    (resource, self.stream(resource, severity.level(row))?)
                 }
             };
-            last = Some((identity, stream));
+            last = Some((identity, resource, stream));
             streams.push(stream);
             if let Some(records) = &records {
                 records.add(row, &self.labels[stream as usize], &self.detail, metadata)?;

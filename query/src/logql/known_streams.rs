@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringViewBuilder, UInt32Array};
 use arrow::compute::{concat_batches, partition, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Schema};
 use arrow::error::ArrowError;
@@ -194,10 +194,12 @@ fn firsts(batch: &RecordBatch, most: usize) -> std::result::Result<Option<Vec<(u
 /// Number and text of a severity, the text as its view.
 type Severity = (Option<i32>, Option<u128>);
 
-/// The same texts without the pages that they came from.
+/// The same texts without the pages that they came from, each once.
 fn alone(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        _ => Arc::clone(column),
+    if *column.data_type() != DataType::Utf8View {
+        return Arc::clone(column);
     }
+    let mut texts = StringViewBuilder::with_capacity(column.len()).with_deduplicate_strings();
+    column.as_string_view().iter().for_each(|text| texts.append_option(text));
+    Arc::new(texts.finish())
 }
