@@ -2,6 +2,8 @@
 //!
 //! Anything that cannot be told exactly is left out, so that the scan gives a superset; the evaluator checks every record again.
 
+use std::collections::BTreeSet;
+
 use tidemill_lang::logql::ast::{
     LabelFilter, LineFilter, LineMatch, LineOperator, LogQuery, MatchOperator, Matcher, StageKind,
 };
@@ -35,6 +37,25 @@ pub(super) fn of_query(query: &LogQuery) -> Condition {
 /// What the records of a selector meet.
 pub(super) fn of_matchers(matchers: &[Matcher]) -> Vec<Condition> {
     matchers.iter().filter_map(of_matcher).collect()
+}
+
+/// The services of which alone records can meet one of the selectors; `None` for any.
+pub(super) fn services_of<'m>(selectors: impl IntoIterator<Item = &'m [Matcher]>) -> Option<BTreeSet<String>> {
+    let mut services = BTreeSet::new();
+    for matchers in selectors {
+        let own = of_matchers(matchers).into_iter().find_map(|condition| match condition {
+            Condition::ColumnIn("service_name", values) => Some(values),
+            _ => None,
+        });
+        services.extend(own?);
+    }
+    Some(services)
+}
+
+/// Whether an index may find the records that a query takes: they meet more than a time and a level.
+pub(super) fn is_selective(query: &LogQuery) -> bool {
+    let Condition::All(all) = of_query(query) else { return true };
+    !all.iter().all(|condition| matches!(condition, Condition::LevelIn(_)))
 }
 
 fn of_matcher(matcher: &Matcher) -> Option<Condition> {

@@ -11,6 +11,7 @@ use tidemill_types::{OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal,
 
 use super::Result;
 use super::batches::{Detail, Lines};
+use super::conditions::{is_selective, services_of};
 use super::known_streams::Learn;
 use super::labels::SERVICE_NAME;
 use crate::QueryEngine;
@@ -47,7 +48,9 @@ impl QueryEngine {
         }
         let are_all = |meta: &SegmentMeta| selector.as_ref().is_some_and(|selector| all_meet(meta, selector));
         parts.catalog.refresh().await?;
-        let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services: None };
+        let selections = run.selections();
+        let services = services_of(selections.iter().map(|selection| selection.matchers.as_slice()));
+        let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services };
         let planned = parts.catalog.plan(organization, &query);
         let before = planned.segments.len();
         let mut segments = planned.segments;
@@ -56,6 +59,7 @@ impl QueryEngine {
         let kept_from = parts.catalog.first_kept_day(organization, Signal::Logs).map(|day| day.range().start);
         let mut is_everything = segments.len() == before && kept_from.is_none_or(|from| from <= time.start);
         let mut row_groups = 0;
+        let is_selective = run.queries().any(is_selective);
         let mut lines = Lines::new(detail.clone());
         let mut opened = parts.loader.open_all(segments, stats);
         while let Some(open) = opened.try_next().await? {
@@ -75,7 +79,11 @@ impl QueryEngine {
                     !windows.tell_apart(first, last)
                 };
                 others.retain(is_whole);
-                let learn = if detail.wants_resources(&open) { Learn::AtOnce } else { Learn::Again };
+                let learn = match detail.wants_resources(&open) {
+                    _ if is_selective => Learn::Never,
+                    true => Learn::AtOnce,
+                    false => Learn::Again,
+                };
                 for (group, streams) in parts.streams.of_groups(&parts.loader, &open, &others, learn, stats).await? {
                     let places = lines.stream_of_rows(&streams.rows)?;
                     let own: Vec<(u32, u64)> =

@@ -52,6 +52,8 @@ pub(super) struct GroupStreams {
 /// When streams are learned that are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Learn {
+    /// Not for this: an index finds the few rows that are wanted.
+    Never,
     /// Now: to read all rows takes longer.
     AtOnce,
     /// When they are asked for a second time.
@@ -95,6 +97,7 @@ impl KnownStreams {
                     found.push((group, streams));
                 }
                 Some(Known::TooMany) => {}
+                Some(Known::Asked) | None if learn == Learn::Never => {}
                 None if learn == Learn::Again => self.0.insert((open.meta.id, group), Known::Asked),
                 Some(Known::Asked) | None => {
                     let (loader, open, stats) = (Arc::clone(loader), Arc::clone(open), stats.clone());

@@ -147,7 +147,9 @@ impl QueryEngine {
     ) -> Result<Known> {
         let parts = self.parts();
         parts.catalog.refresh().await?;
-        let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services: None };
+        let services = Some(selectors).filter(|selectors| !selectors.is_empty());
+        let services = services.and_then(|selectors| conditions::services_of(selectors.iter().map(Vec::as_slice)));
+        let query = SegmentQuery { signal: Signal::Logs, tier: Tier::RAW, time, services };
         let planned = parts.catalog.plan(organization, &query);
         let kept_from = parts.catalog.first_kept_day(organization, Signal::Logs).map(|day| day.range().start);
         // What may be past its retention is told of where rows are read.
