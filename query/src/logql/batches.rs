@@ -4,108 +4,19 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, StringViewArray, UInt32Array};
-use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt32Type};
-use serde_json::{Map, Value};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 use tidemill_eval::logql::{LogBatch, StreamLabels};
 use tidemill_segment::loki::PUSH_SCOPE;
 
-use super::labels::{
-    DETECTED_LEVEL, SERVICE_NAME, UNKNOWN_SERVICE, WantedLabels, detected_level, flatten, is_index_label, label_name,
-};
+use super::detail::Detail;
+use super::labels::{DETECTED_LEVEL, SERVICE_NAME, UNKNOWN_SERVICE, flatten, is_index_label, label_name};
+use super::records::{Metadata, Records, Severity, Texts, free_name, read_object, text_at, view_at};
 use super::{Error, Result};
-use crate::AttributeScope;
-use crate::scan::{OpenSegment, same_texts};
+use crate::scan::same_texts;
 
 /// Streams remembered; beyond it they are forgotten all together.
 const MOST_STREAMS: usize = 64 << 10;
-
-/// The fields of records that become structured metadata: label and column.
-const FIELDS: [(&str, &str); 10] = [
-    ("trace_id", "trace_id"),
-    ("span_id", "span_id"),
-    ("event_name", "event_name"),
-    ("severity_text", "severity_text"),
-    ("scope_name", "scope_name"),
-    ("scope_version", "scope_version"),
-    ("severity_number", "severity_number"),
-    ("observed_timestamp", "observed_time"),
-    ("flags", "flags"),
-    ("dropped_attributes_count", "dropped_attributes"),
-];
-
-/// Which labels lines get.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Detail {
-    /// The labels of the stream, and nothing else.
-    Streams,
-    /// Those of the labels of the stream and of the structured metadata that are wanted.
-    Wanted(WantedLabels),
-    /// Everything.
-    Everything,
-}
-
-impl Detail {
-    /// What a query needs that reads these labels; any where there are none.
-    pub(super) fn of(labels: Option<Vec<String>>) -> Self {
-        labels.map_or(Self::Everything, |labels| Self::Wanted(WantedLabels::new(labels)))
-    }
-
-    fn wants(&self, label: &str) -> bool {
-        match self {
-            Self::Streams => false,
-            Self::Wanted(labels) => labels.hold(label),
-            Self::Everything => true,
-        }
-    }
-
-    /// The labels whose attributes are to be read; `None` for all attributes.
-    pub(super) fn wanted(&self) -> Option<&WantedLabels> {
-        match self {
-            Self::Wanted(labels) => Some(labels),
-            Self::Streams | Self::Everything => None,
-        }
-    }
-
-    /// Whether rows of a segment have nothing that is wanted beside what their stream has.
-    pub(super) fn is_of_streams(&self, open: &OpenSegment) -> bool {
-        use AttributeScope::{Record, Scope};
-        let wanted = match self {
-            Self::Streams => return true,
-            Self::Wanted(wanted) => wanted,
-            Self::Everything => return false,
-        };
-        let has_own = |scope| open.may_have(scope, |key| wanted.may_come_from(key));
-        !FIELDS.iter().any(|(label, _)| wanted.hold(label)) && !has_own(Record) && !has_own(Scope)
-    }
-
-    /// Whether a resource of the segment may have something that is wanted.
-    pub(super) fn wants_resources(&self, open: &OpenSegment) -> bool {
-        match self {
-            Self::Wanted(wanted) => open.may_have(AttributeScope::Resource, |key| wanted.may_come_from(key)),
-            Self::Streams | Self::Everything => true,
-        }
-    }
-
-    /// The columns to be read.
-    pub(super) fn columns(&self) -> Vec<&'static str> {
-        let mut columns = vec!["time", "body", "service_name", "scope_name", "resource"];
-        if *self != Self::Streams {
-            columns.extend(["scope", "attributes"]);
-        }
-        columns.extend(FIELDS.iter().filter(|(label, _)| self.wants(label)).map(|(_, column)| *column));
-        if self.wants(DETECTED_LEVEL) {
-            columns.extend(["severity_number", "severity_text"]);
-        }
-        let mut once = Vec::with_capacity(columns.len());
-        for column in columns {
-            if !once.contains(&column) {
-                once.push(column);
-            }
-        }
-        once
-    }
-}
 
 /// Makes batches of rows, and remembers their streams.
 #[derive(Debug)]
@@ -136,23 +47,6 @@ struct Identity {
     views: [Option<u128>; 3],
     number: Option<i32>,
     level: Option<u128>,
-}
-
-/// The text columns of a batch, where it has them.
-struct Texts<'a>(&'a RecordBatch);
-
-impl<'a> Texts<'a> {
-    fn column(&self, name: &str) -> Option<&'a StringViewArray> {
-        self.0.column_by_name(name).and_then(|column| column.as_string_view_opt())
-    }
-}
-
-fn text_at(column: Option<&StringViewArray>, row: usize) -> Option<&str> {
-    column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
-}
-
-fn view_at(column: Option<&StringViewArray>, row: usize) -> Option<u128> {
-    column.filter(|column| column.is_valid(row)).map(|column| column.views()[row])
 }
 
 impl Lines {
@@ -304,174 +198,15 @@ fn write_key(key: &mut Vec<u8>, is_pushed: bool, service: &str, resource: &str) 
     key.extend_from_slice(resource.as_bytes());
 }
 
-/// The name under which metadata stands beside the labels of a stream, as in Loki.
-fn free_name<'n>(labels: &StreamLabels, name: &'n str) -> Cow<'n, str> {
-    match labels.get(name).is_empty() {
-        true => Cow::Borrowed(name),
-        false => Cow::Owned(format!("{name}_extracted")),
-    }
-}
-
-/// What the levels of OTLP records are detected from; nothing where no level is wanted.
-struct Severity<'a> {
-    is_wanted: bool,
-    number: Option<&'a arrow::array::PrimitiveArray<Int32Type>>,
-    text: Option<&'a StringViewArray>,
-}
-
-impl<'a> Severity<'a> {
-    fn of(rows: &'a RecordBatch, detail: &Detail) -> Self {
-        let is_wanted = detail.wants(DETECTED_LEVEL);
-        let number = rows.column_by_name("severity_number").and_then(|own| own.as_primitive_opt());
-        let text = Texts(rows).column("severity_text");
-        Self { is_wanted, number: number.filter(|_| is_wanted), text: text.filter(|_| is_wanted) }
-    }
-
-    fn number(&self, row: usize) -> Option<i32> {
-        self.number.filter(|own| own.is_valid(row)).map(|own| own.value(row))
-    }
-
-    fn level(&self, row: usize) -> &'static str {
-        if self.is_wanted { detected_level(self.number(row), text_at(self.text, row)) } else { "" }
-    }
-}
-
-/// The columns of records that become structured metadata, of each row its own.
-struct Records<'a> {
-    attributes: Option<&'a StringViewArray>,
-    scope: Option<&'a StringViewArray>,
-    scope_name: Option<&'a StringViewArray>,
-    texts: Vec<(&'static str, &'a StringViewArray)>,
-    severity_number: Option<&'a arrow::array::PrimitiveArray<Int32Type>>,
-    observed_time: Option<&'a arrow::array::PrimitiveArray<TimestampNanosecondType>>,
-    counts: Vec<(&'static str, &'a UInt32Array)>,
-}
-
-impl<'a> Records<'a> {
-    /// `None` where no row has anything of its own that is wanted.
-    fn of(rows: &'a RecordBatch, detail: &Detail) -> Option<Self> {
-        if *detail == Detail::Streams {
-            return None;
-        }
-        let texts = Texts(rows);
-        let object = |name: &str| texts.column(name).filter(|own| own.iter().any(|text| text != Some("{}")));
-        let mut records = Self {
-            attributes: object("attributes"),
-            scope: object("scope"),
-            scope_name: texts.column("scope_name"),
-            texts: Vec::new(),
-            severity_number: None,
-            observed_time: None,
-            counts: Vec::new(),
-        };
-        for (label, name) in FIELDS.into_iter().filter(|(label, _)| detail.wants(label)) {
-            let Some(column) = rows.column_by_name(name) else { continue };
-            match label {
-                "severity_number" => records.severity_number = column.as_primitive_opt(),
-                "observed_timestamp" => records.observed_time = column.as_primitive_opt(),
-                "flags" | "dropped_attributes_count" => {
-                    records.counts.extend(column.as_primitive_opt::<UInt32Type>().map(|own| (label, own)));
-                }
-                _ => records.texts.extend(column.as_string_view_opt().map(|own| (label, own))),
-            }
-        }
-        let has_fields = !records.texts.is_empty()
-            || !records.counts.is_empty()
-            || records.severity_number.is_some()
-            || records.observed_time.is_some();
-        (has_fields || records.attributes.is_some() || records.scope.is_some()).then_some(records)
-    }
-
-    /// Adds what a record has beside its stream's labels and metadata. Of equal names the record's own fields stand before its
-    /// attributes, those before the scope's.
-    fn add(&self, row: usize, labels: &StreamLabels, detail: &Detail, metadata: &mut Metadata) -> Result<()> {
-        let is_pushed = text_at(self.scope_name, row) == Some(PUSH_SCOPE);
-        let mut put = |name: &str, text: &str| {
-            // The level of an OTLP record is a field of its own, which the stream has.
-            let is_level = !is_pushed && name == DETECTED_LEVEL;
-            if !text.is_empty() && !is_level && detail.wants(name) {
-                metadata.put(row, free_name(labels, name), text);
-            }
-        };
-        if !is_pushed {
-            self.add_fields(row, &mut put);
-        }
-        for object in [Some(self.attributes), Some(self.scope).filter(|_| !is_pushed)].into_iter().flatten() {
-            let Some(text) = text_at(object, row).filter(|text| *text != "{}") else { continue };
-            for (key, value) in &read_object(text)? {
-                flatten(&label_name(key), value, &mut put);
-            }
-        }
-        Ok(())
-    }
-
-    fn add_fields(&self, row: usize, put: &mut dyn FnMut(&str, &str)) {
-        for (name, column) in &self.texts {
-            put(name, text_at(Some(column), row).unwrap_or_default());
-        }
-        if let Some(number) = self.severity_number.filter(|own| own.is_valid(row)) {
-            put("severity_number", &number.value(row).to_string());
-        }
-        if let Some(observed) = self.observed_time.filter(|own| own.is_valid(row)) {
-            put("observed_timestamp", &observed.value(row).to_string());
-        }
-        for (name, column) in self.counts.iter().filter(|(_, column)| column.is_valid(row)) {
-            put(name, &column.value(row).to_string());
-        }
-    }
-}
-
-/// Columns of structured metadata while they grow.
-#[derive(Default)]
-struct Metadata {
-    columns: BTreeMap<String, StringBuilder>,
-}
-
-impl Metadata {
-    /// Sets a value of the last row, unless the row has one.
-    fn put(&mut self, row: usize, name: Cow<'_, str>, text: &str) {
-        let column = match self.columns.get_mut(&*name) {
-            Some(column) => column,
-            None => self.columns.entry(name.into_owned()).or_default(),
-        };
-        use arrow::array::ArrayBuilder as _;
-        if column.len() > row {
-            return;
-        }
-        for _ in column.len()..row {
-            column.append_null();
-        }
-        column.append_value(text);
-    }
-
-    fn finish(self, rows: usize) -> Vec<(String, StringArray)> {
-        use arrow::array::ArrayBuilder as _;
-        let columns = self.columns.into_iter().map(|(name, mut column)| {
-            for _ in column.len()..rows {
-                column.append_null();
-            }
-            (name, column.finish())
-        });
-        columns.collect()
-    }
-}
-
 /// Nanoseconds of each row.
 pub(super) fn times_of(rows: &RecordBatch) -> Result<Int64Array> {
     let time = rows.column_by_name("time").and_then(|time| time.as_primitive_opt::<TimestampNanosecondType>());
     Ok(time.ok_or(Error::Rows("rows without a time"))?.reinterpret_cast::<Int64Type>())
 }
 
-fn read_object(text: &str) -> Result<Map<String, Value>> {
-    if text.is_empty() {
-        return Ok(Map::new());
-    }
-    serde_json::from_str(text).map_err(|_| Error::Rows("attributes that are no JSON object"))
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, TimestampNanosecondArray};
+    use arrow::array::{ArrayRef, StringViewArray, TimestampNanosecondArray};
     use tidemill_eval::logql::{Direction, LogParams, LogRun, MetricParams, MetricRun};
     use tidemill_lang::logql::ast::Query;
 

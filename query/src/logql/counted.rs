@@ -10,8 +10,9 @@ use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange};
 
 use super::Result;
-use super::batches::{Detail, Lines};
+use super::batches::Lines;
 use super::conditions::{is_selective, services_of};
+use super::detail::Detail;
 use super::known_streams::Learn;
 use super::labels::SERVICE_NAME;
 use crate::QueryEngine;

@@ -15,8 +15,9 @@ use tidemill_lang::logql::ast::LogQuery;
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, Signal, TimeRange, TimestampNs};
 
-use super::batches::{Detail, Lines};
+use super::batches::Lines;
 use super::conditions;
+use super::detail::Detail;
 use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats};
 use crate::{QueryEngine, QueryLimits, QueryStats};

@@ -7,10 +7,12 @@
 mod batches;
 mod conditions;
 mod counted;
+mod detail;
 mod known_streams;
 mod labels;
 mod lines;
 mod numbers;
+mod records;
 mod scan;
 mod spared;
 mod streams;
@@ -95,7 +97,7 @@ pub fn explain(query: &Query) -> String {
         let condition = conditions::of_query(log).to_string();
         let condition = if condition.is_empty() { "every record".to_owned() } else { condition };
         text.push_str(&format!("  scan: logs where {condition}\n  recheck: every record, by the query itself\n"));
-        let detail = batches::Detail::of(needed);
+        let detail = detail::Detail::of(needed);
         text.push_str(&format!("  columns: {}\n", detail.columns().join(", ")));
         if let Some(wanted) = detail.wanted() {
             let labels = "  resource, scope, attributes: of segments where a key can give one of";

@@ -10,8 +10,9 @@ use tidemill_types::{OrganizationId, TimeRange, TimestampNs};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::batches::{Detail, Lines};
+use super::batches::Lines;
 use super::conditions;
+use super::detail::Detail;
 use super::scan::Condition;
 use super::{CountedGroups, Error, LineScan, Result, SparedColumns, add_stats};
 use crate::stats::StatsHandle;

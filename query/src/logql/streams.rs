@@ -9,7 +9,8 @@ use tidemill_lang::logql::ast::Matcher;
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, Signal, Tier, TimeRange};
 
-use super::batches::{Detail, Lines};
+use super::batches::Lines;
+use super::detail::Detail;
 use super::known_streams::Learn;
 use super::scan::Condition;
 use super::{CountedGroups, SparedColumns};
