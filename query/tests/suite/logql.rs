@@ -306,6 +306,14 @@ async fn lines_are_counted_by_what_is_known_of_streams() {
         }
         assert_eq!(scanned > 0, *reads_rows, "{query} scanned {scanned} rows");
     }
+    // What an index finds is not learned.
+    let selective = "sum by (k8s_pod_name) (count_over_time({service_name=\"shop\"}[2h]))";
+    let cold = world.cold();
+    for _ in 0..3 {
+        let found = ask(&cold, selective).await;
+        assert_eq!(found.answer.to_json(), numbers(&plain, selective).await);
+        assert!(0 < found.stats.rows_scanned && found.stats.rows_scanned < 18_000, "{}", found.stats.rows_scanned);
+    }
     // Of OTLP alone the level is the stream's.
     let levels = "sum by (detected_level, service_name) (count_over_time({service_name=~\".+\"}[2h]))";
     let mut otlp = World::new().await;
