@@ -13,7 +13,7 @@ use super::Result;
 use super::batches::Lines;
 use super::conditions::{is_selective, services_of};
 use super::detail::Detail;
-use super::known_streams::Learn;
+use super::known_streams::{Asked, Learn};
 use super::labels::SERVICE_NAME;
 use crate::QueryEngine;
 use crate::scan::OpenSegment;
@@ -85,7 +85,9 @@ impl QueryEngine {
                     true => Learn::AtOnce,
                     false => Learn::Again,
                 };
-                for (group, streams) in parts.streams.of_groups(&parts.loader, &open, &others, learn, stats).await? {
+                for (group, streams) in
+                    parts.streams.of_groups(&parts.loader, &open, &others, (Asked::Lines, learn), stats).await?
+                {
                     let places = lines.stream_of_rows(&streams.rows)?;
                     let own: Vec<(u32, u64)> =
                         places.values().iter().copied().zip(streams.lines.iter().copied()).collect();

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Int32Type, Schema};
 use arrow::error::ArrowError;
 use futures::StreamExt as _;
 use moka::sync::Cache;
+use parquet::arrow::ProjectionMask;
 use tidemill_types::{Level, SegmentId, Signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,6 +21,8 @@ use crate::{Error, Result};
 
 /// The columns that streams and levels come from.
 const COLUMNS: [&str; 5] = ["service_name", "scope_name", "resource", "severity_number", "severity_text"];
+/// The column of lines.
+const BODY: &str = "body";
 /// Row groups that have more streams and levels than one in so many rows are left to be read.
 const ROWS_OF_ONE: usize = 16;
 /// As are those of which a stream has more severities.
@@ -47,6 +50,17 @@ pub(super) struct GroupStreams {
     pub(super) rows: RecordBatch,
     /// How many rows of the row group are like it.
     pub(super) lines: Vec<u64>,
+    /// The bytes of their lines, where these were read.
+    pub(super) bytes: Option<Vec<u64>>,
+}
+
+/// What of streams is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// How many lines they have.
+    Lines,
+    /// Bytes as well.
+    Bytes,
 }
 
 /// When streams are learned that are not known.
@@ -65,7 +79,7 @@ impl KnownStreams {
         let weigh = |_: &(SegmentId, usize), known: &Known| match known {
             Known::Asked | Known::TooMany => 128,
             Known::Streams(streams) => {
-                let bytes = streams.rows.get_array_memory_size() + 8 * streams.lines.len() + 512;
+                let bytes = streams.rows.get_array_memory_size() + 16 * streams.lines.len() + 512;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             }
         };
@@ -81,7 +95,7 @@ impl KnownStreams {
         loader: &Arc<SegmentLoader>,
         open: &Arc<OpenSegment>,
         groups: &[usize],
-        learn: Learn,
+        (asked, learn): (Asked, Learn),
         stats: &StatsHandle,
     ) -> Result<Vec<(usize, Arc<GroupStreams>)>> {
         let mut found = Vec::new();
@@ -92,19 +106,19 @@ impl KnownStreams {
         let turns = Arc::new(Semaphore::new(TOGETHER));
         for group in groups.iter().copied() {
             match self.0.get(&(open.meta.id, group)) {
-                Some(Known::Streams(streams)) => {
+                Some(Known::Streams(streams)) if asked == Asked::Lines || streams.bytes.is_some() => {
                     stats.add(Counter::CacheHits, 1);
                     found.push((group, streams));
                 }
                 Some(Known::TooMany) => {}
-                Some(Known::Asked) | None if learn == Learn::Never => {}
+                Some(Known::Asked | Known::Streams(_)) | None if learn == Learn::Never => {}
                 None if learn == Learn::Again => self.0.insert((open.meta.id, group), Known::Asked),
-                Some(Known::Asked) | None => {
+                Some(Known::Asked | Known::Streams(_)) | None => {
                     let (loader, open, stats) = (Arc::clone(loader), Arc::clone(open), stats.clone());
                     let turns = Arc::clone(&turns);
                     learning.spawn(async move {
                         let _turn = turns.acquire_owned().await.map_err(|_| Error::Cancelled)?;
-                        Ok::<_, Error>((group, learned(&loader, &open, group, &stats).await?))
+                        Ok::<_, Error>((group, learned(&loader, &open, (group, asked), &stats).await?))
                     });
                 }
             }
@@ -123,7 +137,7 @@ impl KnownStreams {
 async fn learned(
     loader: &Arc<SegmentLoader>,
     open: &Arc<OpenSegment>,
-    group: usize,
+    (group, asked): (usize, Asked),
     stats: &StatsHandle,
 ) -> Result<Option<Arc<GroupStreams>>> {
     static TABLE: LazyLock<TableColumns> = LazyLock::new(|| TableColumns::new(Signal::Logs, &[]));
@@ -133,35 +147,54 @@ async fn learned(
         COLUMNS.iter().map(|name| TABLE.schema.field_with_name(name).cloned()).collect();
     let schema = Arc::new(Schema::new(fields.map_err(corrupt)?));
     let conversion = Conversion::new(open, &columns, Arc::clone(&schema));
+    let mut mask = conversion.mask.clone();
+    if asked == Asked::Bytes {
+        mask.union(&ProjectionMask::roots(open.reader.parquet_schema(), open.reader.schema().index_of(BODY)));
+    }
     let rows = open.row_group_rows(group);
     stats.add(Counter::RowGroupsRead, 1);
     stats.add(Counter::RowsScanned, rows as u64);
     let mut batches = stored_rows(loader, open, stats, |stored| {
-        stored.with_row_groups(vec![group]).with_projection(conversion.mask.clone()).with_batch_size(rows.max(1))
+        stored.with_row_groups(vec![group]).with_projection(mask).with_batch_size(rows.max(1))
     })?;
-    let (mut heads, mut lines) = (Vec::new(), Vec::new());
+    let (mut heads, mut lines, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(batch) = batches.next().await {
         let batch = batch?;
         if batch.num_columns() == 0 {
             return Ok(None);
         }
         let Some(found) = firsts(&batch, rows / ROWS_OF_ONE).map_err(corrupt)? else { return Ok(None) };
-        let taken = take_record_batch(&batch, &found.iter().map(|(row, _)| *row).collect::<UInt32Array>());
+        let taken = take_record_batch(&batch, &found.iter().map(|like| like.first).collect::<UInt32Array>());
         heads.push(conversion.convert(&taken.map_err(corrupt)?)?);
-        lines.extend(found.into_iter().map(|(_, rows)| rows));
+        lines.extend(found.iter().map(|like| like.rows));
+        bytes.extend(found.iter().map(|like| like.bytes));
     }
     let rows = concat_batches(&schema, &heads).map_err(corrupt)?;
     let alone: Vec<ArrayRef> = rows.columns().iter().map(alone).collect();
     let rows = RecordBatch::try_new(schema, alone).map_err(corrupt)?;
-    Ok(Some(Arc::new(GroupStreams { rows, lines })))
+    let bytes = (asked == Asked::Bytes).then_some(bytes);
+    Ok(Some(Arc::new(GroupStreams { rows, lines, bytes })))
 }
 
-/// Of rows that are equal in what makes streams and levels the first, and how many there are; `None` where those are more than `most`.
-fn firsts(batch: &RecordBatch, most: usize) -> std::result::Result<Option<Vec<(u32, u64)>>, ArrowError> {
+/// Rows that are equal in what makes streams and levels.
+struct Alike {
+    severity: Severity,
+    /// The first of them.
+    first: u32,
+    rows: u64,
+    /// The bytes of their lines, where these were read.
+    bytes: u64,
+}
+
+/// Rows that are equal in what makes streams and levels; `None` where there are more than `most` of them.
+fn firsts(batch: &RecordBatch, most: usize) -> std::result::Result<Option<Vec<Alike>>, ArrowError> {
     let schema = batch.schema();
     let is_severity = |place: &usize| schema.field(*place).name().starts_with("severity_");
     let (severity, streams): (Vec<usize>, Vec<usize>) = (0..batch.num_columns()).partition(is_severity);
-    let columns: Vec<ArrayRef> = streams.iter().map(|place| Arc::clone(batch.column(*place))).collect();
+    let streams = streams.into_iter().filter(|place| schema.field(*place).name() != BODY);
+    let columns: Vec<ArrayRef> = streams.map(|place| Arc::clone(batch.column(place))).collect();
+    let body = batch.column_by_name(BODY).and_then(|body| body.as_string_view_opt());
+    let bytes_of = |row: usize| body.filter(|body| body.is_valid(row)).map_or(0, |body| body.value(row).len() as u64);
     let runs = match columns.is_empty() {
         true => std::iter::once(0..batch.num_rows()).collect(),
         false => partition(&columns)?.ranges(),
@@ -174,19 +207,22 @@ fn firsts(batch: &RecordBatch, most: usize) -> std::result::Result<Option<Vec<(u
         (number, text.filter(|own| own.is_valid(row)).map(|own| own.views()[row]))
     };
     let mut all = Vec::new();
-    let mut own: Vec<(Severity, u32, u64)> = Vec::new();
+    let mut own: Vec<Alike> = Vec::new();
     for run in runs {
         for row in run {
-            let severity = severity_of(row);
-            match own.iter_mut().find(|(known, ..)| *known == severity) {
-                Some((.., rows)) => *rows += 1,
-                None => own.push((severity, row as u32, 1)),
+            let (severity, bytes) = (severity_of(row), bytes_of(row));
+            match own.iter_mut().find(|alike| alike.severity == severity) {
+                Some(alike) => {
+                    alike.rows += 1;
+                    alike.bytes += bytes;
+                }
+                None => own.push(Alike { severity, first: row as u32, rows: 1, bytes }),
             }
             if own.len() > MOST_SEVERITIES {
                 return Ok(None);
             }
         }
-        all.extend(own.drain(..).map(|(_, first, rows)| (first, rows)));
+        all.append(&mut own);
         if all.len() > most {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use tidemill_types::{OrganizationId, Signal, Tier, TimeRange};
 
 use super::batches::Lines;
 use super::detail::Detail;
-use super::known_streams::Learn;
+use super::known_streams::{Asked, Learn};
 use super::scan::Condition;
 use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats, conditions};
@@ -33,6 +33,17 @@ pub enum StreamTotals {
     Whole,
     /// Of buckets so many nanoseconds wide, numbered from the start.
     Every(i64),
+}
+
+impl StreamTotals {
+    /// The bucket of a time; `None` where there are no totals.
+    fn bucket(self, time: TimeRange, at_ns: i64) -> Option<i64> {
+        match self {
+            Self::Unneeded => None,
+            Self::Whole => Some(0),
+            Self::Every(width) => Some((at_ns - time.start.0).div_euclid(width.max(1))),
+        }
+    }
 }
 
 /// The lines of one stream in one bucket of time.
@@ -79,9 +90,9 @@ impl QueryEngine {
     ) -> Result<StreamsAnswer> {
         let mut stats = QueryStats::default();
         let mut known = Known { found: Found::new(selectors)?, ..Known::default() };
-        if totals == StreamTotals::Unneeded && self.parts().options.uses_indexes && limits.within.is_none() {
+        if self.parts().options.uses_indexes && limits.within.is_none() {
             let handle = StatsHandle::new();
-            let learning = self.known_streams(organization, (time, selectors), &handle);
+            let learning = self.known_streams(organization, (time, totals, selectors), &handle);
             let late = |_| Error::Query(crate::Error::TimeLimit { limit: limits.time });
             known = tokio::time::timeout(limits.time, learning).await.map_err(late)??;
             add_stats(&mut stats, handle.read());
@@ -116,13 +127,9 @@ impl QueryEngine {
             } else {
                 let body = batch.column_by_name("body").and_then(|body| body.as_string_view_opt());
                 let times = super::batches::times_of(&batch)?;
-                let bucket_of = |row: usize| match totals {
-                    StreamTotals::Every(width) => (times.value(row) - time.start.0).div_euclid(width.max(1)),
-                    StreamTotals::Whole | StreamTotals::Unneeded => 0,
-                };
                 let mut sums: BTreeMap<(u32, i64), StreamTotal> = BTreeMap::new();
                 for (row, stream) in streams.values().iter().enumerate() {
-                    let total = sums.entry((*stream, bucket_of(row))).or_default();
+                    let total = sums.entry((*stream, totals.bucket(time, times.value(row)).unwrap_or(0))).or_default();
                     total.lines += 1;
                     total.bytes +=
                         body.filter(|body| body.is_valid(row)).map_or(0, |body| body.value(row).len() as u64);
@@ -143,9 +150,17 @@ impl QueryEngine {
     async fn known_streams(
         &self,
         organization: OrganizationId,
-        (time, selectors): (TimeRange, &[Vec<Matcher>]),
+        (time, totals, selectors): (TimeRange, StreamTotals, &[Vec<Matcher>]),
         stats: &StatsHandle,
     ) -> Result<Known> {
+        // Streams are cheap to learn, their bytes are not: where an index finds the rows that are wanted, only these are read.
+        let is_selective =
+            !selectors.is_empty() && selectors.iter().all(|matchers| !conditions::of_matchers(matchers).is_empty());
+        let asked = match totals {
+            StreamTotals::Unneeded => (Asked::Lines, Learn::AtOnce),
+            _ if is_selective => (Asked::Bytes, Learn::Never),
+            _ => (Asked::Bytes, Learn::AtOnce),
+        };
         let parts = self.parts();
         parts.catalog.refresh().await?;
         let services = Some(selectors).filter(|selectors| !selectors.is_empty());
@@ -161,14 +176,24 @@ impl QueryEngine {
         while let Some(open) = opened.try_next().await? {
             let is_inside = |group: &usize| {
                 let own = open.row_group_times[*group];
-                time.start <= own.start && own.end <= time.end
+                let (first, last) = (own.start.0, own.end.0.saturating_sub(1));
+                let is_one = totals.bucket(time, first) == totals.bucket(time, last);
+                time.start <= own.start && own.end <= time.end && is_one
             };
             let inside: Vec<usize> = (0..open.row_group_times.len()).filter(is_inside).collect();
-            let streams = parts.streams.of_groups(&parts.loader, &open, &inside, Learn::AtOnce, stats).await?;
+            let streams = parts.streams.of_groups(&parts.loader, &open, &inside, asked, stats).await?;
             known.is_everything &= streams.len() == open.row_group_times.len();
-            for (_, streams) in &streams {
-                let places: BTreeSet<u32> = lines.stream_of_rows(&streams.rows)?.values().iter().copied().collect();
-                places.into_iter().for_each(|stream| known.found.add(&lines.labels()[stream as usize], None));
+            for (group, streams) in &streams {
+                let bucket = totals.bucket(time, open.row_group_times[*group].start.0);
+                let mut sums: BTreeMap<u32, StreamTotal> = BTreeMap::new();
+                for (at, stream) in lines.stream_of_rows(&streams.rows)?.values().iter().enumerate() {
+                    let sum = sums.entry(*stream).or_default();
+                    sum.lines += streams.lines[at];
+                    sum.bytes += streams.bytes.as_ref().map_or(0, |bytes| bytes[at]);
+                }
+                for (stream, sum) in sums {
+                    known.found.add(&lines.labels()[stream as usize], bucket.map(|bucket| (bucket, sum)));
+                }
                 known.found.check()?;
             }
             if !streams.is_empty() {

@@ -351,20 +351,25 @@ async fn streams_that_are_known_are_those_of_rows() {
             [(START_NS, START_NS + 7_200 * SECOND_NS), (START_NS + 600 * SECOND_NS, end), (START_NS, end - 1)]
         {
             let time = TimeRange { start: TimestampNs(start), end: TimestampNs(end) };
-            let mut found = Vec::new();
-            for of in [&world, &plain] {
-                let limits = QueryLimits::default();
-                let asked =
-                    of.engine.logql_streams(of.organization, selectors.clone(), time, StreamTotals::Unneeded, limits);
-                found.push(asked.await.expect("streams").streams);
+            let hour = StreamTotals::Every(3_600 * SECOND_NS);
+            for totals in [StreamTotals::Unneeded, StreamTotals::Whole, hour, StreamTotals::Every(60 * SECOND_NS)] {
+                let mut found = Vec::new();
+                for of in [&world, &world, &plain] {
+                    let limits = QueryLimits::default();
+                    let asked = of.engine.logql_streams(of.organization, selectors.clone(), time, totals, limits);
+                    found.push(asked.await.expect("streams").streams);
+                }
+                assert!(!found[0].is_empty());
+                assert_eq!(found[0], found[2], "{totals:?} of {selectors:?} from {start} to {end}");
+                assert_eq!(found[1], found[2], "{totals:?} of {selectors:?} from {start} to {end} again");
             }
-            assert!(!found[0].is_empty());
-            assert_eq!(found[0], found[1], "{selectors:?} from {start} to {end}");
         }
     }
     let time = TimeRange { start: TimestampNs(START_NS), end: TimestampNs(metas[0].time.end.0) };
     let limits = QueryLimits::default();
-    let again = world.engine.logql_streams(world.organization, vec![], time, StreamTotals::Unneeded, limits).await;
-    let read = again.expect("streams").stats;
-    assert!(read.rows_scanned < 600, "{} rows, of level 0 alone", read.rows_scanned);
+    for totals in [StreamTotals::Unneeded, StreamTotals::Whole] {
+        let again = world.engine.logql_streams(world.organization, vec![], time, totals, limits).await;
+        let read = again.expect("streams").stats;
+        assert!(read.rows_scanned < 600, "{} rows, of level 0 alone", read.rows_scanned);
+    }
 }
