@@ -215,10 +215,9 @@ def requests_per_second(fleet: Fleet, pods: list[str], rate: float, seconds: int
     assert fleet.mill.push("metrics", json.dumps(body).encode(), content_type="application/json").ok
 
 
-def test_published_rules_and_autoscalers_run_unedited(mill, redis_port: int) -> None:
+def test_published_rules_and_autoscalers_run_unedited(fleet: Fleet, redis_port: int) -> None:
     """prometheus-adapter's ConfigMap feeds Pods metrics out of the lake; a queue is published under the name that an HPA asks for."""
-    mill.configure(fleet__sync_period="1s")
-    mill.start()
+    mill = fleet.mill
     fleet = Fleet(mill, "neurolake")
     folder = MANIFESTS / "neurolake"
     api = next(document for document in yaml.safe_load_all((folder / "workloads.yaml").read_text()) if document["metadata"]["name"] == "neurolake-api")
