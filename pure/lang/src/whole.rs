@@ -10,7 +10,7 @@ pub enum WholePattern {
     Anything,
     /// `.+`
     Something,
-    /// Texts without a special character, divided by `|`.
+    /// Texts without a special character, divided by `|`; sorted, as selectors may list thousands.
     OneOf(Box<[String]>),
     /// Whatever else, anchored at both ends.
     Expression(Regex),
@@ -26,7 +26,11 @@ impl WholePattern {
         Ok(match pattern {
             ".*" => Self::Anything,
             ".+" => Self::Something,
-            _ if pattern.chars().all(is_plain) => Self::OneOf(pattern.split('|').map(str::to_owned).collect()),
+            _ if pattern.chars().all(is_plain) => {
+                let mut texts: Vec<String> = pattern.split('|').map(str::to_owned).collect();
+                texts.sort_unstable();
+                Self::OneOf(texts.into())
+            }
             _ => Self::Expression(compile(pattern)?),
         })
     }
@@ -36,7 +40,7 @@ impl WholePattern {
         match self {
             Self::Anything => true,
             Self::Something => !text.is_empty(),
-            Self::OneOf(texts) => texts.iter().any(|own| own == text),
+            Self::OneOf(texts) => texts.binary_search_by(|own| own.as_str().cmp(text)).is_ok(),
             Self::Expression(regex) => regex.is_match(text),
         }
     }
@@ -49,8 +53,22 @@ mod tests {
     #[test]
     fn plain_patterns_fit_what_their_expressions_fit() {
         let compile = |pattern: &str| Regex::new(&format!("^(?s:{pattern})$"));
-        let patterns =
-            [".*", ".+", "", "|", "a", "a|b", "a||b", "a-b|c/d:e@f", "|a", "grün|x y", "a,b=c%", "a.b", "a|(b)"];
+        let patterns = [
+            ".*",
+            ".+",
+            "",
+            "|",
+            "a",
+            "a|b",
+            "a||b",
+            "z|b|a|m",
+            "a-b|c/d:e@f",
+            "|a",
+            "grün|x y",
+            "a,b=c%",
+            "a.b",
+            "a|(b)",
+        ];
         let texts = ["", "a", "b", "ab", "a|b", "\n", "a\nb", "a-b", "c/d:e@f", "grün", "x y", "a,b=c%", "a.b", "axb"];
         for pattern in patterns {
             let (plain, regex) =
