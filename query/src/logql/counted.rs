@@ -13,7 +13,7 @@ use super::Result;
 use super::batches::Lines;
 use super::conditions::{is_selective, services_of};
 use super::detail::Detail;
-use super::known_streams::{Asked, Learn};
+use super::known_streams::{Learn, Need};
 use super::labels::SERVICE_NAME;
 use crate::QueryEngine;
 use crate::scan::OpenSegment;
@@ -86,7 +86,7 @@ impl QueryEngine {
                     false => Learn::Again,
                 };
                 for (group, streams) in
-                    parts.streams.of_groups(&parts.loader, &open, &others, (Asked::Lines, learn), stats).await?
+                    parts.streams.of_groups(&parts.loader, &open, &others, (Need::Lines, learn), stats).await?
                 {
                     let places = lines.stream_of_rows(&streams.rows)?;
                     let own: Vec<(u32, u64)> =

@@ -54,9 +54,9 @@ pub(super) struct GroupStreams {
     pub(super) bytes: Option<Vec<u64>>,
 }
 
-/// What of streams is asked for.
+/// What of streams is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Need {
     /// How many lines they have.
     Lines,
     /// Bytes as well.
@@ -95,7 +95,7 @@ impl KnownStreams {
         loader: &Arc<SegmentLoader>,
         open: &Arc<OpenSegment>,
         groups: &[usize],
-        (asked, learn): (Asked, Learn),
+        (need, learn): (Need, Learn),
         stats: &StatsHandle,
     ) -> Result<Vec<(usize, Arc<GroupStreams>)>> {
         let mut found = Vec::new();
@@ -106,7 +106,7 @@ impl KnownStreams {
         let turns = Arc::new(Semaphore::new(TOGETHER));
         for group in groups.iter().copied() {
             match self.0.get(&(open.meta.id, group)) {
-                Some(Known::Streams(streams)) if asked == Asked::Lines || streams.bytes.is_some() => {
+                Some(Known::Streams(streams)) if need == Need::Lines || streams.bytes.is_some() => {
                     stats.add(Counter::CacheHits, 1);
                     found.push((group, streams));
                 }
@@ -118,7 +118,7 @@ impl KnownStreams {
                     let turns = Arc::clone(&turns);
                     learning.spawn(async move {
                         let _turn = turns.acquire_owned().await.map_err(|_| Error::Cancelled)?;
-                        Ok::<_, Error>((group, learned(&loader, &open, (group, asked), &stats).await?))
+                        Ok::<_, Error>((group, learned(&loader, &open, (group, need), &stats).await?))
                     });
                 }
             }
@@ -137,7 +137,7 @@ impl KnownStreams {
 async fn learned(
     loader: &Arc<SegmentLoader>,
     open: &Arc<OpenSegment>,
-    (group, asked): (usize, Asked),
+    (group, need): (usize, Need),
     stats: &StatsHandle,
 ) -> Result<Option<Arc<GroupStreams>>> {
     static TABLE: LazyLock<TableColumns> = LazyLock::new(|| TableColumns::new(Signal::Logs, &[]));
@@ -148,7 +148,7 @@ async fn learned(
     let schema = Arc::new(Schema::new(fields.map_err(corrupt)?));
     let conversion = Conversion::new(open, &columns, Arc::clone(&schema));
     let mut mask = conversion.mask.clone();
-    if asked == Asked::Bytes {
+    if need == Need::Bytes {
         mask.union(&ProjectionMask::roots(open.reader.parquet_schema(), open.reader.schema().index_of(BODY)));
     }
     let rows = open.row_group_rows(group);
@@ -163,16 +163,16 @@ async fn learned(
         if batch.num_columns() == 0 {
             return Ok(None);
         }
-        let Some(found) = firsts(&batch, rows / ROWS_OF_ONE).map_err(corrupt)? else { return Ok(None) };
-        let taken = take_record_batch(&batch, &found.iter().map(|like| like.first).collect::<UInt32Array>());
+        let Some(found) = alike_rows(&batch, rows / ROWS_OF_ONE).map_err(corrupt)? else { return Ok(None) };
+        let taken = take_record_batch(&batch, &found.iter().map(|alike| alike.first).collect::<UInt32Array>());
         heads.push(conversion.convert(&taken.map_err(corrupt)?)?);
-        lines.extend(found.iter().map(|like| like.rows));
-        bytes.extend(found.iter().map(|like| like.bytes));
+        lines.extend(found.iter().map(|alike| alike.rows));
+        bytes.extend(found.iter().map(|alike| alike.bytes));
     }
     let rows = concat_batches(&schema, &heads).map_err(corrupt)?;
     let alone: Vec<ArrayRef> = rows.columns().iter().map(alone).collect();
     let rows = RecordBatch::try_new(schema, alone).map_err(corrupt)?;
-    let bytes = (asked == Asked::Bytes).then_some(bytes);
+    let bytes = (need == Need::Bytes).then_some(bytes);
     Ok(Some(Arc::new(GroupStreams { rows, lines, bytes })))
 }
 
@@ -187,7 +187,7 @@ struct Alike {
 }
 
 /// Rows that are equal in what makes streams and levels; `None` where there are more than `most` of them.
-fn firsts(batch: &RecordBatch, most: usize) -> std::result::Result<Option<Vec<Alike>>, ArrowError> {
+fn alike_rows(batch: &RecordBatch, most: usize) -> std::result::Result<Option<Vec<Alike>>, ArrowError> {
     let schema = batch.schema();
     let is_severity = |place: &usize| schema.field(*place).name().starts_with("severity_");
     let (severity, streams): (Vec<usize>, Vec<usize>) = (0..batch.num_columns()).partition(is_severity);

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::batches::Lines;
 use super::conditions;
+use super::counted::CountedLines;
 use super::detail::Detail;
 use super::scan::Condition;
 use super::{CountedGroups, Error, LineScan, Result, SparedColumns, add_stats};
@@ -65,7 +66,14 @@ impl QueryEngine {
             let handle = StatsHandle::new();
             let counting = self.count_groups(organization, &mut run, (time, &detail), &handle);
             let late = |_| Error::Query(crate::Error::TimeLimit { limit: limits.time });
-            let found = tokio::time::timeout(limits.time, counting).await.map_err(late)??;
+            let found = match tokio::time::timeout(limits.time, counting).await.map_err(late)? {
+                // A segment was replaced since the catalog was read: the scan looks again.
+                Err(Error::Query(crate::Error::SegmentMissing { .. })) => {
+                    run = MetricRun::new(metric, params)?;
+                    CountedLines::default()
+                }
+                found => found?,
+            };
             add_stats(&mut stats, handle.read());
             if found.is_everything {
                 stats.wall_ms = started.elapsed().as_secs_f64() * 1e3;

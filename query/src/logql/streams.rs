@@ -11,7 +11,7 @@ use tidemill_types::{OrganizationId, Signal, Tier, TimeRange};
 
 use super::batches::Lines;
 use super::detail::Detail;
-use super::known_streams::{Asked, Learn};
+use super::known_streams::{Learn, Need};
 use super::scan::Condition;
 use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats, conditions};
@@ -94,7 +94,11 @@ impl QueryEngine {
             let handle = StatsHandle::new();
             let learning = self.known_streams(organization, (time, totals, selectors), &handle);
             let late = |_| Error::Query(crate::Error::TimeLimit { limit: limits.time });
-            known = tokio::time::timeout(limits.time, learning).await.map_err(late)??;
+            match tokio::time::timeout(limits.time, learning).await.map_err(late)? {
+                // A segment was replaced since the catalog was read: the scan looks again.
+                Err(Error::Query(crate::Error::SegmentMissing { .. })) => {}
+                found => known = found?,
+            }
             add_stats(&mut stats, handle.read());
         }
         if known.is_everything {
@@ -157,9 +161,9 @@ impl QueryEngine {
         let is_selective =
             !selectors.is_empty() && selectors.iter().all(|matchers| !conditions::of_matchers(matchers).is_empty());
         let asked = match totals {
-            StreamTotals::Unneeded => (Asked::Lines, Learn::AtOnce),
-            _ if is_selective => (Asked::Bytes, Learn::Never),
-            _ => (Asked::Bytes, Learn::AtOnce),
+            StreamTotals::Unneeded => (Need::Lines, Learn::AtOnce),
+            _ if is_selective => (Need::Bytes, Learn::Never),
+            _ => (Need::Bytes, Learn::AtOnce),
         };
         let parts = self.parts();
         parts.catalog.refresh().await?;

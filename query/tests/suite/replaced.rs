@@ -8,12 +8,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde_json::json;
-use tidemill_query::QueryLimits;
+use tidemill_eval::logql::MetricParams;
+use tidemill_lang::logql::{ast::Query, parse};
+use tidemill_query::logql::StreamTotals;
+use tidemill_query::{QueryEngine, QueryLimits};
 use tidemill_store::ObjectStore;
 use tidemill_store::folder::FolderStore;
 use tidemill_store::object::{ObjectInfo, ObjectRead, PutBody, PutMode};
 use tidemill_store::sqlite::SqliteMetastore;
-use tidemill_types::{SegmentMeta, Signal};
+use tidemill_types::{SegmentMeta, Signal, TimeRange, TimestampNs};
 
 /// Replaces and deletes a segment the moment that it is first read.
 #[derive(Debug)]
@@ -58,8 +61,8 @@ impl ObjectStore for Compacting {
     }
 }
 
-#[tokio::test]
-async fn the_query_is_planned_anew_and_loses_nothing() {
+/// Three segments with thirty records, and a store that replaces them by one at the first read.
+async fn compacting() -> (World, Arc<Compacting>, QueryEngine) {
     let mut world = World::new().await;
     let mut inputs = Vec::new();
     for part in 0..3 {
@@ -78,8 +81,42 @@ async fn the_query_is_planned_anew_and_loses_nothing() {
         is_done: AtomicBool::new(false),
     });
     let engine = engine(&world.folder, &store, &world.metastore, true);
+    (world, store, engine)
+}
+
+#[tokio::test]
+async fn the_query_is_planned_anew_and_loses_nothing() {
+    let (world, store, engine) = compacting().await;
     let text = "SELECT count(body), sum(attr('number')) FROM logs";
     let stream = engine.sql(world.organization, text, QueryLimits::default()).await.expect("it is planned anew");
     assert!(store.is_done.load(Ordering::SeqCst));
     assert_eq!(rows(&stream.collect().await.expect("it ends")), [["30", "435"]]);
+}
+
+/// What counts or lists streams ahead of a scan opens segments too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_counted_ahead_of_the_scan_is_counted_anew() {
+    let end_ns = START_NS + 3_600 * SECOND_NS;
+    let (world, store, engine) = compacting().await;
+    let query = "sum by (service_name) (count_over_time({service_name=~\".+\"}[2h]))";
+    let Ok(Query::Metric(metric)) = parse(query) else { panic!("no query for numbers") };
+    let params = MetricParams { start_ns: end_ns, end_ns, step_ns: None, now_ns: end_ns };
+    let found = engine.logql_numbers(world.organization, &metric, params, QueryLimits::default()).await;
+    assert!(store.is_done.load(Ordering::SeqCst));
+    let answer = found.expect("it is counted anew").answer.to_json().to_string();
+    assert!(answer.contains("\"30\""), "{answer}");
+
+    let (world, store, engine) = compacting().await;
+    let time = TimeRange { start: TimestampNs(START_NS), end: TimestampNs(end_ns) };
+    let found =
+        engine.logql_streams(world.organization, vec![], time, StreamTotals::Whole, QueryLimits::default()).await;
+    assert!(store.is_done.load(Ordering::SeqCst));
+    let totals: Vec<u64> = found
+        .expect("they are read anew")
+        .streams
+        .iter()
+        .flat_map(|(_, all)| all.values())
+        .map(|own| own.lines)
+        .collect();
+    assert_eq!(totals, [30]);
 }
