@@ -129,7 +129,7 @@ impl Queries {
             options: options(&stack.config, stack.spool.join("query")),
             most: most(&stack.config),
             promql: promql_limits(&stack.config),
-            most_lines: stack.config.count("logql.max_lines"),
+            most_lines: stack.config.count("logql.max_lines").max(1),
             engine: OnceCell::new(),
             recent: Mutex::default(),
         };

@@ -108,10 +108,10 @@ async fn detect(
     let Query::Log(query) = parse(params.query())? else {
         return Err(Refusal::invalid("fields are detected in lines: a query of numbers has none"));
     };
+    let most = queries(state)?.most_lines();
     let lines = match params.get("line_limit") {
-        None => DEFAULT_LINES,
+        None => DEFAULT_LINES.min(most),
         Some(text) => {
-            let most = queries(state)?.most_lines();
             let wrong = || Refusal::invalid(format!("line_limit {text:?} is no number from 1 to {most}"));
             text.parse().ok().filter(|lines| (1..=most).contains(lines)).ok_or_else(wrong)?
         }
