@@ -307,6 +307,24 @@ def test_what_was_acknowledged_survives_kill_9(mill: Tidemill) -> None:
     assert sorted(found) == sorted(sent)
 
 
+def test_the_most_lines_of_a_query_are_configured(mill: Tidemill) -> None:
+    now = time.time_ns()
+    values = [[str(now + place), f"line {place}"] for place in range(12)]
+    asked = {"query": '{job="most"}', "since": "1h"}
+    for configured, most in (("10", 10), ("0", 1)):
+        mill.configure(logql__max_lines=configured)
+        mill.start()
+        assert loki.push(mill, {"streams": [{"stream": {"job": "most"}, "values": values}]}).status_code == 204
+        mill.drain()
+        # Without a limit there are not more either.
+        for limit in ({}, {"limit": most}):
+            data = loki.data_of(loki.get(mill, "query_range", {**asked, **limit}))
+            assert sum(len(stream["values"]) for stream in data["result"]) == most
+        refused = loki.get(mill, "query_range", {**asked, "limit": most + 1})
+        assert refused.status_code == 400 and "logql.max_lines" in refused.text
+        mill.stop()
+
+
 def test_pushes_are_turned_away_at_the_disk_limit(tmp_path: Path) -> None:
     mill = Tidemill(tmp_path / "mill", storage__disk_budget="1B")
     try:
