@@ -87,6 +87,11 @@ impl Entries {
         self.0.iter().flatten().map(|entry| entry.key.labels())
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(Vec::is_empty)
     }

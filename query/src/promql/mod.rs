@@ -30,7 +30,7 @@ use tidemill_eval::promql::partial::{Partial, Task};
 use tidemill_eval::promql::{Annotations, Engine, Options, Source, Value};
 use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tidemill_types::{ErrorKind, OrganizationId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 pub(crate) use assemble::exponential_histogram;
@@ -138,33 +138,19 @@ impl QueryEngine {
             max_samples: limits.samples,
             ..Options::default()
         };
-        let engine = Engine::new(options);
-        let handle = self.runtime().handle().clone();
-        let reading = handle.clone();
-        // What the selectors ask for is read before the evaluation, all of it at the same time.
-        let (recording, asked) = (engine.clone(), request.clone());
-        let recorded = self.runtime().spawn_blocking(move || {
-            let recorder = Recorder::default();
-            // What is wrong with the query is told by the evaluation itself.
-            drop(evaluate(&recording, &asked, &recorder));
-            recorder.asked()
-        });
-        let asked = recorded.await.map_err(|_| failed(Error::Cancelled))?;
-        let source = LakeSource::new(reader, reading);
-        let deadline = source.deadline();
-        within(deadline, limits.time, source.read_ahead(asked)).await??;
-        stats.planned();
+        let deadline = reader.deadline;
         let threads = self.parts().options.threads;
-        // What the samples take is no longer there for what is made of them.
-        let engine = Engine::new(Options { max_bytes: source.bytes_left(), ..engine.options().clone() });
-        let evaluating = self.runtime().spawn_blocking(move || {
+        let runtime = self.runtime().handle().clone();
+        // The reading ends when its caller goes away.
+        let (mut tell, told) = oneshot::channel();
+        // On one thread from here on, which may wait: for a small query, every way to another thread and back would show.
+        self.runtime().spawn_blocking(move || {
             let _turn = turn;
-            match divided(&engine, &request, &source, threads)? {
-                Some(answer) => Ok(answer),
-                None => evaluate(&engine, &request, &source),
-            }
+            let outcome =
+                answer(&request, Engine::new(options), LakeSource::new(reader, runtime), (&mut tell, threads));
+            drop(tell.send(outcome));
         });
-        let outcome = within(deadline, limits.time, evaluating).await?.map_err(|_| failed(Error::Cancelled))?;
+        let outcome = within(deadline, limits.time, told).await?.map_err(|_| failed(Error::Cancelled))?;
         stats.ended();
         let (value, notes) = outcome?;
         Ok(PromqlAnswer { value, notes, stats: stats.read() })
@@ -191,7 +177,30 @@ impl QueryEngine {
     }
 }
 
-fn evaluate(engine: &Engine, request: &PromqlRequest, source: &dyn Source) -> EvalResult<(Value, Annotations)> {
+/// The outcome of a query.
+type Outcome = EvalResult<(Value, Annotations)>;
+
+/// Reads what a query needs and evaluates it.
+fn answer(
+    request: &PromqlRequest,
+    engine: Engine,
+    source: LakeSource,
+    (caller, threads): (&mut oneshot::Sender<Outcome>, usize),
+) -> Outcome {
+    // What the selectors ask for is read before the evaluation, all of it at the same time.
+    let recorder = Recorder::default();
+    // What is wrong with the query is told by the evaluation itself.
+    drop(evaluate(&engine, request, &recorder));
+    source.read_ahead(recorder.asked(), caller.closed())?;
+    // What the samples take is no longer there for what is made of them.
+    let engine = Engine::new(Options { max_bytes: source.bytes_left(), ..engine.options().clone() });
+    match divided(&engine, request, &source, threads)? {
+        Some(answer) => Ok(answer),
+        None => evaluate(&engine, request, &source),
+    }
+}
+
+fn evaluate(engine: &Engine, request: &PromqlRequest, source: &dyn Source) -> Outcome {
     match request.step_ms {
         0 => engine.instant(&request.query, request.start_ms, &[source]),
         step => engine.range(&request.query, (request.start_ms, request.end_ms, step), &[source]),

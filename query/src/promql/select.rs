@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use tidemill_eval::Labels;
 use tidemill_eval::promql::{Samples, Select, Series};
 use tidemill_plan::prune::SegmentQuery;
@@ -25,6 +26,10 @@ use crate::{Error, Result};
 
 /// Segments read at a time.
 pub(super) const SEGMENTS_TOGETHER: usize = 16;
+/// More series of a segment are read on a thread of their own.
+const FEW_SERIES: usize = 32;
+/// More entries are put together on a thread that may take its time.
+const FEW_ENTRIES: usize = 256;
 /// Of the times of a resource so many milliseconds apart are told by its info series; its first and last, and those around gaps, all.
 const INFO_GAP_MS: i64 = 10_000;
 
@@ -150,7 +155,10 @@ impl Reader {
             all[0].add_columns(labels, is_delta, columns);
         }
         all.extend(read.into_iter().map(|(_, entries)| entries));
-        let series = tokio::task::spawn_blocking(move || assemble(all)).await.map_err(|_| Error::Cancelled)?;
+        let series = match all.iter().map(Entries::len).sum() {
+            0..=FEW_ENTRIES => assemble(all),
+            _ => tokio::task::spawn_blocking(move || assemble(all)).await.map_err(|_| Error::Cancelled)?,
+        };
         self.check_series(series.len())?;
         Ok(series)
     }
@@ -178,24 +186,26 @@ impl Reader {
         conditions: &Arc<Conditions>,
         only: Option<Arc<HashSet<Labels>>>,
     ) -> Result<Vec<(SegmentMeta, Entries)>> {
-        let mut reads = JoinSet::new();
+        let (mut all, mut reads) = (Vec::new(), JoinSet::new());
         let together = Arc::new(Semaphore::new(SEGMENTS_TOGETHER));
         for meta in self.segments(Tier::RAW, time) {
             let (reader, conditions, together) = (self.clone(), Arc::clone(conditions), Arc::clone(&together));
             let only = only.clone();
-            reads.spawn(async move {
+            let mut read = Box::pin(async move {
                 let _turn = together.acquire_owned().await.map_err(|_| Error::Cancelled)?;
                 let entries = reader.entries_of(&meta, time, &conditions, only.as_deref()).await?;
                 Ok::<_, Error>((meta, entries))
             });
-        }
-        let mut all = Vec::new();
-        while let Some(read) = reads.join_next().await {
-            let (meta, entries) = read.map_err(|_| Error::Cancelled)??;
-            if !entries.is_empty() {
-                all.push((meta, entries));
+            // What is in memory and little is there at once; a thread of its own would take longer to begin.
+            match read.as_mut().now_or_never() {
+                Some(read) => all.push(read?),
+                None => drop(reads.spawn(read)),
             }
         }
+        while let Some(read) = reads.join_next().await {
+            all.push(read.map_err(|_| Error::Cancelled)??);
+        }
+        all.retain(|(_, entries)| !entries.is_empty());
         Ok(all)
     }
 
@@ -223,6 +233,10 @@ impl Reader {
             return Ok(entries);
         }
         self.check_series(found.len())?;
+        if found.len() + infos.len() > FEW_SERIES {
+            // To be gone on with elsewhere.
+            tokio::task::yield_now().await;
+        }
         let informed = infos.iter().flat_map(|(_, series)| series.iter().copied());
         let wanted: BTreeSet<u32> = informed.chain(found.iter().map(|found| found.series)).collect();
         let wanted: Vec<u32> = wanted.into_iter().collect();

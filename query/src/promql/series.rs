@@ -73,6 +73,8 @@ pub(super) struct Metric {
     /// The name of its family.
     pub(super) family: Arc<str>,
     pub(super) parts: Vec<Part>,
+    /// Its series, ascending.
+    series: Vec<u32>,
 }
 
 /// How the points of a metric are stored.
@@ -198,8 +200,10 @@ impl SegmentSeries {
         if named.iter().all(Vec::is_empty) {
             return Vec::new();
         }
-        let candidates = self.series.iter().enumerate().filter(|(_, series)| !named[series.metric as usize].is_empty());
-        let found = candidates.filter_map(|(place, series)| {
+        let of_named = self.metrics.iter().zip(&named).filter(|(_, named)| !named.is_empty());
+        let candidates = of_named.flat_map(|(metric, _)| metric.series.iter().copied());
+        let found = candidates.filter_map(|place| {
+            let series = &self.series[place as usize];
             let is_met = |name: &str, meets: &dyn Fn(&str) -> bool| meets(self.value_of(series, name));
             if !conditions.others.iter().all(|matcher| is_met(&matcher.name, &|value| matcher.meets(value))) {
                 return None;
@@ -210,9 +214,11 @@ impl SegmentSeries {
                 (*role == Role::Bucket || own("le")) && (*role == Role::Quantile || own("quantile"))
             });
             let parts: Vec<(Role, Arc<str>)> = parts.cloned().collect();
-            (!parts.is_empty()).then_some(Found { series: place as u32, parts })
+            (!parts.is_empty()).then_some(Found { series: place, parts })
         });
-        found.collect()
+        let mut found: Vec<Found> = found.collect();
+        found.sort_unstable_by_key(|found| found.series);
+        found
     }
 
     /// The info series of resources that meet the conditions, each with the series of its resource.
@@ -332,9 +338,10 @@ impl<'a> SeriesBuilder<'a> {
         let place = self.resource(&resource, is_exact);
         let series = self.made.series.len() as u32;
         self.made.resources[place as usize].series.push(series);
+        self.made.metrics[metric as usize].series.push(series);
         let all = record.into_iter().chain(resource);
         let attributes: Box<[(u32, u32)]> = if is_exact { Box::default() } else { all.collect() };
-        self.made.bytes += 96 + 8 * attributes.len() as u64 + 64 * labels.len() as u64 + 8 * rows.len() as u64;
+        self.made.bytes += 100 + 8 * attributes.len() as u64 + 64 * labels.len() as u64 + 8 * rows.len() as u64;
         self.made.series.push(StoredSeries { metric, labels, named: OnceLock::new(), attributes, rows });
     }
 
@@ -480,5 +487,6 @@ fn metric_of(frame: &SeriesFrame) -> Metric {
         is_exact,
         parts: endings.iter().map(part).collect(),
         family: Arc::from(family),
+        series: Vec::new(),
     }
 }

@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use tidemill_eval::Result as EvalResult;
 use tidemill_eval::promql::{Select, Series, Source};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use super::failed;
 use super::rollups::tier_of;
@@ -53,20 +52,28 @@ impl LakeSource {
         Self { reader, runtime, ahead: Mutex::default() }
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.reader.deadline
-    }
-
-    /// Reads what is known to be asked for.
+    /// Reads what is known to be asked for, on a thread that may wait, unless the caller is gone before.
     ///
     /// # Errors
     /// What could not be read.
-    pub(super) async fn read_ahead(&self, asked: Vec<Select>) -> EvalResult<()> {
-        let reads = asked.iter().map(|select| self.reader.select(select));
-        let read = futures::future::try_join_all(reads).await.map_err(failed)?;
+    pub(super) fn read_ahead(&self, asked: Vec<Select>, caller_is_gone: impl Future<Output = ()>) -> EvalResult<()> {
+        let reads = futures::future::try_join_all(asked.iter().map(|select| self.reader.select(select)));
+        let reading = async {
+            tokio::select! {
+                biased;
+                read = tokio::time::timeout_at(self.reader.deadline, reads) => read.unwrap_or_else(|_| Err(self.is_late())),
+                () = caller_is_gone => Err(crate::Error::Cancelled),
+            }
+        };
+        let read = self.runtime.block_on(reading).map_err(failed)?;
+        self.reader.stats.planned();
         let keyed = asked.iter().map(key_of).zip(read.into_iter().map(Arc::new));
         self.ahead.lock().extend(keyed);
         Ok(())
+    }
+
+    fn is_late(&self) -> crate::Error {
+        crate::Error::TimeLimit { limit: self.reader.limits.time }
     }
 
     /// How much of the query's memory is left.
@@ -102,7 +109,7 @@ impl Source for LakeSource {
         // The clock belongs to the runtime, so it is asked for inside of it.
         let reading = async { tokio::time::timeout_at(self.reader.deadline, self.reader.select(select)).await };
         let read = self.runtime.block_on(reading);
-        read.unwrap_or_else(|_| Err(crate::Error::TimeLimit { limit: self.reader.limits.time })).map_err(failed)
+        read.unwrap_or_else(|_| Err(self.is_late())).map_err(failed)
     }
 }
 
