@@ -23,5 +23,5 @@ pub use batch::{LINE_COLUMN, LogBatch, STREAM_COLUMN, StreamLabels, TIME_COLUMN}
 pub use labels::LabelSet;
 pub use log::{Direction, Entry, LogParams, LogRun, Progress, Stream};
 pub use metric::{InstantWindows, MetricParams, MetricPartial, MetricRun};
-pub use selector::{Selection, StreamSelector};
+pub use selector::{Selection, StreamLines, StreamSelector};
 pub use vector::{MetricAnswer, Series};

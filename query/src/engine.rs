@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
-use crate::logql::KnownStreams;
+use crate::logql::StreamTables;
 use crate::plan::{Parts, Plan, Started, Work};
 use crate::promql::{KeptFloats, SeriesTables, Turns};
 use crate::run::{AbortOnDrop, End, channel, forward, guarded};
@@ -74,7 +74,7 @@ impl QueryEngine {
             base: base_state()?,
             series: SeriesTables::new(options.series_cache_bytes, options.promotion.clone()),
             floats: KeptFloats::new(options.points_cache_bytes),
-            streams: KnownStreams::new(options.streams_cache_bytes),
+            streams: StreamTables::new(options.streams_cache_bytes),
             options,
         };
         let shared = Shared { parts: Arc::new(parts), slots, turns: Turns::default(), runtime: Some(runtime) };

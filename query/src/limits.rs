@@ -56,7 +56,7 @@ pub struct QueryOptions {
     pub matches_cache_bytes: u64,
     /// Memory for the log lines that met conditions, where these are few.
     pub lines_cache_bytes: u64,
-    /// Memory for how many lines of each stream compacted logs have.
+    /// Memory for the stream tables of compacted logs.
     pub streams_cache_bytes: u64,
     /// Memory for the series of segments, as PromQL names them.
     pub series_cache_bytes: u64,

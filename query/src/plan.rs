@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
 use crate::guards::guard;
-use crate::logql::{KnownStreams, LineScan};
+use crate::logql::{LineScan, StreamTables};
 use crate::promql::{KeptFloats, SeriesTables};
 use crate::run::next_batch;
 use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) base: SessionState,
     pub(crate) series: SeriesTables,
     pub(crate) floats: KeptFloats,
-    pub(crate) streams: KnownStreams,
+    pub(crate) streams: StreamTables,
     pub(crate) options: QueryOptions,
 }
 

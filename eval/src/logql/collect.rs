@@ -112,10 +112,19 @@ impl Summary {
         Self { count: 1, sum: value, min: value, max: value, mean: value, spread: 0.0, first: sample, last: sample }
     }
 
-    /// Of so many ones, from a first time to a last.
-    fn of_ones((first_ns, last_ns): (i64, i64), count: u64) -> Self {
-        let (first, last) = ((first_ns, 1.0), (last_ns, 1.0));
-        Self { count, sum: count as f64, min: 1.0, max: 1.0, mean: 1.0, spread: 0.0, first, last }
+    /// Of so many samples with a sum, from a first time to a last, as if they were alike.
+    fn of_alike((first_ns, last_ns): (i64, i64), count: u64, sum: f64) -> Self {
+        let each = sum / count as f64;
+        Self {
+            sum,
+            count,
+            min: each,
+            max: each,
+            mean: each,
+            spread: 0.0,
+            first: (first_ns, each),
+            last: (last_ns, each),
+        }
     }
 
     /// Adds what is known of others; the spread by Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm" (1979).
@@ -161,10 +170,10 @@ impl Samples {
         }
     }
 
-    /// Adds so many ones in one bucket, from a first time to a last.
-    pub fn add_ones(&mut self, windows: &Windows, times: (i64, i64), count: u64) {
+    /// Adds so many samples with a sum in one bucket, from a first time to a last, for functions that need no more of them.
+    pub fn add_alike(&mut self, windows: &Windows, times: (i64, i64), count: u64, sum: f64) {
         if let Self::Buckets(buckets) = self {
-            add_summary(buckets, windows.bucket(times.0), &Summary::of_ones(times, count));
+            add_summary(buckets, windows.bucket(times.0), &Summary::of_alike(times, count, sum));
         }
     }
 

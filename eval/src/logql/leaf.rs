@@ -7,7 +7,7 @@ use super::batch::LogBatch;
 use super::collect::{Collected, Samples, Windows};
 use super::labels::{ERROR, ERROR_DETAILS, LabelSet, RowLabels};
 use super::pipeline::{Pipeline, Row};
-use super::selector::{Selection, StreamTable, StreamTests};
+use super::selector::{Selection, StreamLines, StreamTable, StreamTests};
 use super::vector::Series;
 use crate::error::{Error, Result};
 
@@ -133,30 +133,33 @@ impl Leaf {
             return Ok(false);
         }
         let series = self.series_of(&Row::default())?;
-        self.collected[series].1.add_ones(&self.windows, (first_ns, last_ns), lines);
+        self.collected[series].1.add_alike(&self.windows, (first_ns, last_ns), lines, lines as f64);
         Ok(true)
     }
 
-    /// Whether it asks only how many lines there are, of which each stream's have one fate.
+    /// Whether it asks only how many lines or bytes there are, of which each stream's have one fate.
     pub(super) fn counts_by_stream(&self) -> bool {
-        use RangeFunction::{AbsentOverTime, CountOverTime, Rate};
-        matches!(self.range.function, CountOverTime | Rate | AbsentOverTime)
+        use RangeFunction::{AbsentOverTime, BytesOverTime, BytesRate, CountOverTime, Rate};
+        matches!(self.range.function, CountOverTime | Rate | BytesOverTime | BytesRate | AbsentOverTime)
             && self.unwrapped.is_none()
             && self.pipeline.goes_by_labels()
             && !self.pipeline.filters_lines()
     }
 
     /// As [`MetricRun::count_streams`](super::MetricRun::count_streams), of windows that hold all of the time or nothing.
-    pub(super) fn count_streams(&mut self, table: &StreamTable, times: (i64, i64), lines: &[(u32, u64)]) -> Result<()> {
+    pub(super) fn count_streams(&mut self, table: &StreamTable, times: (i64, i64), all: &[StreamLines]) -> Result<()> {
+        use RangeFunction::{BytesOverTime, BytesRate};
         self.learn(table);
+        let counts_bytes = matches!(self.range.function, BytesOverTime | BytesRate);
         let mut row = Row::default();
-        for (stream, lines) in lines.iter().filter(|(stream, lines)| *lines > 0 && (*stream as usize) < table.len()) {
-            if !self.tests.meets(*stream) {
+        for own in all.iter().filter(|own| own.lines > 0 && (own.stream as usize) < table.len()) {
+            if !self.tests.meets(own.stream) {
                 continue;
             }
-            let labels = &table[*stream as usize];
-            if let Fate::Series(series) = self.fate(*stream, &mut row, |row| row.load_stream(labels))? {
-                self.collected[series].1.add_ones(&self.windows, times, *lines);
+            let labels = &table[own.stream as usize];
+            if let Fate::Series(series) = self.fate(own.stream, &mut row, |row| row.load_stream(labels))? {
+                let sum = if counts_bytes { own.bytes } else { own.lines };
+                self.collected[series].1.add_alike(&self.windows, times, own.lines, sum as f64);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::batch::LogBatch;
 use super::collect::{Collected, Windows};
 use super::leaf::Leaf;
 use super::required::{injected_grouping, required_before};
-use super::selector::{Selection, StreamTable};
+use super::selector::{Selection, StreamLines, StreamTable};
 use super::vector::{self, MetricAnswer};
 use crate::error::{Error, Result};
 
@@ -145,13 +145,13 @@ impl MetricRun {
         leaf.count_lines((first_ns, last_ns), lines)
     }
 
-    /// Whether the answer follows from how many lines each stream has, with labels and metadata that all of its lines share.
+    /// Whether the answer follows from how many lines and bytes each stream has, with labels and metadata that all of its lines share.
     pub fn counts_by_stream(&self) -> bool {
         !self.leaves.is_empty() && self.leaves.iter().all(Leaf::counts_by_stream)
     }
 
-    /// Counts lines of a query that [counts by stream](Self::counts_by_stream), from a first time to a last: places in the table of
-    /// streams, and how many lines each has. Whether they were taken: not where windows hold some of them and not others.
+    /// Counts lines of a query that [counts by stream](Self::counts_by_stream), from a first time to a last, of streams of the table.
+    /// Whether they were taken: not where windows hold some of them and not others.
     ///
     /// # Errors
     /// A stream is marked with an error that the query does not handle, or there are too many series.
@@ -159,7 +159,7 @@ impl MetricRun {
         &mut self,
         table: &StreamTable,
         (first_ns, last_ns): (i64, i64),
-        lines: &[(u32, u64)],
+        lines: &[StreamLines],
     ) -> Result<bool> {
         if self.leaves.iter().any(|leaf| leaf.windows.tell_apart(first_ns, last_ns)) {
             return Ok(false);

@@ -22,6 +22,17 @@ pub struct Selection {
     pub end_ns: i64,
 }
 
+/// So many lines of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLines {
+    /// Its place in a table of streams.
+    pub stream: u32,
+    /// How many lines.
+    pub lines: u64,
+    /// The bytes of their texts.
+    pub bytes: u64,
+}
+
 /// The conditions of a selector, for one stream at a time.
 #[derive(Debug)]
 pub struct StreamSelector(StreamTests);

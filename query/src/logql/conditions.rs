@@ -52,12 +52,6 @@ pub(super) fn services_of<'m>(selectors: impl IntoIterator<Item = &'m [Matcher]>
     Some(services)
 }
 
-/// Whether an index may find the records that a query takes: they meet more than a time and a level.
-pub(super) fn is_selective(query: &LogQuery) -> bool {
-    let Condition::All(all) = of_query(query) else { return true };
-    !all.iter().all(|condition| matches!(condition, Condition::LevelIn(_)))
-}
-
 fn of_matcher(matcher: &Matcher) -> Option<Condition> {
     let values = match matcher.operator {
         MatchOperator::Equal => vec![matcher.value.clone()],

@@ -1,19 +1,20 @@
 //! Row groups that are counted unread: by their footers, where a query asks only how many lines there are and all rows of a row group
-//! count, or by what is known of their streams.
+//! count, or by the stream tables of their segments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::array::UInt32Array;
 use futures::TryStreamExt as _;
 use parquet::file::metadata::RowGroupMetaData;
-use tidemill_eval::logql::{MetricRun, StreamLabels, StreamSelector};
+use tidemill_eval::logql::{InstantWindows, MetricRun, StreamLabels, StreamLines, StreamSelector};
 use tidemill_plan::prune::SegmentQuery;
+use tidemill_segment::index::StreamRows;
 use tidemill_types::{OrganizationId, SegmentId, SegmentMeta, ServiceSet, Signal, Tier, TimeRange};
 
 use super::Result;
 use super::batches::Lines;
-use super::conditions::{is_selective, services_of};
+use super::conditions::services_of;
 use super::detail::Detail;
-use super::known_streams::{Learn, Need};
 use super::labels::SERVICE_NAME;
 use crate::QueryEngine;
 use crate::scan::OpenSegment;
@@ -32,7 +33,7 @@ pub(super) struct CountedLines {
 }
 
 impl QueryEngine {
-    /// Counts row groups into `run` by their footers or by what is known of their streams, as many as it can.
+    /// Counts row groups into `run` by their footers or by stream tables, as many as it can.
     pub(super) async fn count_groups(
         &self,
         organization: OrganizationId,
@@ -60,38 +61,32 @@ impl QueryEngine {
         let kept_from = parts.catalog.first_kept_day(organization, Signal::Logs).map(|day| day.range().start);
         let mut is_everything = segments.len() == before && kept_from.is_none_or(|from| from <= time.start);
         let mut row_groups = 0;
-        let is_selective = run.queries().any(is_selective);
         let mut lines = Lines::new(detail.clone());
-        let mut opened = parts.loader.open_all(segments, stats);
-        while let Some(open) = opened.try_next().await? {
-            let (mut groups, mut others) = (BTreeSet::new(), Vec::new());
-            let are_all = are_all(&open.meta);
-            for group in 0..open.row_group_times.len() {
-                let rows = open.row_group_rows(group) as u64;
-                if are_all && has_services(&open, group) && run.count_lines(times_of(&open, group), rows)? {
-                    groups.insert(group);
-                } else {
-                    others.push(group);
-                }
-            }
-            if let Some(windows) = windows.as_ref().filter(|_| detail.is_of_streams(&open)) {
-                let is_whole = |group: &usize| {
-                    let (first, last) = times_of(&open, *group);
-                    !windows.tell_apart(first, last)
-                };
-                others.retain(is_whole);
-                let learn = match detail.wants_resources(&open) {
-                    _ if is_selective => Learn::Never,
-                    true => Learn::AtOnce,
-                    false => Learn::Again,
-                };
-                for (group, streams) in
-                    parts.streams.of_groups(&parts.loader, &open, &others, (Need::Lines, learn), stats).await?
-                {
-                    let places = lines.stream_of_rows(&streams.rows)?;
-                    let own: Vec<(u32, u64)> =
-                        places.values().iter().copied().zip(streams.lines.iter().copied()).collect();
+        let by_footers = |open: &OpenSegment| {
+            are_all(&open.meta) && (0..open.row_group_times.len()).all(|group| has_services(open, group))
+        };
+        let are_wanted = |open: &OpenSegment| {
+            let fits = |windows: &InstantWindows| {
+                let groups = 0..open.row_group_times.len();
+                groups.map(|group| times_of(open, group)).any(|(first, last)| !windows.tell_apart(first, last))
+            };
+            windows.as_ref().is_some_and(fits) && detail.is_of_streams(open) && !by_footers(open)
+        };
+        let mut opened = parts.streams.open_all(&parts.loader, segments, are_wanted, stats);
+        while let Some((open, streams)) = opened.try_next().await? {
+            let mut groups = BTreeSet::new();
+            if let Some(streams) = streams {
+                let places = lines.stream_of_rows(&streams.heads)?;
+                for (group, entries) in streams.groups.iter().enumerate() {
+                    let own: Vec<StreamLines> = entries.iter().map(|entry| lines_of(entry, &places)).collect();
                     if run.count_streams(lines.table(), times_of(&open, group), &own)? {
+                        groups.insert(group);
+                    }
+                }
+            } else if by_footers(&open) {
+                for group in 0..open.row_group_times.len() {
+                    let rows = open.row_group_rows(group) as u64;
+                    if run.count_lines(times_of(&open, group), rows)? {
                         groups.insert(group);
                     }
                 }
@@ -113,6 +108,10 @@ impl QueryEngine {
         }
         Ok(counted)
     }
+}
+
+fn lines_of(entry: &StreamRows, places: &UInt32Array) -> StreamLines {
+    StreamLines { stream: places.value(entry.head as usize), lines: entry.rows, bytes: entry.body_bytes }
 }
 
 /// Where a query counts the lines of services, all together: its selector.

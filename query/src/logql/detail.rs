@@ -63,14 +63,6 @@ impl Detail {
         !FIELDS.iter().any(|(label, _)| wanted.hold(label)) && !has_own(Record) && !has_own(Scope)
     }
 
-    /// Whether a resource of the segment may have something that is wanted.
-    pub(super) fn wants_resources(&self, open: &OpenSegment) -> bool {
-        match self {
-            Self::Wanted(wanted) => open.may_have(AttributeScope::Resource, |key| wanted.may_come_from(key)),
-            Self::Streams | Self::Everything => true,
-        }
-    }
-
     /// The columns to be read.
     pub(super) fn columns(&self) -> Vec<&'static str> {
         let mut columns = vec!["time", "body", "service_name", "scope_name", "resource"];

@@ -8,13 +8,13 @@ mod batches;
 mod conditions;
 mod counted;
 mod detail;
-mod known_streams;
 mod labels;
 mod lines;
 mod numbers;
 mod records;
 mod scan;
 mod spared;
+mod stream_tables;
 mod streams;
 
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use tidemill_types::ErrorKind;
 use crate::{QueryEngine, QueryStats, QueryStream};
 
 pub(crate) use counted::CountedGroups;
-pub(crate) use known_streams::KnownStreams;
 pub use lines::LinesAnswer;
 pub use numbers::NumbersAnswer;
 pub(crate) use scan::LineScan;
 pub(crate) use spared::SparedColumns;
+pub(crate) use stream_tables::StreamTables;
 pub use streams::{StreamTotal, StreamTotals, StreamsAnswer};
 
 /// A LogQL query that failed.
@@ -113,8 +113,7 @@ pub fn explain(query: &Query) -> String {
                     run.queries().for_each(|log| tell(log, run.needed_labels()));
                     if run.counts_by_stream() {
                         text.push_str(
-                            "  counted unread: compacted row groups that lie in one window, as far as how many lines each stream has \
-                             there is known\n",
+                            "  counted unread: compacted row groups that lie in one window, by the stream tables of their segments\n",
                         );
                     }
                 }

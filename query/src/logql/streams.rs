@@ -11,7 +11,6 @@ use tidemill_types::{OrganizationId, Signal, Tier, TimeRange};
 
 use super::batches::Lines;
 use super::detail::Detail;
-use super::known_streams::{Learn, Need};
 use super::scan::Condition;
 use super::{CountedGroups, SparedColumns};
 use super::{Error, LineScan, Result, add_stats, conditions};
@@ -150,21 +149,13 @@ impl QueryEngine {
         Ok(StreamsAnswer { streams: found.streams(), stats })
     }
 
-    /// The streams of row groups that lie in the time, as far as they are known or can be learned without reading every row.
+    /// The streams of row groups that lie in the time, as far as stream tables tell them.
     async fn known_streams(
         &self,
         organization: OrganizationId,
         (time, totals, selectors): (TimeRange, StreamTotals, &[Vec<Matcher>]),
         stats: &StatsHandle,
     ) -> Result<Known> {
-        // Streams are cheap to learn, their bytes are not: where an index finds the rows that are wanted, only these are read.
-        let is_selective =
-            !selectors.is_empty() && selectors.iter().all(|matchers| !conditions::of_matchers(matchers).is_empty());
-        let asked = match totals {
-            StreamTotals::Unneeded => (Need::Lines, Learn::AtOnce),
-            _ if is_selective => (Need::Bytes, Learn::Never),
-            _ => (Need::Bytes, Learn::AtOnce),
-        };
         let parts = self.parts();
         parts.catalog.refresh().await?;
         let services = Some(selectors).filter(|selectors| !selectors.is_empty());
@@ -176,32 +167,36 @@ impl QueryEngine {
         let is_everything = kept_from.is_none_or(|from| from <= time.start);
         let mut known = Known { found: Found::new(selectors)?, groups: CountedGroups::new(), is_everything };
         let mut lines = Lines::new(Detail::Streams);
-        let mut opened = parts.loader.open_all(planned.segments, stats);
-        while let Some(open) = opened.try_next().await? {
+        let mut opened = parts.streams.open_all(&parts.loader, planned.segments, |_| true, stats);
+        while let Some((open, streams)) = opened.try_next().await? {
             let is_inside = |group: &usize| {
                 let own = open.row_group_times[*group];
                 let (first, last) = (own.start.0, own.end.0.saturating_sub(1));
                 let is_one = totals.bucket(time, first) == totals.bucket(time, last);
                 time.start <= own.start && own.end <= time.end && is_one
             };
-            let inside: Vec<usize> = (0..open.row_group_times.len()).filter(is_inside).collect();
-            let streams = parts.streams.of_groups(&parts.loader, &open, &inside, asked, stats).await?;
-            known.is_everything &= streams.len() == open.row_group_times.len();
-            for (group, streams) in &streams {
+            let Some(streams) = streams else {
+                known.is_everything = false;
+                continue;
+            };
+            let inside: BTreeSet<usize> = (0..open.row_group_times.len()).filter(is_inside).collect();
+            known.is_everything &= inside.len() == open.row_group_times.len();
+            let places = lines.stream_of_rows(&streams.heads)?;
+            for group in &inside {
                 let bucket = totals.bucket(time, open.row_group_times[*group].start.0);
                 let mut sums: BTreeMap<u32, StreamTotal> = BTreeMap::new();
-                for (at, stream) in lines.stream_of_rows(&streams.rows)?.values().iter().enumerate() {
-                    let sum = sums.entry(*stream).or_default();
-                    sum.lines += streams.lines[at];
-                    sum.bytes += streams.bytes.as_ref().map_or(0, |bytes| bytes[at]);
+                for entry in &streams.groups[*group] {
+                    let sum = sums.entry(places.value(entry.head as usize)).or_default();
+                    sum.lines += entry.rows;
+                    sum.bytes += entry.body_bytes;
                 }
                 for (stream, sum) in sums {
                     known.found.add(&lines.labels()[stream as usize], bucket.map(|bucket| (bucket, sum)));
                 }
                 known.found.check()?;
             }
-            if !streams.is_empty() {
-                known.groups.insert(open.meta.id, streams.into_iter().map(|(group, _)| group).collect());
+            if !inside.is_empty() {
+                known.groups.insert(open.meta.id, inside);
             }
         }
         Ok(known)

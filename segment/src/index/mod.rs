@@ -13,7 +13,9 @@ mod lookup;
 mod postings;
 mod row_blocks;
 mod series_table;
+mod stream_table;
 pub(crate) mod wire;
+mod zipped;
 
 pub mod trace_day;
 
@@ -25,6 +27,7 @@ pub use directory::{INDEX_VERSION, IndexDirectory, IndexMode, IndexedColumn};
 pub use lookup::{Condition, IndexBytes, TokenIndex};
 pub use row_blocks::RowBlocks;
 pub use series_table::{LabelPostings, SERIES_TABLE_VERSION, SeriesFrame, SeriesRows, SeriesTable, SeriesTableBuilder};
+pub use stream_table::{STREAM_TABLE_VERSION, StreamRows, StreamTable, StreamTableBuilder, is_stream_column};
 
 pub(crate) use wire::{Reader, corrupt, put_varint};
 

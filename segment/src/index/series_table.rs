@@ -6,18 +6,16 @@
 //! key, value, the series that have it).
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::ops::Range;
 
-use super::wire::{Reader, check_of, corrupt, put_bytes, put_varint};
+use super::wire::{Reader, corrupt, put_bytes, put_varint};
+use super::zipped::{unzipped, zipped};
 use crate::error::Result;
 use crate::schema::AttributeScope;
 
 const MAGIC: &[u8; 4] = b"TMSR";
 /// The version that this code writes, and the only one it reads.
 pub const SERIES_TABLE_VERSION: u8 = 1;
-/// A larger body is refused.
-const BODY_LIMIT_BYTES: u64 = 1 << 30;
 const SUBJECT: &str = "series table";
 
 /// What a metric and its scope say of all their series; an empty text stands for none.
@@ -97,24 +95,7 @@ impl SeriesTable {
     /// # Errors
     /// When they are not a table of version [`SERIES_TABLE_VERSION`], or not what was written.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let covered = bytes.len().checked_sub(8).ok_or_else(|| corrupt(SUBJECT, "no check"))?;
-        if check_of(&bytes[..covered]).to_le_bytes() != bytes[covered..] {
-            return Err(corrupt(SUBJECT, "the check differs"));
-        }
-        let mut reader = Reader::new(SUBJECT, &bytes[..covered]);
-        if reader.take(MAGIC.len())? != MAGIC {
-            return Err(corrupt(SUBJECT, "does not start with TMSR"));
-        }
-        let version = reader.byte()?;
-        if version != SERIES_TABLE_VERSION {
-            return Err(corrupt(SUBJECT, format!("version {version}; this build reads {SERIES_TABLE_VERSION}")));
-        }
-        let size = reader.bounded("size", BODY_LIMIT_BYTES)?;
-        let compressed = reader.take(reader.remaining())?;
-        let failed = |error: std::io::Error| corrupt(SUBJECT, error.to_string());
-        let mut body = Vec::new();
-        zstd::Decoder::new(compressed).map_err(failed)?.take(size).read_to_end(&mut body).map_err(failed)?;
-        decode_body(&body)
+        decode_body(&unzipped(SUBJECT, (MAGIC, SERIES_TABLE_VERSION), bytes)?)
     }
 }
 
@@ -234,14 +215,7 @@ impl SeriesTableBuilder {
                 next = place + 1;
             }
         }
-        let mut out = MAGIC.to_vec();
-        out.push(SERIES_TABLE_VERSION);
-        put_varint(&mut out, body.len() as u64);
-        let compressed = zstd::encode_all(body.as_slice(), 3).map_err(|error| corrupt(SUBJECT, error.to_string()))?;
-        out.extend_from_slice(&compressed);
-        let check = check_of(&out);
-        out.extend_from_slice(&check.to_le_bytes());
-        Ok(out)
+        zipped(SUBJECT, (MAGIC, SERIES_TABLE_VERSION), &body)
     }
 }
 

@@ -77,9 +77,14 @@ impl<'a> Reader<'a> {
         Err(corrupt(self.subject, "a number of more than 64 bits"))
     }
 
+    /// The next bytes, so many as the array has.
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.take(N)?.try_into().expect("as many bytes were taken"))
+    }
+
     /// The next eight bytes, little-endian.
     pub(crate) fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.take(8)?.try_into().expect("eight bytes were taken")))
+        Ok(u64::from_le_bytes(self.array()?))
     }
 
     /// A count of things that take at least one byte each, so at most what is left.

@@ -14,7 +14,7 @@ use crate::draft::DraftSegment;
 use crate::error::{Error, Result};
 use crate::footer::{IndexPart, SegmentFooter, covered_inputs};
 use crate::identities::IDENTITIES_PART;
-use crate::index::{BLOCK_ROWS, IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder};
+use crate::index::{BLOCK_ROWS, IndexBuilder, IndexMode, IndexedColumn, SeriesTableBuilder, StreamTableBuilder};
 use crate::schema::SERVICE_NAME_COLUMN;
 use crate::severity::{SeverityClass, SeverityRows};
 use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
@@ -23,6 +23,8 @@ use crate::write::{ROW_GROUP_ROWS, SegmentWriter};
 pub(crate) const DIRECTORY_PART: &str = "directory";
 /// The footer's name for the series table.
 pub(crate) const SERIES_PART: &str = "series";
+/// The footer's name for the stream table.
+pub(crate) const STREAMS_PART: &str = "streams";
 
 /// A segment being written.
 pub(crate) struct Output<'a> {
@@ -42,6 +44,8 @@ pub(crate) struct Output<'a> {
     pub(crate) duplicate_rows: Option<u64>,
     /// Metrics: the series so far.
     pub(crate) series: Option<SeriesTableBuilder>,
+    /// Logs: the streams so far.
+    streams: Option<StreamTableBuilder>,
 }
 
 impl<'a> Output<'a> {
@@ -68,6 +72,7 @@ impl<'a> Output<'a> {
             severity_rows: Vec::new(),
             duplicate_rows: None,
             series: None,
+            streams: None,
         }
     }
 
@@ -81,6 +86,9 @@ impl<'a> Output<'a> {
             let properties = compacted_properties(self.plan.signal, batch);
             let schema = Arc::clone(&self.plan.schema);
             self.writer = Some(SegmentWriter::create(&self.plan.options.spool, schema, properties)?);
+            if self.plan.signal == Signal::Logs {
+                self.streams = Some(StreamTableBuilder::new(batch.schema_ref())?);
+            }
         }
         self.note(batch);
         let mut from = 0;
@@ -89,6 +97,9 @@ impl<'a> Output<'a> {
             let slice = batch.slice(from, rows);
             self.index_rows(&slice)?;
             self.count_classes(&slice);
+            if let Some(streams) = &mut self.streams {
+                streams.add(&slice)?;
+            }
             self.writer.as_mut().expect("was made above").write(&slice)?;
             self.group_rows += rows;
             self.rows += rows as u64;
@@ -104,6 +115,9 @@ impl<'a> Output<'a> {
         if let Some(writer) = self.writer.as_mut().filter(|_| self.group_rows > 0) {
             writer.end_row_group()?;
             self.group_rows = 0;
+            if let Some(streams) = &mut self.streams {
+                streams.end_group();
+            }
         }
         Ok(())
     }
@@ -121,6 +135,11 @@ impl<'a> Output<'a> {
             let range = writer.append(&series.encode()?)?;
             index.len += range.len;
             parts.push(IndexPart { name: SERIES_PART.to_owned(), range });
+        }
+        if let Some(table) = self.streams.map(StreamTableBuilder::encode).transpose()?.flatten() {
+            let range = writer.append(&table)?;
+            index.len += range.len;
+            parts.push(IndexPart { name: STREAMS_PART.to_owned(), range });
         }
         if self.ordinal == 0 && !self.plan.identities.is_empty() {
             let range = writer.append(&self.plan.identities)?;

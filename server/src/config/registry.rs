@@ -281,7 +281,7 @@ pub const KEYS: &[Key] = &[
         "query.streams_cache",
         Kind::Bytes,
         "32MiB",
-        "Memory for how many lines of each stream compacted logs have, so that LogQL need not read rows to count them or to list streams.",
+        "Memory for the stream tables of compacted logs, which tell how many lines each stream has, so that LogQL need not read rows to count them or to list streams.",
     ),
     key(
         "logql.max_lines",
