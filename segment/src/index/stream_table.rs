@@ -436,7 +436,7 @@ mod tests {
                 texts.key(head).map_or("-", |key| texts.values().as_string::<i32>().value(key)).to_owned()
             };
             let number = heads.column(1).as_primitive::<Int32Type>();
-            let number = number.is_valid(head).then(|| number.value(head)).unwrap_or_default();
+            let number = if number.is_valid(head) { number.value(head) } else { 0 };
             format!("{} {number} {}: {} {}", text(0), text(2), entry.rows, entry.body_bytes)
         };
         let groups: Vec<Vec<String>> = table.groups().iter().map(|group| group.iter().map(told).collect()).collect();
