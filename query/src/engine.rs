@@ -71,7 +71,7 @@ impl QueryEngine {
         let parts = Parts {
             catalog: Arc::new(LiveCatalog::new(metastore)),
             loader: Arc::new(SegmentLoader::new(buckets, &options)),
-            base: base_state()?,
+            base: base_state(&options)?,
             series: SeriesTables::new(options.series_cache_bytes, options.promotion.clone()),
             floats: KeptFloats::new(options.points_cache_bytes),
             streams: StreamTables::new(options.streams_cache_bytes),

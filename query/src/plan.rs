@@ -3,16 +3,18 @@
 //! A plan needs the types of attributes before it is known which segments it reads. It begins with the types seen last, the scans
 //! check them against the footers of the segments that they chose, and on a difference the work is planned again with the right ones.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::common::DFSchema;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::{SQLOptions, SessionContext};
+use datafusion::prelude::SQLOptions;
 use parking_lot::Mutex;
 use tidemill_segment::read::AttributeType;
 use tidemill_types::{OrganizationId, Signal};
@@ -25,7 +27,7 @@ use crate::logql::{LineScan, StreamTables};
 use crate::promql::{KeptFloats, SeriesTables};
 use crate::run::next_batch;
 use crate::scan::{RowRequest, SegmentLoader, SegmentTable, SettledTypes, TableContext};
-use crate::session::new_session;
+use crate::session::{new_session, task_context};
 use crate::statement::QueryStatement;
 use crate::stats::StatsHandle;
 use crate::{Error, QueryLimits, QueryOptions, Result};
@@ -69,6 +71,9 @@ pub(crate) struct Started {
     pub(crate) first: Option<RecordBatch>,
     pub(crate) rest: Option<SendableRecordBatchStream>,
 }
+
+/// The session of a plan, and the plan.
+type Planned<'a> = (Cow<'a, SessionState>, Arc<dyn ExecutionPlan>);
 
 /// What is assumed of the types of attributes.
 struct Types {
@@ -131,68 +136,55 @@ impl Plan {
     }
 
     async fn attempt(&self, types: &Types, deadline: Instant) -> Result<Started> {
-        let session = new_session(&self.parts.base, &self.parts.options, &self.limits)?;
-        let physical = match &self.work {
-            Work::Statement(statement) => self.plan_statement(&session, statement, types).await?,
-            Work::Rows(request) => self.plan_rows(&session, request, types).await?,
-            Work::Lines(scan) => self.plan_lines(&session, scan, types).await?,
+        let (session, physical) = match &self.work {
+            Work::Statement(statement) => self.plan_statement(statement, types).await?,
+            Work::Rows(request) => self.plan_rows(request, types).await?,
+            Work::Lines(scan) => self.plan_lines(scan, types).await?,
         };
         self.stats.planned();
         let schema = physical.schema();
-        let mut rows = execute_stream(physical, session.task_ctx())?;
+        let task = task_context(&session, &physical, &self.parts.options, &self.limits)?;
+        let mut rows = execute_stream(physical, task)?;
         match next_batch(&mut rows, deadline, self.limits.time).await {
             None => Ok(Started { schema, first: None, rest: None }),
             Some(first) => Ok(Started { schema, first: Some(first?), rest: Some(rows) }),
         }
     }
 
-    async fn plan_statement(
-        &self,
-        session: &SessionContext,
-        statement: &QueryStatement,
-        types: &Types,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        for &signal in &statement.tables {
-            session.register_table(signal.table(), Arc::new(self.table(signal, types)))?;
-        }
-        let state = session.state();
+    async fn plan_statement(&self, statement: &QueryStatement, types: &Types) -> Result<Planned<'_>> {
+        let tables = statement.tables.iter().map(|signal| {
+            let table: Arc<dyn TableProvider> = Arc::new(self.table(*signal, types));
+            (signal.table(), table)
+        });
+        let state = new_session(&self.parts.base, tables)?;
         let logical = state.statement_to_plan(statement.parsed.clone()).await?;
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_reads.verify_plan(&logical)?;
-        Ok(guard(state.create_physical_plan(&logical).await?)?)
+        let physical = guard(state.create_physical_plan(&logical).await?)?;
+        Ok((Cow::Owned(state), physical))
     }
 
-    async fn plan_rows(
-        &self,
-        session: &SessionContext,
-        request: &RowRequest,
-        types: &Types,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn plan_rows(&self, request: &RowRequest, types: &Types) -> Result<Planned<'_>> {
         let table = self.table(request.signal, types);
         let names = request.columns.iter().cloned().chain(request.attributes.iter().map(AttributeKey::column_name));
         let projection: Vec<usize> = names.map(|name| table.place(&name)).collect::<Result<_>>()?;
         let predicate = request.predicate(|key| self.assumed(request.signal, key, types));
         let schema = DFSchema::try_from(table.all_columns())?;
-        let predicate = session.state().create_physical_expr(predicate, &schema)?;
+        let predicate = self.parts.base.create_physical_expr(predicate, &schema)?;
         let scan = table.plan(Some(&projection), Some(predicate), request.limit).await?;
-        Ok(table.scan_of(scan, self.parts.options.threads))
+        Ok((Cow::Borrowed(&self.parts.base), table.scan_of(scan, self.parts.options.threads)))
     }
 
-    async fn plan_lines(
-        &self,
-        session: &SessionContext,
-        scan: &LineScan,
-        types: &Types,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn plan_lines(&self, scan: &LineScan, types: &Types) -> Result<Planned<'_>> {
         let table = self.table(Signal::Logs, types);
         let projection: Vec<usize> = scan.columns.iter().map(|name| table.place(name)).collect::<Result<_>>()?;
         let predicate = scan.predicate(|key| self.assumed(Signal::Logs, key, types));
         let schema = DFSchema::try_from(table.all_columns())?;
-        let predicate = session.state().create_physical_expr(predicate, &schema)?;
+        let predicate = self.parts.base.create_physical_expr(predicate, &schema)?;
         let mut request = table.plan(Some(&projection), Some(predicate), None).await?;
         request.leave_out(&scan.counted)?;
         request.spared.clone_from(&scan.spared);
-        Ok(table.scan_of(request, self.parts.options.threads))
+        Ok((Cow::Borrowed(&self.parts.base), table.scan_of(request, self.parts.options.threads)))
     }
 
     fn table(&self, signal: Signal, types: &Types) -> SegmentTable {
