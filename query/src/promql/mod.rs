@@ -13,6 +13,7 @@ mod describe;
 mod exemplars;
 mod explain;
 mod floats;
+mod label_columns;
 mod points;
 mod rollups;
 mod select;

@@ -9,12 +9,13 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use ahash::RandomState;
-use tidemill_eval::{Labels, METRIC_NAME};
+use tidemill_eval::{Labels, METRIC_NAME, Matcher};
 use tidemill_segment::index::{SeriesFrame, SeriesTable};
 use tidemill_segment::read::AttributeScope;
 use tidemill_text::prometheus::{MetricShape, REMOTE_WRITE_SCOPE, is_plain_label, label_name, metric_name};
 
 use super::conditions::Conditions;
+use super::label_columns::{ColumnTest, LabelColumns};
 use super::value_text::value_text;
 
 /// The info series of a resource.
@@ -54,6 +55,8 @@ pub(crate) struct SegmentSeries {
     pub(super) resources: Vec<Resource>,
     keys: Vec<Arc<str>>,
     values: Vec<Arc<str>>,
+    /// The places of the values.
+    places: HashMap<Arc<str>, u32, RandomState>,
     /// About how much memory all of it takes.
     pub(super) bytes: u64,
 }
@@ -75,6 +78,8 @@ pub(super) struct Metric {
     pub(super) parts: Vec<Part>,
     /// Its series, ascending.
     series: Vec<u32>,
+    /// Their labels, by their numbers among [`Self::series`].
+    columns: LabelColumns,
 }
 
 /// How the points of a metric are stored.
@@ -200,23 +205,32 @@ impl SegmentSeries {
         if named.iter().all(Vec::is_empty) {
             return Vec::new();
         }
-        let of_named = self.metrics.iter().zip(&named).filter(|(_, named)| !named.is_empty());
-        let candidates = of_named.flat_map(|(metric, _)| metric.series.iter().copied());
-        let found = candidates.filter_map(|place| {
-            let series = &self.series[place as usize];
-            let is_met = |name: &str, meets: &dyn Fn(&str) -> bool| meets(self.value_of(series, name));
-            if !conditions.others.iter().all(|matcher| is_met(&matcher.name, &|value| matcher.meets(value))) {
-                return None;
+        // Names that need quotes may be those of attributes, too.
+        let (plain, quoted): (Vec<&Matcher>, Vec<&Matcher>) =
+            conditions.others.iter().partition(|matcher| is_plain_label(&matcher.name));
+        let place_of = |text: &str| self.places.get(text).copied();
+        let mut tests: Vec<ColumnTest<'_>> =
+            plain.into_iter().map(|matcher| ColumnTest::new(matcher, &self.values, place_of)).collect();
+        let mut found = Vec::new();
+        for (metric, named) in self.metrics.iter().zip(&named).filter(|(_, named)| !named.is_empty()) {
+            let mut left: Vec<u32> = (0..metric.series.len() as u32).collect();
+            tests.iter_mut().for_each(|test| test.leave(&metric.columns, &self.values, &mut left));
+            for place in left.into_iter().map(|at| metric.series[at as usize]) {
+                let series = &self.series[place as usize];
+                if !quoted.iter().all(|matcher| matcher.meets(self.value_of(series, &matcher.name))) {
+                    continue;
+                }
+                let parts = named.iter().filter(|(role, _)| {
+                    let own = |name: &str| conditions.of(name).all(|matcher| matcher.meets(series.labels.get(name)));
+                    // What the points tell is compared when they are read.
+                    (*role == Role::Bucket || own("le")) && (*role == Role::Quantile || own("quantile"))
+                });
+                let parts: Vec<(Role, Arc<str>)> = parts.cloned().collect();
+                if !parts.is_empty() {
+                    found.push(Found { series: place, parts });
+                }
             }
-            let parts = named[series.metric as usize].iter().filter(|(role, _)| {
-                let own = |name: &str| conditions.of(name).all(|matcher| matcher.meets(series.labels.get(name)));
-                // What the points tell is compared when they are read.
-                (*role == Role::Bucket || own("le")) && (*role == Role::Quantile || own("quantile"))
-            });
-            let parts: Vec<(Role, Arc<str>)> = parts.cloned().collect();
-            (!parts.is_empty()).then_some(Found { series: place, parts })
-        });
-        let mut found: Vec<Found> = found.collect();
+        }
         found.sort_unstable_by_key(|found| found.series);
         found
     }
@@ -272,7 +286,6 @@ pub(super) struct SeriesBuilder<'a> {
     promotion: &'a Promotion,
     made: SegmentSeries,
     keys: HashMap<Arc<str>, u32>,
-    values: HashMap<Arc<str>, u32>,
     /// The label names of the keys.
     names: Vec<Arc<str>>,
     metrics: BTreeMap<SeriesFrame, u32>,
@@ -285,7 +298,6 @@ impl<'a> SeriesBuilder<'a> {
             promotion,
             made: SegmentSeries::default(),
             keys: HashMap::new(),
-            values: HashMap::new(),
             names: Vec::new(),
             metrics: BTreeMap::new(),
             resources: HashMap::new(),
@@ -309,14 +321,14 @@ impl<'a> SeriesBuilder<'a> {
 
     /// The place of a value.
     pub(super) fn value(&mut self, value: &str) -> u32 {
-        if let Some(place) = self.values.get(value) {
+        if let Some(place) = self.made.places.get(value) {
             return *place;
         }
         let place = self.made.values.len() as u32;
         let value: Arc<str> = Arc::from(value);
         self.made.values.push(Arc::clone(&value));
-        self.made.bytes += value.len() as u64 + 48;
-        self.values.insert(value, place);
+        self.made.bytes += value.len() as u64 + 80;
+        self.made.places.insert(value, place);
         place
     }
 
@@ -338,10 +350,13 @@ impl<'a> SeriesBuilder<'a> {
         let place = self.resource(&resource, is_exact);
         let series = self.made.series.len() as u32;
         self.made.resources[place as usize].series.push(series);
-        self.made.metrics[metric as usize].series.push(series);
+        let values: Vec<u32> = labels.iter().map(|label| self.value(&label.value)).collect();
+        let metric_of = &mut self.made.metrics[metric as usize];
+        metric_of.columns.push(metric_of.series.len(), &labels, &values);
+        metric_of.series.push(series);
         let all = record.into_iter().chain(resource);
         let attributes: Box<[(u32, u32)]> = if is_exact { Box::default() } else { all.collect() };
-        self.made.bytes += 100 + 8 * attributes.len() as u64 + 64 * labels.len() as u64 + 8 * rows.len() as u64;
+        self.made.bytes += 100 + 8 * attributes.len() as u64 + 68 * labels.len() as u64 + 8 * rows.len() as u64;
         self.made.series.push(StoredSeries { metric, labels, named: OnceLock::new(), attributes, rows });
     }
 
@@ -488,5 +503,6 @@ fn metric_of(frame: &SeriesFrame) -> Metric {
         parts: endings.iter().map(part).collect(),
         family: Arc::from(family),
         series: Vec::new(),
+        columns: LabelColumns::default(),
     }
 }
