@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
+use crate::known_plans::KnownPlans;
 use crate::logql::StreamTables;
 use crate::plan::{Parts, Plan, Started, Work};
 use crate::promql::{KeptFloats, SeriesTables, Turns};
@@ -75,6 +76,7 @@ impl QueryEngine {
             series: SeriesTables::new(options.series_cache_bytes, options.promotion.clone()),
             floats: KeptFloats::new(options.points_cache_bytes),
             streams: StreamTables::new(options.streams_cache_bytes),
+            plans: KnownPlans::default(),
             options,
         };
         let shared = Shared { parts: Arc::new(parts), slots, turns: Turns::default(), runtime: Some(runtime) };

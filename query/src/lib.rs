@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod functions;
 mod guards;
+mod known_plans;
 mod limits;
 mod listing;
 mod plan;

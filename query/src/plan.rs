@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
 use crate::guards::guard;
+use crate::known_plans::{KnownPlans, Tables};
 use crate::logql::{LineScan, StreamTables};
 use crate::promql::{KeptFloats, SeriesTables};
 use crate::run::next_batch;
@@ -43,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) series: SeriesTables,
     pub(crate) floats: KeptFloats,
     pub(crate) streams: StreamTables,
+    pub(crate) plans: KnownPlans,
     pub(crate) options: QueryOptions,
 }
 
@@ -74,6 +76,9 @@ pub(crate) struct Started {
 
 /// The session of a plan, and the plan.
 type Planned<'a> = (Cow<'a, SessionState>, Arc<dyn ExecutionPlan>);
+
+/// The attributes of a table that a query names, with the types that are assumed.
+type TypedAttributes = Vec<(AttributeKey, AttributeType)>;
 
 /// What is assumed of the types of attributes.
 struct Types {
@@ -152,23 +157,39 @@ impl Plan {
     }
 
     async fn plan_statement(&self, statement: &QueryStatement, types: &Types) -> Result<Planned<'_>> {
-        let tables = statement.tables.iter().map(|signal| {
-            let table: Arc<dyn TableProvider> = Arc::new(self.table(*signal, types));
-            (signal.table(), table)
-        });
-        let state = new_session(&self.parts.base, tables)?;
-        let logical = state.statement_to_plan(statement.parsed.clone()).await?;
-        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        only_reads.verify_plan(&logical)?;
-        let physical = guard(state.create_physical_plan(&logical).await?)?;
-        Ok((Cow::Owned(state), physical))
+        // Asked for once: what other queries learn meanwhile may not come between a plan and its tables.
+        let attributes: Vec<(Signal, TypedAttributes)> =
+            statement.tables.iter().map(|signal| (*signal, self.typed_attributes(*signal, types))).collect();
+        let table_of = |(signal, attributes): &(Signal, TypedAttributes)| -> (Signal, Arc<dyn TableProvider>) {
+            (*signal, Arc::new(self.table(*signal, attributes, types)))
+        };
+        let tables: Tables = attributes.iter().map(table_of).collect();
+        let key = (Arc::clone(&statement.text), attributes);
+        let base = &self.parts.base;
+        let (state, logical) = match self.parts.plans.get(&key, &tables)? {
+            Some(known) => (Cow::Borrowed(base), known),
+            None => {
+                let named = tables.into_iter().map(|(signal, table)| (signal.table(), table));
+                let state = new_session(base, named)?;
+                let planned = state.statement_to_plan(statement.parsed.clone()).await?;
+                let only_reads =
+                    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+                only_reads.verify_plan(&planned)?;
+                let optimized = state.optimize(&planned)?;
+                self.parts.plans.keep(key, &planned, &optimized)?;
+                (Cow::Owned(state), optimized)
+            }
+        };
+        let physical = guard(state.query_planner().create_physical_plan(&logical, state.as_ref()).await?)?;
+        Ok((state, physical))
     }
 
     async fn plan_rows(&self, request: &RowRequest, types: &Types) -> Result<Planned<'_>> {
-        let table = self.table(request.signal, types);
+        let attributes = self.typed_attributes(request.signal, types);
+        let table = self.table(request.signal, &attributes, types);
         let names = request.columns.iter().cloned().chain(request.attributes.iter().map(AttributeKey::column_name));
         let projection: Vec<usize> = names.map(|name| table.place(&name)).collect::<Result<_>>()?;
-        let predicate = request.predicate(|key| self.assumed(request.signal, key, types));
+        let predicate = request.predicate(|key| type_of(key, &attributes, types));
         let schema = DFSchema::try_from(table.all_columns())?;
         let predicate = self.parts.base.create_physical_expr(predicate, &schema)?;
         let scan = table.plan(Some(&projection), Some(predicate), request.limit).await?;
@@ -176,9 +197,10 @@ impl Plan {
     }
 
     async fn plan_lines(&self, scan: &LineScan, types: &Types) -> Result<Planned<'_>> {
-        let table = self.table(Signal::Logs, types);
+        let attributes = self.typed_attributes(Signal::Logs, types);
+        let table = self.table(Signal::Logs, &attributes, types);
         let projection: Vec<usize> = scan.columns.iter().map(|name| table.place(name)).collect::<Result<_>>()?;
-        let predicate = scan.predicate(|key| self.assumed(Signal::Logs, key, types));
+        let predicate = scan.predicate(|key| type_of(key, &attributes, types));
         let schema = DFSchema::try_from(table.all_columns())?;
         let predicate = self.parts.base.create_physical_expr(predicate, &schema)?;
         let mut request = table.plan(Some(&projection), Some(predicate), None).await?;
@@ -187,15 +209,15 @@ impl Plan {
         Ok((Cow::Borrowed(&self.parts.base), table.scan_of(request, self.parts.options.threads)))
     }
 
-    fn table(&self, signal: Signal, types: &Types) -> SegmentTable {
-        let attributes: Vec<(AttributeKey, AttributeType)> = self
-            .attributes()
-            .into_iter()
-            .map(|key| {
-                let kind = self.assumed(signal, &key, types);
-                (key, kind)
-            })
-            .collect();
+    fn typed_attributes(&self, signal: Signal, types: &Types) -> TypedAttributes {
+        let typed = |key: AttributeKey| {
+            let kind = self.assumed(signal, &key, types);
+            (key, kind)
+        };
+        self.attributes().into_iter().map(typed).collect()
+    }
+
+    fn table(&self, signal: Signal, attributes: &TypedAttributes, types: &Types) -> SegmentTable {
         let context = TableContext {
             organization: self.organization,
             catalog: Arc::clone(&self.parts.catalog),
@@ -206,11 +228,15 @@ impl Plan {
             tells_of_unknown_attributes: matches!(self.work, Work::Statement(_)),
             settled: Arc::clone(&types.settled),
         };
-        SegmentTable::new(context, signal, &attributes)
+        SegmentTable::new(context, signal, attributes)
     }
 
     fn assumed(&self, signal: Signal, key: &AttributeKey, types: &Types) -> AttributeType {
         let settled = types.settled.lock().get(&(signal, key.clone())).copied();
         settled.or_else(|| self.parts.catalog.known_type(self.organization, signal, key)).unwrap_or(types.fallback)
     }
+}
+
+fn type_of(key: &AttributeKey, attributes: &TypedAttributes, types: &Types) -> AttributeType {
+    attributes.iter().find(|(own, _)| own == key).map_or(types.fallback, |(_, kind)| *kind)
 }

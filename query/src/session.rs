@@ -64,6 +64,8 @@ pub(crate) fn base_state(options: &QueryOptions) -> Result<SessionState> {
     for name in UNBOUNDED_FUNCTIONS {
         state.deregister_udf(name)?;
     }
+    // Functions get the settings of an execution; plans that name no time may as well be made by this one.
+    state.mark_start_execution();
     Ok(state)
 }
 

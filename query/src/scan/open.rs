@@ -32,6 +32,8 @@ use crate::{Error, QueryOptions, Result};
 const FOOTERS_TOGETHER: usize = 16;
 /// What is read of a row group at a time is kept in memory up to this size.
 pub(super) const KEPT_COLUMN_BYTES: u64 = 64 << 10;
+/// Answers of indexes may take one in so many bytes of what footers may.
+const SHARE_OF_ANSWERS: u64 = 8;
 /// A decoded footer takes about this many times its encoded size.
 const DECODED_FOOTER_FACTOR: u64 = 6;
 
@@ -42,6 +44,8 @@ pub(crate) struct SegmentLoader {
     footers: Cache<SegmentId, Arc<OpenSegment>>,
     /// Small ranges of segments: index sections, bloom filters, page locations, short columns.
     kept: Cache<(SegmentId, u64, u64), Bytes>,
+    /// What segments' indexes answered.
+    index_answers: Cache<(SegmentId, Condition), Option<RowBlocks>>,
     /// What conditions on long texts have told.
     pub(super) known_rows: KnownRows,
     /// The texts that met them.
@@ -100,7 +104,12 @@ impl SegmentLoader {
             .max_capacity(footer_cache_bytes)
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len() + 128).unwrap_or(u32::MAX))
             .build();
-        Self { buckets, footers, kept, known_rows, known_lines, coalesce_gap_bytes }
+        let weigh = |(_, condition): &(SegmentId, Condition), answer: &Option<RowBlocks>| {
+            let ranges = answer.as_ref().map_or(0, |rows| size_of_val(rows.ranges.as_slice()));
+            u32::try_from(condition.memory_bytes() + ranges + 128).unwrap_or(u32::MAX)
+        };
+        let index_answers = Cache::builder().max_capacity(footer_cache_bytes / SHARE_OF_ANSWERS).weigher(weigh).build();
+        Self { buckets, footers, kept, index_answers, known_rows, known_lines, coalesce_gap_bytes }
     }
 
     /// The segment with its footer, from memory where it is there.
@@ -295,6 +304,11 @@ impl OpenSegment {
         condition: &Condition,
         stats: &StatsHandle,
     ) -> Result<Option<RowBlocks>> {
+        let key = (self.meta.id, condition.clone());
+        if let Some(answer) = loader.index_answers.get(&key).await {
+            stats.add(Counter::CacheHits, 1);
+            return Ok(answer);
+        }
         let corrupt = |error: tidemill_segment::Error| Error::corrupt(&self.meta.object_key, error);
         let Some(directory) = self.directory.get_or_try_init(|| self.read_directory(loader, stats)).await? else {
             return Ok(None);
@@ -305,7 +319,9 @@ impl OpenSegment {
             needed.iter().map(|range| start + range.offset..start + range.offset + range.len).collect();
         let parts = loader.fetch_kept(&self.meta, &ranges, stats).await?;
         let held: Vec<(ByteRange, Bytes)> = needed.into_iter().zip(parts).collect();
-        directory.select(condition, held.as_slice()).map_err(corrupt)
+        let answer = directory.select(condition, held.as_slice()).map_err(corrupt)?;
+        loader.index_answers.insert(key, answer.clone()).await;
+        Ok(answer)
     }
 
     async fn read_directory(&self, loader: &SegmentLoader, stats: &StatsHandle) -> Result<Option<Arc<IndexDirectory>>> {

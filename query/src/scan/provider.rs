@@ -129,6 +129,11 @@ impl SegmentTable {
         }
     }
 
+    /// What its rows are.
+    pub(crate) fn signal(&self) -> Signal {
+        self.columns.signal
+    }
+
     /// Every column that a predicate may name.
     pub(crate) fn all_columns(&self) -> SchemaRef {
         Arc::clone(&self.columns.schema)

@@ -7,7 +7,10 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::Schema;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, split_conjunction};
+use datafusion::physical_expr_common::physical_expr::snapshot_generation;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
 use futures::stream::{BoxStream, StreamExt};
+use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::bloom_filter::Sbbf;
@@ -47,6 +50,8 @@ pub(super) struct ScanRun {
     severities: Option<SeverityClasses>,
     /// The condition on long texts, where its outcome is remembered.
     remembered: Option<ConditionId>,
+    /// What is above in bounds that change, by their generation.
+    bounds: Mutex<Option<(u64, Option<Arc<PruningPredicate>>)>>,
     /// Rows still wanted.
     remaining: AtomicUsize,
     batch_rows: usize,
@@ -68,7 +73,18 @@ impl ScanRun {
         let compared = compared.filter(|_| request.table.signal == Signal::Logs);
         let severities = compared.and_then(|predicate| SeverityClasses::of(predicate, &request.table.schema));
         let remembered = rememberable(&request).map(|condition| loader.known_rows.number(&condition));
-        Arc::new(Self { request, loader, stats, work, repeats, severities, remembered, remaining, batch_rows })
+        Arc::new(Self {
+            request,
+            loader,
+            stats,
+            work,
+            repeats,
+            severities,
+            remembered,
+            bounds: Mutex::default(),
+            remaining,
+            batch_rows,
+        })
     }
 
     /// One partition's share of the rows: whoever is free takes the next row group.
@@ -145,10 +161,24 @@ impl ScanRun {
         Ok(None)
     }
 
+    /// The newest bounds of a sort or join above, made anew where they have changed.
+    fn bounds(&self) -> Option<Arc<PruningPredicate>> {
+        let bounds = conjunction_opt(self.request.dynamic.iter().cloned())?;
+        let generation = snapshot_generation(&bounds);
+        let mut made = self.bounds.lock();
+        match &*made {
+            Some((of, pruning)) if *of == generation => pruning.clone(),
+            _ => {
+                let pruning = pruning_predicate(&bounds, &self.request.table.schema);
+                *made = Some((generation, pruning.clone()));
+                pruning
+            }
+        }
+    }
+
     /// Leaves out what the newest bounds of a sort or join above rule out by time.
     fn not_beaten<T>(&self, items: Vec<T>, time: impl Fn(&T) -> tidemill_types::TimeRange) -> Vec<T> {
-        let Some(bounds) = conjunction_opt(self.request.dynamic.iter().cloned()) else { return items };
-        let Some(pruning) = pruning_predicate(&bounds, &self.request.table.schema) else { return items };
+        let Some(pruning) = self.bounds() else { return items };
         let keep = pruning.prune(&TimeStatistics::new(items.iter().map(time)));
         kept(items, keep)
     }

@@ -8,6 +8,7 @@ mod check;
 mod rewrite;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement as ParsedStatement};
@@ -36,6 +37,8 @@ pub(crate) enum Statement {
 /// A checked query whose attribute calls are columns now.
 #[derive(Debug, Clone)]
 pub(crate) struct QueryStatement {
+    /// As it was written.
+    pub(crate) text: Arc<str>,
     /// What DataFusion plans.
     pub(crate) parsed: ParsedStatement,
     /// The tables that it reads.
@@ -65,8 +68,8 @@ pub(crate) fn parse_statement(text: &str) -> Result<Statement> {
         (Some(_), more) => return Err(Error::statement(format!("{} statements; one at a time", more + 1))),
     };
     match parsed {
-        ParsedStatement::Statement(statement) => read_sql(*statement),
-        ParsedStatement::Explain(explain) => read_explain(explain),
+        ParsedStatement::Statement(statement) => read_sql(text, *statement),
+        ParsedStatement::Explain(explain) => read_explain(text, explain),
         other => Err(check::refused(&other.to_string())),
     }
 }
@@ -82,14 +85,14 @@ fn syntax_problem(error: &DataFusionError) -> String {
     }
 }
 
-fn read_sql(statement: ast::Statement) -> Result<Statement> {
+fn read_sql(text: &str, statement: ast::Statement) -> Result<Statement> {
     match statement {
         ast::Statement::Query(query) => {
             let mut query = *query;
             bounds::check_relations(&query)?;
             let (tables, attributes) = rewrite::check_and_rewrite(&mut query)?;
             let parsed = ParsedStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-            Ok(Statement::Query(QueryStatement { parsed, tables, attributes }))
+            Ok(Statement::Query(QueryStatement { text: Arc::from(text), parsed, tables, attributes }))
         }
         ast::Statement::ShowTables { .. } => Ok(Statement::ShowTables),
         ast::Statement::ExplainTable { table_name, .. } => Ok(Statement::Describe(check::table(&table_name)?)),
@@ -97,11 +100,11 @@ fn read_sql(statement: ast::Statement) -> Result<Statement> {
     }
 }
 
-fn read_explain(explain: ExplainStatement) -> Result<Statement> {
+fn read_explain(text: &str, explain: ExplainStatement) -> Result<Statement> {
     let ParsedStatement::Statement(inner) = *explain.statement else {
         return Err(Error::statement("EXPLAIN takes a SELECT"));
     };
-    match read_sql(*inner)? {
+    match read_sql(text, *inner)? {
         Statement::Query(query) => {
             let parsed = ParsedStatement::Explain(ExplainStatement { statement: Box::new(query.parsed), ..explain });
             Ok(Statement::Query(QueryStatement { parsed, ..query }))

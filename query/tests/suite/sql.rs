@@ -103,6 +103,44 @@ async fn another_organization_sees_nothing() {
     assert!(infos.is_empty());
 }
 
+/// A statement that was planned before is answered over what there is now, for whoever asks.
+#[tokio::test]
+async fn plans_that_are_known_hold_nothing_of_their_queries() {
+    let mut world = World::new().await;
+    let rows = "SELECT service_name, count(*) AS n, sum(attr('number')), (SELECT max(body) FROM logs) FROM logs \
+                WHERE attr('number') < 100 GROUP BY 1 ORDER BY 1";
+    for count in [3, 5] {
+        world.ingest(Signal::Logs, &numbered(count, &format!("api-{count}"))).await;
+        let (found, stats) = world.sql(rows).await;
+        let expected: Vec<Vec<String>> = [3_i64, 5]
+            .into_iter()
+            .filter(|own| *own <= count)
+            .map(|own| {
+                let last = format!("request {} done", count - 1);
+                vec![format!("api-{own}"), own.to_string(), (own * (own - 1) / 2).to_string(), last]
+            })
+            .collect();
+        assert_eq!(found, expected);
+        assert!(stats.rows_scanned > 0, "{stats:?}");
+    }
+    assert_eq!(world.sql_for(organization(2), rows).await.0.len(), 0);
+    let one = logs("web", vec![log(START_NS, "x", vec![attribute("number", json!(0.5))])]);
+    world.ingest(Signal::Logs, &one).await;
+    assert_eq!(world.sql(rows).await.0[2], ["web", "1", "0.5", "x"]);
+    // Limits of a query are its own.
+    let early = TimeRange { start: TimestampNs(START_NS), end: TimestampNs(START_NS + SECOND_NS) };
+    let count = "SELECT count(*) FROM logs";
+    assert_eq!(world.value(count).await, "9");
+    let limits = QueryLimits { within: Some(early), ..QueryLimits::default() };
+    let stream = world.engine.sql(world.organization, count, limits).await.expect("it runs");
+    assert_eq!(crate::world::rows(&stream.collect().await.expect("it ends")), [["3"]]);
+    // What may answer otherwise another time is planned every time.
+    for changing in ["SELECT now()", "SELECT random()", "SELECT count(*), now() FROM logs WHERE time < now()"] {
+        let (first, second) = (world.sql(changing).await.0, world.sql(changing).await.0);
+        assert_ne!(first, second, "{changing}");
+    }
+}
+
 #[tokio::test]
 async fn types_of_attributes_join_over_segments() {
     let mut world = World::new().await;

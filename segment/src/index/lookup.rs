@@ -19,7 +19,7 @@ use super::wire::{check_of, corrupt};
 use crate::error::Result;
 
 /// What rows are wanted. Case matters everywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Condition {
     /// The text of `column` contains `literal`, as in `LIKE '%literal%'` and LogQL's `|=`.
     Substring {
@@ -55,6 +55,21 @@ pub trait IndexBytes {
     /// # Errors
     /// When they have not been read.
     fn section(&self, range: ByteRange) -> Result<&[u8]>;
+}
+
+impl Condition {
+    /// About how much memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let inside = match self {
+            Self::Substring { column, literal } => column.len() + literal.len(),
+            Self::AllTokens { column, tokens } => {
+                column.len() + tokens.iter().map(|token| token.len() + size_of::<String>()).sum::<usize>()
+            }
+            Self::Equals { column, value } => column.len() + value.len(),
+            Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::memory_bytes).sum(),
+        };
+        size_of::<Self>() + inside
+    }
 }
 
 impl IndexBytes for [u8] {
