@@ -122,11 +122,13 @@ def main() -> None:
             began = time.perf_counter()
             ask()
             first = (time.perf_counter() - began) * 1000
+            # One after the other, as chdb is asked.
             for _ in range(options.pairs):
                 before, start = cpu_s(logs.mill), time.perf_counter()
                 answer = ask()
                 mine_wall.append(time.perf_counter() - start)
                 mine_cpu.append(cpu_s(logs.mill) - before)
+            for _ in range(options.pairs):
                 other = duckdb([peer[label]], before=[peer[label]])
                 duck_wall.append(other["wall_s"])
                 duck_cpu.append(other["cpu_s"])
