@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from columns import NDJSON
@@ -26,6 +26,8 @@ class Logs:
     folder: Path
     start: int
     end: int
+    #: A thousand of them, for DuckDB to be asked of before its data is cold.
+    sample: Path
 
     def needle(self) -> str:
         """An identifier that occurs once, from the middle of the file."""
@@ -38,10 +40,20 @@ class Logs:
                     return body.split()[1]
         raise AssertionError("no record holds a request id")
 
-    def forget(self) -> None:
+    def others(self) -> Logs:
+        """Pushes a thousand records of another day; they and their time."""
+        start = self.start - 4 * 86400
+        bench("generate", "--signal", "logs", "--records", 1_000, "--start", start, "--hours", 24, "--out", self.folder / "others")
+        bench("push", "--url", self.mill.url("http", "/v1/logs"), "--header", header(self.mill), "--file", self.folder / "others/logs.otlp")
+        wait_until_idle(self.mill)
+        return replace(self, start=start, end=start + 86400)
+
+    def forget(self, warm_up: Callable[[], object] | None = None) -> None:
         """The program is warm, nothing of the data is."""
         self.mill.stop()
         self.mill.start()
+        if warm_up is not None:
+            warm_up()
         self.mill.sql("SELECT service_name, count(*) AS n FROM metrics WHERE name LIKE '%e%' GROUP BY 1 ORDER BY 1")
         drop_page_cache()
 
@@ -80,18 +92,30 @@ def generated(options: argparse.Namespace, report: Report) -> Iterator[Logs]:
             f"{options.records:,} logs over {options.days} days in {len(segments)} segments of levels {levels}, {sum(row['bytes'] for row in segments):,} bytes; "
             f"DuckDB's file: {parquet.stat().st_size:,} bytes, sorted by time\n"
         )
+        sample = folder / "sample.parquet"
+        duckdb([f"COPY (SELECT * FROM '{parquet}' LIMIT 1000) TO '{sample}' (FORMAT parquet, COMPRESSION zstd)"])
         try:
-            yield Logs(mill, parquet, lines, folder, start, start + options.days * 86400)
+            yield Logs(mill, parquet, lines, folder, start, start + options.days * 86400, sample)
         finally:
             mill.stop()
 
 
-def beside_duckdb(logs: Logs, pairs: int, ask: Callable[[], list[list[str]]], statement: str, temperature: str, label: str) -> list[float]:
-    """Asks both in turn, compares the answers; CPU s of both, the median of their ratios, wall s of both."""
+def beside_duckdb(
+    logs: Logs,
+    pairs: int,
+    ask: Callable[[], list[list[str]]],
+    statement: str,
+    temperature: str,
+    label: str,
+    warm_up: Callable[[], object] | None = None,
+) -> list[float]:
+    """Asks both in turn, compares the answers; CPU s of both, the median of their ratios, wall s of both. Where data is cold, the programs are
+    not: DuckDB has answered the question of a thousand of the records, and `warm_up` asks us something like it of other data."""
+    of_sample = statement.replace(str(logs.parquet), str(logs.sample))
     mine_s, other_s, mine_wall, other_wall = [], [], [], []
     for _ in range(pairs):
         if temperature == "cold":
-            logs.forget()
+            logs.forget(warm_up)
         else:
             ask()
         before, began = cpu_s(logs.mill), time.monotonic()
@@ -100,7 +124,7 @@ def beside_duckdb(logs: Logs, pairs: int, ask: Callable[[], list[list[str]]], st
         mine_wall.append(time.monotonic() - began)
         if temperature == "cold":
             drop_page_cache()
-        other = duckdb([statement], before=[statement] if temperature == "warm" else [])
+        other = duckdb([statement], before=[statement if temperature == "warm" else of_sample])
         other_s.append(other["cpu_s"])
         other_wall.append(other["wall_s"])
         compare(label, answer, other["rows"][0])
