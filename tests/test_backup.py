@@ -115,9 +115,8 @@ def test_a_backup_taken_under_load_is_restored_in_its_order(tmp_path: Path, meta
         mill.kill()
 
 
-def test_a_data_folder_of_the_previous_format_opens(tmp_path: Path) -> None:
+def test_a_data_folder_of_the_previous_format_opens(mill: Tidemill) -> None:
     """Written under schema 1: published segments, one input that waits, one that is refused, a key."""
-    mill = Tidemill(tmp_path / "mill")
     mill.data.mkdir()
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(mill.data, filter="data")
