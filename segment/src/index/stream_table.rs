@@ -30,6 +30,8 @@ pub const STREAM_TABLE_VERSION: u8 = 1;
 const SUBJECT: &str = "stream table";
 /// A segment that has more streams and severities gets no table.
 const MOST_HEADS: usize = 16 << 10;
+/// As does one of which they say more than so many bytes: they are held while rows are written, and by who reads the table.
+const MOST_HEAD_BYTES: usize = 16 << 20;
 /// As does one whose row groups have together more than one in so many rows.
 const ROWS_OF_ONE: u64 = 16;
 /// As does one that has more severity numbers in a run of rows of one stream.
@@ -215,6 +217,8 @@ pub struct StreamTableBuilder {
     schema: SchemaRef,
     converter: RowConverter,
     by_key: AHashMap<Box<[u8]>, u32>,
+    /// Bytes of the keys.
+    key_bytes: usize,
     heads: Vec<RecordBatch>,
     groups: Vec<Vec<StreamRows>>,
     /// Rows and bytes by head, of the row group that is being written.
@@ -242,6 +246,7 @@ impl StreamTableBuilder {
             schema: Arc::new(Schema::new(fields)),
             converter: RowConverter::new(sorted).map_err(Error::arrow("gather streams"))?,
             by_key: AHashMap::new(),
+            key_bytes: 0,
             heads: Vec::new(),
             groups: Vec::new(),
             current: BTreeMap::new(),
@@ -348,6 +353,7 @@ impl StreamTableBuilder {
                 Some(head) => *head,
                 None => {
                     let head = self.by_key.len() as u32;
+                    self.key_bytes += key.as_ref().len();
                     self.by_key.insert(key.as_ref().into(), head);
                     unknown.push(place as u32);
                     head
@@ -357,7 +363,7 @@ impl StreamTableBuilder {
             *rows += alike.rows;
             *bytes += alike.body_bytes;
         }
-        if self.by_key.len() > MOST_HEADS {
+        if self.by_key.len() > MOST_HEADS || self.key_bytes > MOST_HEAD_BYTES {
             self.give_up();
             return Ok(());
         }
@@ -460,6 +466,19 @@ mod tests {
             builder.end_group();
             assert_eq!(builder.encode().expect("encodes"), None);
         }
+    }
+
+    #[test]
+    fn long_streams_are_held_up_to_a_bound() {
+        let mut builder = StreamTableBuilder::new(&rows(&[(None, None, "", "a")]).schema()).expect("a builder");
+        for number in 0..20 {
+            let long = format!("{number}{}", "x".repeat(1 << 20));
+            builder.add(&rows(&[(None, None, "", long.as_str()); 40])).expect("rows");
+            assert!(builder.key_bytes <= MOST_HEAD_BYTES || builder.by_key.is_empty());
+        }
+        builder.end_group();
+        assert!(builder.by_key.is_empty() && builder.heads.is_empty());
+        assert_eq!(builder.encode().expect("encodes"), None);
     }
 
     /// The bytes of version 1 as they were first written; later builds must read them.
