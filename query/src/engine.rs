@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
+use crate::guards::Watch;
 use crate::known_plans::KnownPlans;
 use crate::logql::StreamTables;
 use crate::plan::{Parts, Plan, Started, Work};
@@ -125,7 +126,7 @@ impl QueryEngine {
     fn ready(&self, batch: RecordBatch, stats: StatsHandle) -> QueryStream {
         stats.planned();
         let (_, rest) = channel();
-        let task = AbortOnDrop(self.runtime().spawn(async {}));
+        let task = AbortOnDrop::new(self.runtime().spawn(async {}));
         QueryStream::new(batch.schema(), Some(batch), rest, End::complete(), task, stats)
     }
 
@@ -136,16 +137,24 @@ impl QueryEngine {
         limits: QueryLimits,
         stats: StatsHandle,
     ) -> Result<QueryStream> {
-        let plan = Plan { parts: Arc::clone(&self.shared.parts), organization, work, limits, stats: stats.clone() };
         let slot = self.take_slot()?;
         let deadline = Instant::now() + limits.time;
+        let reader = Arc::new(());
+        let plan = Plan {
+            parts: Arc::clone(&self.shared.parts),
+            organization,
+            work,
+            limits,
+            watch: Watch { deadline, limit: limits.time, reader: Arc::downgrade(&reader) },
+            stats: stats.clone(),
+        };
         let (sender, rest) = channel();
         let (tell, told) = oneshot::channel();
         let end = End::default();
         let told_end = end.clone();
         let task = self.runtime().spawn(async move {
             let _slot = slot;
-            let started = guarded(tokio::time::timeout_at(deadline, plan.start(deadline))).await;
+            let started = guarded(tokio::time::timeout_at(deadline, plan.start())).await;
             match started.and_then(|it| it.unwrap_or(Err(Error::TimeLimit { limit: limits.time }))) {
                 Err(error) => drop(tell.send(Err(error))),
                 Ok(Started { schema, first, rest }) => {
@@ -155,7 +164,7 @@ impl QueryEngine {
                 }
             }
         });
-        let task = AbortOnDrop(task);
+        let task = AbortOnDrop::with_reader(task, reader);
         // The sender is lost only when the runtime stops.
         let (schema, first) = told.await.unwrap_or(Err(Error::Cancelled))?;
         Ok(QueryStream::new(schema, first, rest, end, task, stats))

@@ -18,11 +18,10 @@ use datafusion::prelude::SQLOptions;
 use parking_lot::Mutex;
 use tidemill_segment::read::AttributeType;
 use tidemill_types::{OrganizationId, Signal};
-use tokio::time::Instant;
 
 use crate::attributes::{AttributeKey, join_types};
 use crate::catalog::LiveCatalog;
-use crate::guards::guard;
+use crate::guards::{Watch, guard};
 use crate::known_plans::{KnownPlans, Tables};
 use crate::logql::{LineScan, StreamTables};
 use crate::promql::{KeptFloats, SeriesTables};
@@ -64,6 +63,7 @@ pub(crate) struct Plan {
     pub(crate) organization: OrganizationId,
     pub(crate) work: Work,
     pub(crate) limits: QueryLimits,
+    pub(crate) watch: Watch,
     pub(crate) stats: StatsHandle,
 }
 
@@ -89,13 +89,13 @@ struct Types {
 
 impl Plan {
     /// Plans until the data agrees with the plan, and waits for the first batch.
-    pub(crate) async fn start(self, deadline: Instant) -> Result<Started> {
+    pub(crate) async fn start(self) -> Result<Started> {
         self.parts.catalog.refresh().await?;
         let mut types = Types { settled: Arc::default(), fallback: AttributeType::String };
         let mut has_refreshed = false;
         for _ in 0..MOST_PLANS {
             self.stats.restart();
-            match self.attempt(&types, deadline).await {
+            match self.attempt(&types).await {
                 Err(Error::AttributeTypes { signal, types: wider }) => {
                     let mut settled = types.settled.lock();
                     for (key, kind) in wider {
@@ -140,7 +140,7 @@ impl Plan {
         self.tables().iter().any(|signal| attributes.iter().any(|key| !settled.contains_key(&(*signal, key.clone()))))
     }
 
-    async fn attempt(&self, types: &Types, deadline: Instant) -> Result<Started> {
+    async fn attempt(&self, types: &Types) -> Result<Started> {
         let (session, physical) = match &self.work {
             Work::Statement(statement) => self.plan_statement(statement, types).await?,
             Work::Rows(request) => self.plan_rows(request, types).await?,
@@ -150,7 +150,7 @@ impl Plan {
         let schema = physical.schema();
         let task = task_context(&session, &physical, &self.parts.options, &self.limits)?;
         let mut rows = execute_stream(physical, task)?;
-        match next_batch(&mut rows, deadline, self.limits.time).await {
+        match next_batch(&mut rows, self.watch.deadline, self.limits.time).await {
             None => Ok(Started { schema, first: None, rest: None }),
             Some(first) => Ok(Started { schema, first: Some(first?), rest: Some(rows) }),
         }
@@ -180,7 +180,7 @@ impl Plan {
                 (Cow::Owned(state), optimized)
             }
         };
-        let physical = guard(state.query_planner().create_physical_plan(&logical, state.as_ref()).await?)?;
+        let physical = guard(state.query_planner().create_physical_plan(&logical, state.as_ref()).await?, &self.watch)?;
         Ok((state, physical))
     }
 

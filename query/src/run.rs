@@ -90,11 +90,25 @@ impl Stream for QueryStream {
 
 /// A task that does not outlive its handle.
 #[derive(Debug)]
-pub(crate) struct AbortOnDrop(pub(crate) JoinHandle<()>);
+pub(crate) struct AbortOnDrop {
+    task: JoinHandle<()>,
+    /// For those of its parts that look whether it is gone, because they run long between two awaits.
+    _reader: Arc<()>,
+}
+
+impl AbortOnDrop {
+    pub(crate) fn new(task: JoinHandle<()>) -> Self {
+        Self::with_reader(task, Arc::default())
+    }
+
+    pub(crate) fn with_reader(task: JoinHandle<()>, reader: Arc<()>) -> Self {
+        Self { task, _reader: reader }
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -196,7 +210,7 @@ mod tests {
     }
 
     fn query(rest: mpsc::Receiver<RecordBatch>, end: End) -> QueryStream {
-        let task = AbortOnDrop(tokio::spawn(async {}));
+        let task = AbortOnDrop::new(tokio::spawn(async {}));
         QueryStream::new(batch().schema(), Some(batch()), rest, end, task, StatsHandle::new())
     }
 

@@ -30,7 +30,7 @@ pub struct Ports {
     pub scheme: String,
     /// The bound address.
     pub address: IpAddr,
-    /// SQL, administration, health, metrics.
+    /// The query APIs, administration, health, metrics.
     pub api: u16,
     /// OTLP over gRPC.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -92,6 +92,7 @@ suite! {
     catalog:
         every_field_of_a_segment_is_kept
         a_publication_commits_together
+        changes_of_another_process_are_seen_at_once
         a_publication_that_conflicts_changes_nothing
         publishing_twice_is_refused
         segments_are_filtered

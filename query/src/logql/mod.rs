@@ -143,7 +143,7 @@ impl QueryEngine {
             let outcome = crate::run::guarded(part).await;
             drop(tell.send(outcome.map_err(Error::from).and_then(|outcome| outcome)));
         });
-        let _task = crate::run::AbortOnDrop(task);
+        let _task = crate::run::AbortOnDrop::new(task);
         told.await.unwrap_or(Err(Error::Query(crate::Error::Cancelled)))
     }
 }

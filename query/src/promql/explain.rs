@@ -3,9 +3,10 @@
 use tidemill_eval::Result;
 use tidemill_eval::promql::{Engine, Select};
 
+use super::PromqlRequest;
+use super::answer::evaluate;
 use super::rollups::tier_of;
 use super::source::Recorder;
-use super::{PromqlRequest, evaluate};
 
 /// What a query reads: each selector with its time, whether rollups may stand in for points, and which parts are evaluated in
 /// divisions of the series.

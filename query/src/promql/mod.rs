@@ -6,6 +6,7 @@
 //! language itself, HTTP.
 //! Start with [`QueryEngine::promql`].
 
+mod answer;
 mod assemble;
 mod budget;
 mod conditions;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidemill_eval::promql::partial::{Partial, Task};
 use tidemill_eval::promql::{Annotations, Engine, Options, Source, Value};
 use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tidemill_types::{ErrorKind, OrganizationId};
@@ -42,10 +42,12 @@ pub(crate) use floats::KeptFloats;
 pub use series::Promotion;
 pub(crate) use tables::SeriesTables;
 
+use crate::run::guarded;
 use crate::stats::{QueryStats, StatsHandle};
 use crate::{Error, QueryEngine};
+use answer::{Asked, Begun};
 use select::Reader;
-use source::{LakeSource, Recorder, Share};
+use source::LakeSource;
 
 /// One query.
 #[derive(Debug, Clone)]
@@ -106,9 +108,6 @@ pub struct PromqlAnswer {
     pub stats: QueryStats,
 }
 
-/// Fewer samples are evaluated on one thread.
-const DIVIDED_SAMPLES: usize = 20_000;
-
 /// How many queries of each organization run.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<OrganizationId, Arc<Semaphore>>>);
@@ -140,18 +139,24 @@ impl QueryEngine {
             ..Options::default()
         };
         let deadline = reader.deadline;
-        let threads = self.parts().options.threads;
-        let runtime = self.runtime().handle().clone();
-        // The reading ends when its caller goes away.
-        let (mut tell, told) = oneshot::channel();
-        // On one thread from here on, which may wait: for a small query, every way to another thread and back would show.
-        self.runtime().spawn_blocking(move || {
-            let _turn = turn;
-            let outcome =
-                answer(&request, Engine::new(options), LakeSource::new(reader, runtime), (&mut tell, threads));
-            drop(tell.send(outcome));
-        });
-        let outcome = within(deadline, limits.time, told).await?.map_err(|_| failed(Error::Cancelled))?;
+        let runtime = self.runtime().handle();
+        let source = LakeSource::new(reader, runtime.clone());
+        let asked = Asked { request, engine: Engine::new(options), source, threads: self.parts().options.threads };
+        let begun = guarded(async { Arc::new(asked).begin() }).await.map_err(failed)?;
+        let outcome = match begun {
+            Begun::Answered(outcome) => outcome,
+            Begun::Under(way) => {
+                // The reading ends when its caller goes away.
+                let (mut tell, told) = oneshot::channel();
+                // On one thread from here on, which may wait: every way to another thread and back would show.
+                runtime.spawn_blocking(move || {
+                    let _turn = turn;
+                    let outcome = way.finish(tell.closed());
+                    drop(tell.send(outcome));
+                });
+                within(deadline, limits.time, told).await?.map_err(|_| failed(Error::Cancelled))?
+            }
+        };
         stats.ended();
         let (value, notes) = outcome?;
         Ok(PromqlAnswer { value, notes, stats: stats.read() })
@@ -176,81 +181,6 @@ impl QueryEngine {
         parts.catalog.refresh().await.map_err(failed)?;
         Ok(Reader::new(parts, organization, limits, StatsHandle::new()))
     }
-}
-
-/// The outcome of a query.
-type Outcome = EvalResult<(Value, Annotations)>;
-
-/// Reads what a query needs and evaluates it.
-fn answer(
-    request: &PromqlRequest,
-    engine: Engine,
-    source: LakeSource,
-    (caller, threads): (&mut oneshot::Sender<Outcome>, usize),
-) -> Outcome {
-    // What the selectors ask for is read before the evaluation, all of it at the same time.
-    let recorder = Recorder::default();
-    // What is wrong with the query is told by the evaluation itself.
-    drop(evaluate(&engine, request, &recorder));
-    source.read_ahead(recorder.asked(), caller.closed())?;
-    // What the samples take is no longer there for what is made of them.
-    let engine = Engine::new(Options { max_bytes: source.bytes_left(), ..engine.options().clone() });
-    match divided(&engine, request, &source, threads)? {
-        Some(answer) => Ok(answer),
-        None => evaluate(&engine, request, &source),
-    }
-}
-
-fn evaluate(engine: &Engine, request: &PromqlRequest, source: &dyn Source) -> Outcome {
-    match request.step_ms {
-        0 => engine.instant(&request.query, request.start_ms, &[source]),
-        step => engine.range(&request.query, (request.start_ms, request.end_ms, step), &[source]),
-    }
-}
-
-/// Evaluates parts of the series on several threads; `None` where that is not worth it, or the query cannot be divided.
-fn divided(
-    engine: &Engine,
-    request: &PromqlRequest,
-    source: &LakeSource,
-    count: usize,
-) -> EvalResult<Option<(Value, Annotations)>> {
-    if count < 2 || source.samples() < DIVIDED_SAMPLES {
-        return Ok(None);
-    }
-    let (query, times) = (request.query.as_str(), (request.start_ms, request.end_ms, request.step_ms));
-    let tasks = match engine.tasks(query, times) {
-        Ok(tasks) if !tasks.is_empty() => tasks,
-        // What is wrong is told by the evaluation of the whole.
-        _ => return Ok(None),
-    };
-    let share_of_bytes = Options { max_bytes: engine.options().max_bytes / count, ..engine.options().clone() };
-    let part_engine = Engine::new(share_of_bytes);
-    let run = |place: usize| -> EvalResult<Vec<(Partial, Annotations)>> {
-        let share = Share { whole: source, place, count };
-        tasks.iter().map(|task| part_engine.run_task(query, times, *task, &share)).collect()
-    };
-    let parts: Vec<EvalResult<Vec<(Partial, Annotations)>>> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..count).map(|place| scope.spawn(move || run(place))).collect();
-        let first = run(0);
-        let others = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(failed(Error::Cancelled))));
-        std::iter::once(first).chain(others).collect()
-    });
-    if parts.iter().any(|part| matches!(part, Err(EvalError::Limit(_)))) {
-        // Each part counts for itself: whether the whole is too much is told by its evaluation.
-        return Ok(None);
-    }
-    let mut answers: Vec<(Task, Vec<Partial>)> = tasks.iter().map(|task| (*task, Vec::new())).collect();
-    let mut notes = Annotations::default();
-    for part in parts {
-        for ((_, partials), (partial, own)) in answers.iter_mut().zip(part?) {
-            partials.push(partial);
-            notes.merge(own);
-        }
-    }
-    let (value, own) = engine.finish(query, times, answers)?;
-    notes.merge(own);
-    Ok(Some((value, notes)))
 }
 
 async fn within<T>(deadline: Instant, limit: Duration, work: impl Future<Output = T>) -> EvalResult<T> {

@@ -26,6 +26,8 @@ use crate::{Error, Result};
 
 /// Segments read at a time.
 pub(super) const SEGMENTS_TOGETHER: usize = 16;
+/// More segments are read on a thread that may take its time.
+const FEW_SEGMENTS: usize = 64;
 /// More series of a segment are read on a thread of their own.
 const FEW_SERIES: usize = 32;
 /// More entries are put together on a thread that may take its time.
@@ -188,7 +190,11 @@ impl Reader {
     ) -> Result<Vec<(SegmentMeta, Entries)>> {
         let (mut all, mut reads) = (Vec::new(), JoinSet::new());
         let together = Arc::new(Semaphore::new(SEGMENTS_TOGETHER));
-        for meta in self.segments(Tier::RAW, time) {
+        let segments = self.segments(Tier::RAW, time);
+        if segments.len() > FEW_SEGMENTS {
+            tokio::task::yield_now().await;
+        }
+        for meta in segments {
             let (reader, conditions, together) = (self.clone(), Arc::clone(conditions), Arc::clone(&together));
             let only = only.clone();
             let mut read = Box::pin(async move {

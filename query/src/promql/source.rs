@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidemill_eval::Result as EvalResult;
 use tidemill_eval::promql::{Select, Series, Source};
+use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tokio::runtime::Handle;
 
 use super::failed;
@@ -47,25 +47,27 @@ pub(super) struct Share<'a> {
     pub(super) count: usize,
 }
 
+/// What of a source was read ahead, for a thread that may not wait; anything else is past its limits.
+pub(super) struct InMemory<'a>(pub(super) &'a LakeSource);
+
 impl LakeSource {
     pub(super) fn new(reader: Reader, runtime: Handle) -> Self {
         Self { reader, runtime, ahead: Mutex::default() }
     }
 
-    /// Reads what is known to be asked for, on a thread that may wait, unless the caller is gone before.
+    /// Where reading goes on.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Reads what is known to be asked for.
     ///
     /// # Errors
     /// What could not be read.
-    pub(super) fn read_ahead(&self, asked: Vec<Select>, caller_is_gone: impl Future<Output = ()>) -> EvalResult<()> {
+    pub(super) async fn read_ahead(&self, asked: Vec<Select>) -> EvalResult<()> {
         let reads = futures::future::try_join_all(asked.iter().map(|select| self.reader.select(select)));
-        let reading = async {
-            tokio::select! {
-                biased;
-                read = tokio::time::timeout_at(self.reader.deadline, reads) => read.unwrap_or_else(|_| Err(self.is_late())),
-                () = caller_is_gone => Err(crate::Error::Cancelled),
-            }
-        };
-        let read = self.runtime.block_on(reading).map_err(failed)?;
+        let read = tokio::time::timeout_at(self.reader.deadline, reads).await;
+        let read = read.unwrap_or_else(|_| Err(self.is_late())).map_err(failed)?;
         self.reader.stats.planned();
         let keyed = asked.iter().map(key_of).zip(read.into_iter().map(Arc::new));
         self.ahead.lock().extend(keyed);
@@ -98,6 +100,13 @@ impl Source for Share<'_> {
             None => Arc::new(self.whole.select(select)?),
         };
         Ok(series.iter().skip(self.place).step_by(self.count).cloned().collect())
+    }
+}
+
+impl Source for InMemory<'_> {
+    fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
+        let known = self.0.known(select).ok_or_else(|| EvalError::Limit("it has to be read".to_owned()))?;
+        Ok(known.to_vec())
     }
 }
 

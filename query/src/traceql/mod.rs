@@ -73,7 +73,7 @@ impl QueryEngine {
             let done = guarded(tokio::time::timeout(limit, work)).await;
             let _ = tell.send(done.and_then(|it| it.unwrap_or(Err(Error::TimeLimit { limit }))));
         });
-        let _task = AbortOnDrop(task);
+        let _task = AbortOnDrop::new(task);
         told.await.unwrap_or(Err(Error::Cancelled))
     }
 }

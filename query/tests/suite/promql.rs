@@ -248,6 +248,38 @@ async fn points_are_read_once() {
     assert_eq!(read(&world.cold(), &both).await, (cold, matched));
 }
 
+/// What is little and in memory takes another way than what is read first, or is much.
+#[tokio::test]
+async fn what_is_in_memory_is_answered_as_what_is_read() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Metrics, &all_kinds()).await;
+    let ask = async |world: &World, query: &str, (start_s, step_s): (i64, i64)| {
+        let (start_ms, end_ms, step_ms) = (START_MS + start_s * 1_000, START_MS + 20_000, step_s * 1_000);
+        let request = PromqlRequest { query: query.to_owned(), start_ms, end_ms, step_ms, lookback_ms: None };
+        let answer = world.engine.promql(world.organization, request, PromqlLimits::default()).await;
+        answer.map(|answer| encode_answer(&answer.value, &answer.notes, query)).map_err(|error| error.to_string())
+    };
+    for query in [
+        "http_requests_total",
+        "{__name__=~\".+\"}",
+        "sum by (job) (rate(http_requests_total[10s])) + ignoring (x) vector(1)",
+        "max_over_time(queue_size[10s:1s])",
+        "absent(nothing) or queue_size @ end()",
+        "info(queue_size)",
+        "histogram_quantile(0.5, rate({__name__=~\".*bucket\"}[20s]))",
+        // Wrong, and too much for the few.
+        "queue_size + on () {__name__=~\".+\"}",
+        "rate(",
+        "count_over_time(vector(1)[2h:1s])",
+    ] {
+        for times in [(20, 0), (0, 5)] {
+            let cold = ask(&world.cold(), query, times).await;
+            ask(&world, query, times).await.ok();
+            assert_eq!(ask(&world, query, times).await, cold, "{query}");
+        }
+    }
+}
+
 /// Series are shared between threads where there are many samples; the answer is the same to the bit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_is_divided_answers_as_one_that_is_not() {

@@ -1,9 +1,11 @@
 //! Statements over real segments in a folder.
 
+use std::time::{Duration, Instant};
+
 use crate::world::{SECOND_NS, START_NS, World, attribute, log, logs, organization};
 use futures::StreamExt;
 use serde_json::json;
-use tidemill_query::{Cardinality, QueryLimits};
+use tidemill_query::{Cardinality, Error, QueryLimits};
 use tidemill_store::Metastore;
 use tidemill_types::{ErrorKind, Signal, TimeRange, TimestampNs};
 
@@ -208,7 +210,7 @@ async fn limits_hold() {
     let mut world = World::new().await;
     world.ingest(Signal::Logs, &numbered(2_000, "api")).await;
     let heavy = "SELECT count(*) FROM logs a, logs b, logs c WHERE a.body < b.body AND b.body < c.body";
-    let limits = QueryLimits { time: std::time::Duration::from_millis(50), ..QueryLimits::default() };
+    let limits = QueryLimits { time: Duration::from_millis(50), ..QueryLimits::default() };
     let error = match world.engine.sql(world.organization, heavy, limits).await {
         Err(error) => error,
         Ok(stream) => stream.collect().await.expect_err("it takes longer"),
@@ -247,7 +249,7 @@ async fn limits_hold() {
         let (rows, _) = world.sql(&over("range(1, 4)")).await;
         assert_eq!(rows, [[if window == "OVER ()" { "6000" } else { "3" }]], "{window}");
     }
-    let limits = QueryLimits { time: std::time::Duration::from_secs(1_800), ..QueryLimits::default() };
+    let limits = QueryLimits { time: Duration::from_secs(1_800), ..QueryLimits::default() };
     assert_eq!(
         world.engine.sql(world.organization, "SELECT 1", limits).await.expect_err("too long").kind(),
         ErrorKind::Invalid
@@ -256,6 +258,36 @@ async fn limits_hold() {
     let limits = QueryLimits { within: Some(half), ..QueryLimits::default() };
     let stream = world.engine.sql(world.organization, "SELECT count(*) FROM logs", limits).await.expect("it runs");
     assert_eq!(crate::world::rows(&stream.collect().await.expect("it ends")), [["1000"]]);
+}
+
+/// Joins that compare billions of pairs of few rows, and hardly give any.
+const HEAVY_JOINS: [&str; 3] = [
+    "SELECT count(*) FROM logs a, logs b, logs c WHERE a.body < b.body AND b.body < c.body AND a.body > c.body",
+    "SELECT count(*) FROM logs a JOIN logs b ON a.service_name = b.service_name JOIN logs c ON b.service_name = c.service_name AND a.body || b.body < c.body",
+    "SELECT count(a.body || b.body || c.body) FROM logs a CROSS JOIN logs b CROSS JOIN logs c",
+];
+
+#[tokio::test]
+async fn joins_end_with_their_time_or_their_reader() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(2_000, "api")).await;
+    let long = Duration::from_secs(10);
+    for statement in HEAVY_JOINS {
+        let limits = QueryLimits { time: Duration::from_millis(200), ..QueryLimits::default() };
+        let asked = Instant::now();
+        let error = match world.engine.sql(world.organization, statement, limits).await {
+            Err(error) => error,
+            Ok(stream) => stream.collect().await.expect_err("it takes longer"),
+        };
+        assert!(matches!(error, Error::TimeLimit { .. }), "{statement}: {error}");
+        // Somebody asks, and leaves.
+        let query = world.engine.sql(world.organization, statement, QueryLimits::default());
+        assert!(tokio::time::timeout(Duration::from_millis(200), query).await.is_err(), "{statement}");
+        while world.engine.running_queries() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(asked.elapsed() < long, "{statement}: it goes on");
+        }
+    }
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub struct UpOptions {
     /// OTLP over HTTP [default: 4318; 0: any free port]
     #[arg(long, value_name = "PORT")]
     http_port: Option<String>,
-    /// SQL, administration, health, metrics [default: 8080; 0: any free port]
+    /// The query APIs, administration, health, metrics [default: 8080; 0: any free port]
     #[arg(long, value_name = "PORT")]
     api_port: Option<String>,
     /// Ask for no key; only on a loopback address

@@ -171,7 +171,12 @@ pub const KEYS: &[Key] = &[
     key("listen.address", Kind::Text, "127.0.0.1", "The address that every listener binds."),
     key("listen.grpc_port", Kind::Port, "4317", "OTLP over gRPC."),
     key("listen.http_port", Kind::Port, "4318", "OTLP over HTTP."),
-    key("listen.api_port", Kind::Port, "8080", "SQL, administration, health, metrics and notifications."),
+    key(
+        "listen.api_port",
+        Kind::Port,
+        "8080",
+        "The APIs of Prometheus, Loki and Tempo, SQL, administration, health, metrics and notifications.",
+    ),
     key("listen.max_connections", Kind::Count, "4096", "At most this many open connections on each listener."),
     key(
         "tls.cert",

@@ -1,4 +1,4 @@
-//! The HTTP API: SQL, administration, health, metrics.
+//! The HTTP API: the APIs of Prometheus, Loki and Tempo, SQL, fleets, administration, health, metrics.
 //!
 //! Owns: routes, who may call them, how answers and errors look. Never: what is answered (`Admin`, the query engine). Start with
 //! [`router`].

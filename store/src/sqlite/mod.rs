@@ -6,6 +6,7 @@
 
 mod catalog;
 mod claim;
+mod commits;
 mod connection;
 mod finish;
 mod holders;
@@ -36,6 +37,7 @@ use crate::metastore::{
 };
 use crate::step::{Step, reach};
 use crate::{Error, Metastore, MetastoreOptions, Result};
+use commits::Commits;
 use connection::{failed, now_ns, open_writer, refuse_network_file_system};
 use holders::Holder;
 use readers::Readers;
@@ -47,6 +49,7 @@ pub struct SqliteMetastore {
     writer: Writer,
     readers: Arc<Readers>,
     bells: Arc<Bells>,
+    commits: Arc<Commits>,
     holder: Arc<Holder>,
     options: Arc<MetastoreOptions>,
 }
@@ -84,11 +87,13 @@ impl SqliteMetastore {
             .and_then(|folder| folder.sync_all())
             .map_err(|source| Error::from_io("open", folder.display().to_string(), source))?;
         let bells = Arc::new(Bells::new());
-        wakeup::start_watch(path, &bells)?;
+        let commits = Arc::new(Commits::new(path)?);
+        wakeup::start_watch(&commits, &bells);
         Ok(Self {
             writer: Writer::start(connection)?,
             readers: Readers::new(path.to_owned()),
             bells,
+            commits,
             holder: Arc::new(holder),
             options: Arc::new(options),
         })
@@ -341,7 +346,17 @@ impl Metastore for SqliteMetastore {
     }
 
     async fn catalog_changes(&self, since: CatalogSeq, limit: usize) -> Result<CatalogDelta> {
-        self.read("read catalog changes", move |connection| catalog::changes(connection, since, limit)).await
+        // What is committed from here on is of the next call.
+        let version = self.commits.version();
+        if version.is_some_and(|version| self.commits.is_catalog_at(version, since)) {
+            return Ok(CatalogDelta { seq: since, ..CatalogDelta::default() });
+        }
+        let delta =
+            self.read("read catalog changes", move |connection| catalog::changes(connection, since, limit)).await?;
+        if let Some(version) = version.filter(|_| !delta.more) {
+            self.commits.note_catalog(version, delta.seq);
+        }
+        Ok(delta)
     }
 
     async fn segments(&self, filter: &SegmentFilter) -> Result<Vec<SegmentMeta>> {

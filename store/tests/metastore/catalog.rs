@@ -216,6 +216,27 @@ pub async fn changes_come_in_pages_and_in_commit_order(place: Place) {
     assert_eq!((nothing.added.len(), nothing.removed.len(), nothing.seq), (0, 0, page.seq));
 }
 
+pub async fn changes_of_another_process_are_seen_at_once(place: Place) {
+    let (here, there) = (place.open().await, place.open().await);
+    let owner = organization(&*here, 1).await;
+    let mut at = there.catalog_changes(CatalogSeq(0), 10).await.expect("reads").seq;
+    for number in 1..=5 {
+        publish(&*here, owner, with_segments(vec![segment(owner, number)])).await;
+        let page = there.catalog_changes(at, 10).await.expect("reads");
+        assert_eq!(page.added, vec![segment(owner, number)]);
+        // What has not changed is not there again, however often one looks, and whatever else is committed.
+        for look in 0..2 {
+            let nothing = there.catalog_changes(page.seq, 10).await.expect("reads");
+            assert_eq!((nothing.added.len(), nothing.seq), (0, page.seq));
+            admit(&*here, push(owner, 100 + 2 * number + look)).await;
+        }
+        // Who comes later begins from nothing.
+        let all = there.catalog_changes(CatalogSeq(0), 10).await.expect("reads");
+        assert_eq!((all.added.len() as u64, all.seq), (number, page.seq));
+        at = page.seq;
+    }
+}
+
 pub async fn a_follower_sees_what_concurrent_publishers_did(place: Place) {
     const PUBLISHERS: u64 = 4;
     const ROUNDS: u64 = 12;

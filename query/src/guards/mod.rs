@@ -5,6 +5,11 @@
 //!   twice (its own comment: "similar latent issue in the fallback path"). [`Once`] refuses the second execution, as what it is: too
 //!   little memory.
 //! - A `WindowAggExec` holds all rows of its input and asks no memory pool for them. [`Held`] asks in its place.
+//! - A join compares a batch of one side with all of the other before it gives way, so that nothing could end it: neither its time
+//!   limit nor a reader who left. Its condition looks for both before each batch of pairs ([`WatchedCondition`]), and the batches
+//!   that it gives count as work after which others have their turn.
+
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,28 +20,53 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
-use datafusion::physical_plan::joins::NestedLoopJoinExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::WindowAggExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::TryStreamExt;
 
+pub(crate) use self::watch::Watch;
+use self::watch::WatchedCondition;
+
 const RECOMPUTE: ReplaceChildrenOptions = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
 /// Rows are held as they came, and joined into one batch when all are there.
 const COPIES: usize = 2;
 
-/// `plan` with a guard below every node that needs one.
-pub(crate) fn guard(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// `plan` with a guard at every node that needs one.
+pub(crate) fn guard(plan: Arc<dyn ExecutionPlan>, watch: &Watch) -> Result<Arc<dyn ExecutionPlan>> {
     let guarded = plan.transform_up(|node| {
-        let children: Vec<Arc<dyn ExecutionPlan>> = match node.children().as_slice() {
-            [left, right] if node.is::<NestedLoopJoinExec>() => vec![Once::over(left), Arc::clone(right)],
-            [input] if node.is::<WindowAggExec>() => vec![Arc::new(Held { input: Arc::clone(input) })],
-            _ => return Ok(Transformed::no(node)),
+        let guarded: Arc<dyn ExecutionPlan> = if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+            gives_way(nested_loop_join(join, watch)?)
+        } else if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+            let filter = join.filter().map(|filter| WatchedCondition::over(filter, watch));
+            gives_way(join.builder().with_filter(filter).build_exec()?)
+        } else if node.is::<CrossJoinExec>() {
+            gives_way(node)
+        } else if let ([input], true) = (node.children().as_slice(), node.is::<WindowAggExec>()) {
+            let held = Arc::new(Held { input: Arc::clone(input) });
+            node.replace_children(vec![held], RECOMPUTE)?
+        } else {
+            return Ok(Transformed::no(node));
         };
-        Ok(Transformed::yes(node.replace_children(children, RECOMPUTE)?))
+        Ok(Transformed::yes(guarded))
     });
     Ok(guarded?.data)
+}
+
+fn nested_loop_join(join: &NestedLoopJoinExec, watch: &Watch) -> Result<Arc<dyn ExecutionPlan>> {
+    let filter = join.filter().map(|filter| WatchedCondition::over(filter, watch));
+    let guarded = NestedLoopJoinExecBuilder::new(Once::over(join.left()), Arc::clone(join.right()), *join.join_type())
+        .with_projection_ref(join.projection().clone())
+        .with_filter(filter);
+    Ok(Arc::new(guarded.build()?))
+}
+
+/// A node may give many batches for one of its inputs: it counts its own.
+fn gives_way(node: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Arc::new(CooperativeExec::new(node))
 }
 
 /// Gives its input's rows, once.
