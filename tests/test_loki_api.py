@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -322,7 +323,45 @@ def test_the_most_lines_of_a_query_are_configured(mill: Tidemill) -> None:
             assert sum(len(stream["values"]) for stream in data["result"]) == most
         refused = loki.get(mill, "query_range", {**asked, "limit": most + 1})
         assert refused.status_code == 400 and "logql.max_lines" in refused.text
+        # Queries of numbers have no lines.
+        numbers = {"query": 'count_over_time({job="most"}[1h])', "limit": most + 1}
+        assert loki.data_of(loki.get(mill, "query", numbers))["result"][0]["value"][1] == "12"
         mill.stop()
+
+
+def test_requests_that_real_clients_send(mill: Tidemill) -> None:
+    """Expressions as Go reads them, lines as nginx escapes them, forms as `curl -d` leaves them, pushes by OTLP and deflate."""
+    mill.start()
+    now = time.time_ns()
+    lines = [r'{"ua":"Moz \x22x\x22","status":"200","path":"/a"}', "GET /user{id} from a-b.example_1", "plain"]
+    values = [[str(now + place), line] for place, line in enumerate(lines)]
+    body = json.dumps({"streams": [{"stream": {"app": "real"}, "values": values}]}).encode()
+    packed = zlib.compress(body)
+    for encoded in (packed, packed[2:-4]):
+        answer = mill.session.post(
+            mill.url("api", "/loki/api/v1/push"), data=encoded, headers={"content-type": "application/json", "content-encoding": "deflate"}, timeout=30
+        )
+        assert answer.status_code == 204, answer.text
+    otlp = otlp_logs(now)
+    sent = mill.session.post(mill.url("api", "/otlp/v1/logs"), data=otlp, headers={"content-type": "application/x-protobuf"}, timeout=30)
+    assert sent.status_code == 200, sent.text
+    mill.drain()
+
+    def found(query: str) -> list[str]:
+        data = loki.data_of(loki.get(mill, "query_range", {"query": query, "since": "1h", "end": str(now + SECOND)}))
+        return sorted(value[1] for stream in data["result"] for value in stream["values"])
+
+    assert found('{app="real"} |~ `user{id}`') == [lines[1]] == found('{app=~"real|{.*"} |~ `[\\w-.]+_1$`')
+    assert found('{app="real"} |~ `^{"ua`') == [lines[0]] == found('{app="real"} | json | status="200" | ua="" | __error__=""')
+    assert len(found('{service_name="baker"}')) == 10
+    # A form that is not encoded, and one with a long query.
+    url = mill.url("api", "/loki/api/v1/query_range")
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    plain = mill.session.post(url, data=f'query={{app="real"}} |= "plain"&since=1h&end={now + SECOND}', headers=form, timeout=30)
+    assert [value[1] for stream in loki.data_of(plain)["result"] for value in stream["values"]] == ["plain"]
+    names = "|".join(f"some-service-of-many-{place:05}" for place in range(4000))
+    long = mill.session.post(url, data={"query": f'{{app=~"real|{names}"}}', "since": "1h", "end": str(now + SECOND)}, timeout=30)
+    assert len(loki.data_of(long)["result"]) == 1
 
 
 def test_pushes_are_turned_away_at_the_disk_limit(tmp_path: Path) -> None:

@@ -129,12 +129,31 @@ def test_requests_of_grafana(recorded: Tidemill) -> None:
     assert "http.method" in names["span"] and "service.name" in names["resource"] and "duration" in names["intrinsic"]
     values = ask(recorded, "/api/v2/search/tag/resource.service.name/values", {**window, "q": "{span.db.system=`mysql`}"}).json()
     assert {"type": "string", "value": "payment"} in values["tagValues"]
+    # While somebody writes, and as many as fit on a page.
+    writing = ask(recorded, "/api/v2/search/tag/resource.service.name/values", {**window, "q": "{span.db.system=`mysql` && span.http.method = }"})
+    assert writing.json()["tagValues"] == values["tagValues"]
+    assert len(ask(recorded, "/api/v2/search/tag/name/values", {**window, "limit": 2}).json()["tagValues"]) == 2
+    few = ask(recorded, "/api/v2/search/tags", {**window, "limit": 2, "scope": "span"}).json()
+    assert [len(scope["tags"]) for scope in few["scopes"]] == [2]
+    # Tags as the older clients write them: parts of values, in capitals or not.
+    assert ask(recorded, "/api/search", {"tags": "service.name=CHECK", **window}).json()["traces"]
+    # The tree of Traces Drilldown, and its panels, which allow samples.
+    structure = "({nestedSetParent<0}) | select(name, nestedSetParent, nestedSetLeft, nestedSetRight)"
+    for trace in ask(recorded, "/api/search", {"q": structure, **window}).json()["traces"]:
+        for span in trace["spanSet"]["spans"]:
+            shown = {attribute["key"]: attribute["value"] for attribute in span["attributes"]}
+            assert shown["nestedSetParent"] == {"intValue": "-1"} and {"nestedSetLeft", "nestedSetRight"} <= shown.keys()
+    assert ask(recorded, "/api/metrics/query_range", {"q": "{} | rate() with (sample=true)", "step": "60s", **window}).json()["series"]
     # The columns of Explore's "Traces drilldown".
     series = ask(recorded, "/api/metrics/query_range", {"q": "{nestedSetParent<0} | rate() by(resource.service.name)", "step": "60s", **window}).json()["series"]
     assert len(series) > 3 and all({"labels", "samples"} <= own.keys() for own in series)
     histogram = ask(recorded, "/api/metrics/query_range", {"q": "{} | histogram_over_time(duration)", "step": "60s", **window}).json()["series"]
     assert {label["key"] for own in histogram for label in own["labels"]} == {"__bucket"}
     assert any(exemplar["labels"][0]["key"] == "trace:id" for own in histogram for exemplar in own.get("exemplars", []))
+    by_name = {"q": "{} | rate() by (name)", "step": "60s", **window}
+    for asked, most in (({}, 100), ({"exemplars": 7}, 7), ({"exemplars": 0}, 100), ({"exemplars": 1000}, 100)):
+        series = ask(recorded, "/api/metrics/query_range", {**by_name, **asked}).json()["series"]
+        assert sum(len(own.get("exemplars", [])) for own in series) == most, asked
 
 
 def test_other_organizations_and_callers_without_a_key_see_nothing(recorded: Tidemill) -> None:

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use tidemill_lang::WholePattern;
-use tidemill_lang::promql::whole_pattern;
+use tidemill_lang::go_regex::whole_pattern;
 
 use crate::error::{Error, Result};
 use crate::labels::{Labels, quote};

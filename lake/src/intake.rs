@@ -23,6 +23,8 @@ pub enum Compression {
     Identity,
     /// gzip.
     Gzip,
+    /// zlib, or what is inside of it: senders mean either by `deflate`.
+    Deflate,
     /// zstd.
     Zstd,
 }
@@ -31,12 +33,13 @@ impl Compression {
     /// Reads a `Content-Encoding` or `grpc-encoding` header.
     ///
     /// # Errors
-    /// The value, when it is none of the three.
+    /// The value, when it is none of these.
     pub fn from_header(headers: &HeaderMap, name: &str) -> std::result::Result<Self, String> {
         let Some(value) = headers.get(name) else { return Ok(Self::Identity) };
         match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "deflate" => Ok(Self::Deflate),
             "zstd" => Ok(Self::Zstd),
             other => Err(other.to_owned()),
         }
@@ -133,6 +136,11 @@ async fn read_parts(
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
 }
 
+/// Whether a body begins as zlib does (RFC 1950): deflate in the low bits of the first byte, and a check over the first two.
+fn has_zlib_header(body: &[u8]) -> bool {
+    matches!(body, [first, second, ..] if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31))
+}
+
 /// Decompresses a body. The inner error is the sender's: the bytes are not what the header says, or expand without measure.
 ///
 /// # Errors
@@ -146,6 +154,8 @@ pub(crate) fn decompress(
     let mut reader: Box<dyn Read> = match compression {
         Compression::Identity => return Ok(Ok(body)),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&body[..])),
+        Compression::Deflate if has_zlib_header(&body) => Box::new(flate2::read::ZlibDecoder::new(&body[..])),
+        Compression::Deflate => Box::new(flate2::read::DeflateDecoder::new(&body[..])),
         Compression::Zstd => match zstd::stream::read::Decoder::with_buffer(&body[..]) {
             Ok(decoder) => Box::new(decoder),
             Err(error) => return Ok(Err(format!("zstd: {error}"))),
@@ -221,9 +231,15 @@ mod tests {
     fn every_compression_gives_the_body_back() {
         let body = b"tide mill".repeat(1000);
         let zstd = zstd::encode_all(&body[..], 1).expect("memory");
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        zlib.write_all(&body).expect("memory");
+        let zlib = Bytes::from(zlib.finish().expect("memory"));
+        let bare = zlib.slice(2..zlib.len() - 4);
         for (bytes, compression) in [
             (Bytes::from(body.clone()), Compression::Identity),
             (gzip(&body), Compression::Gzip),
+            (zlib, Compression::Deflate),
+            (bare, Compression::Deflate),
             (Bytes::from(zstd), Compression::Zstd),
         ] {
             let read = decompress_one(bytes, compression, 1 << 20).expect("within bounds").expect("valid");

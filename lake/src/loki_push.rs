@@ -116,8 +116,9 @@ fn format(headers: &HeaderMap) -> std::result::Result<(LokiEncoding, Packing), R
             other => Err(bad(format!("Content-Encoding {other:?} is not supported for protobuf, which has snappy"))),
         };
     }
-    let compression = Compression::from_header(headers, "content-encoding")
-        .map_err(|other| bad(format!("Content-Encoding {other:?} is not supported; one of gzip, zstd, identity")))?;
+    let compression = Compression::from_header(headers, "content-encoding").map_err(|other| {
+        bad(format!("Content-Encoding {other:?} is not supported; one of gzip, deflate, zstd, identity"))
+    })?;
     Ok((LokiEncoding::Json, Packing::Stream(compression)))
 }
 

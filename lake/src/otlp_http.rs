@@ -1,4 +1,4 @@
-//! OTLP over HTTP: `POST /v1/{logs,metrics,traces}`, protobuf and JSON, plain, gzip or zstd.
+//! OTLP over HTTP: `POST /v1/{logs,metrics,traces}`, protobuf and JSON, plain or compressed.
 //!
 //! Follows opentelemetry.io "OTLP Specification 1.x", OTLP/HTTP: the answer has the request's encoding, a partial success is
 //! status 200, an error is a `google.rpc.Status`, and 429 and 503 carry `Retry-After`.
@@ -43,13 +43,27 @@ pub(crate) struct Refused {
 /// The three routes.
 pub fn router(receiver: Receiver, authenticator: Arc<dyn Authenticator>) -> Router {
     let door = Door { receiver, authenticator };
+    Signal::ALL.into_iter().fold(Router::new(), |router, signal| route(router, &format!("/v1/{signal}"), signal, &door))
+}
+
+/// The routes under which Loki and Prometheus take OTLP, for senders that are set up for these.
+pub fn router_of_others(receiver: Receiver, authenticator: Arc<dyn Authenticator>) -> Router {
+    let door = Door { receiver, authenticator };
     let mut router = Router::new();
-    for signal in Signal::ALL {
-        let door = door.clone();
-        let path = format!("/v1/{signal}");
-        router = router.route(&path, post(move |request: Request| async move { export(&door, signal, request).await }));
+    for (path, signal) in [
+        ("/otlp/v1/logs", Signal::Logs),
+        ("/api/v1/otlp/v1/metrics", Signal::Metrics),
+        ("/prometheus/api/v1/otlp/v1/metrics", Signal::Metrics),
+    ] {
+        router = route(router, path, signal, &door);
     }
-    router
+    // The body is counted as it is read, not by a general limit.
+    router.layer(axum::extract::DefaultBodyLimit::disable())
+}
+
+fn route(router: Router, path: &str, signal: Signal, door: &Door) -> Router {
+    let door = door.clone();
+    router.route(path, post(move |request: Request| async move { export(&door, signal, request).await }))
 }
 
 async fn export(door: &Door, signal: Signal, request: Request) -> Response<Body> {
@@ -73,7 +87,7 @@ async fn export_inner(
 ) -> std::result::Result<PushOutcome, Refused> {
     let compression = Compression::from_header(headers, "content-encoding").map_err(|other| Refused {
         status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        message: format!("Content-Encoding {other:?} is not supported; one of gzip, zstd, identity"),
+        message: format!("Content-Encoding {other:?} is not supported; one of gzip, deflate, zstd, identity"),
         retry_after: None,
     })?;
     let organization = match door.admit(headers).await {

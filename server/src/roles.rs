@@ -170,7 +170,10 @@ impl Assembly {
         if let Some(receiver) = &receiver {
             self.own.doors.iter().for_each(|(door, organization)| door.open(receiver.clone(), *organization));
         }
-        let loki = receiver.clone().map(|receiver| loki_push::router(receiver, authenticator.clone()));
+        let pushes = receiver.clone().map(|receiver| {
+            loki_push::router(receiver.clone(), authenticator.clone())
+                .merge(otlp_http::router_of_others(receiver, authenticator.clone()))
+        });
         self.own.telemetry.numbers.set(receiver.clone(), worker, sweeper);
         let fleet = if self.roles.is_the_server() && config.flag("fleet.enabled") {
             let fleet = crate::fleet::start(config, &self.stack.folder, self.stack.metastore.clone(), tasks)?;
@@ -215,7 +218,7 @@ impl Assembly {
             },
             receiver,
         };
-        let mut routes = router(state).merge(loki.unwrap_or_default());
+        let mut routes = router(state).merge(pushes.unwrap_or_default());
         if self.roles.notify {
             routes = self.start_notifications(tasks, authenticator, routes).await?;
         }

@@ -5,12 +5,12 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use memchr::memmem::Finder;
 use regex::Regex;
 use tidemill_lang::WholePattern;
+use tidemill_lang::go_regex::{compile_regex, whole_pattern};
 use tidemill_lang::logql::AddressRange;
 use tidemill_lang::logql::ast::{
     Comparison, LabelFilter, LineFilter, LineMatch, LineOperator, MatchOperator, Matcher, Quantity,
 };
 use tidemill_lang::logql::pattern::{Pattern, PatternPart};
-use tidemill_lang::logql::regex::{compile_regex, whole_pattern};
 
 use super::bytes_text::{parse_bytes, parse_duration_ns};
 use super::labels::RowLabels;

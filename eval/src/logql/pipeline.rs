@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use arrow::array::Array;
 use regex::Regex;
+use tidemill_lang::go_regex::compile_regex;
 use tidemill_lang::logql::ast::{
     Conversion, Grouping, LabelFormat, LabelFormatValue, LabelPick, LogQuery, StageKind, Unwrap,
 };
 use tidemill_lang::logql::pattern::Pattern;
-use tidemill_lang::logql::regex::compile_regex;
 use tidemill_lang::logql::template::Template;
 
 use super::batch::{LogBatch, StreamLabels};

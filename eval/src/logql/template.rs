@@ -2,10 +2,14 @@
 
 mod decimal;
 mod functions;
+mod methods;
+mod numbers;
 mod printf;
+mod quoted;
 mod text;
 mod time;
 mod value;
+mod verbs;
 
 use tidemill_lang::logql::template::{BranchKind, Command, Node, Operand, Pipeline, Template};
 
@@ -37,48 +41,65 @@ pub(super) fn run_template(
     labels: &RowLabels<'_>,
     context: TemplateContext<'_>,
 ) -> Result<String, String> {
-    let mut run =
-        Run { labels, context, variables: vec![(String::new(), Value::Labels)], output: Vec::new(), visited: 0 };
-    run.nodes(&template.nodes, &Value::Labels)?;
+    let dot = Value::Labels(labels);
+    let mut run = Run { context, variables: vec![(String::new(), dot.clone())], output: Vec::new(), visited: 0 };
+    run.nodes(&template.nodes, &dot)?;
     Ok(text::lossy(&run.output))
 }
 
+/// Where a template goes on behind a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// At the next node.
+    Next,
+    /// Behind the innermost range.
+    Break,
+    /// At the next element of the innermost range.
+    Continue,
+}
+
 struct Run<'r> {
-    labels: &'r RowLabels<'r>,
     context: TemplateContext<'r>,
-    variables: Vec<(String, Value)>,
+    variables: Vec<(String, Value<'r>)>,
     output: Vec<u8>,
     visited: usize,
 }
 
-impl Run<'_> {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
+impl<'r> Run<'r> {
+    fn nodes(&mut self, nodes: &[Node], dot: &Value<'r>) -> Result<Flow, String> {
         for node in nodes {
-            match node {
-                Node::Text(text) => self.output.extend_from_slice(text.as_bytes()),
-                Node::Action(pipeline) => {
-                    let value = self.pipeline(pipeline, dot)?;
-                    if pipeline.variables.is_empty() {
-                        let text = match value {
-                            Value::Labels => text::labels_text(self.labels),
-                            value => value.to_text(),
-                        };
-                        self.output.extend_from_slice(&text);
-                    } else {
-                        self.assign(pipeline, vec![value]);
-                    }
-                }
-                Node::Branch { kind, pipeline, body, otherwise } => {
-                    let known = self.variables.len();
-                    self.branch(*kind, pipeline, body, otherwise, dot)?;
-                    self.variables.truncate(known);
-                }
-            }
+            let flow = self.node(node, dot)?;
             if self.output.len() > OUTPUT_LIMIT_BYTES {
                 return Err(format!("the template writes more than {OUTPUT_LIMIT_BYTES} bytes"));
             }
+            if flow != Flow::Next {
+                return Ok(flow);
+            }
         }
-        Ok(())
+        Ok(Flow::Next)
+    }
+
+    fn node(&mut self, node: &Node, dot: &Value<'r>) -> Result<Flow, String> {
+        match node {
+            Node::Text(text) => self.output.extend_from_slice(text.as_bytes()),
+            Node::Action(pipeline) => {
+                let value = self.pipeline(pipeline, dot)?;
+                if pipeline.variables.is_empty() {
+                    self.output.extend_from_slice(&value.to_text());
+                } else {
+                    self.assign(pipeline, vec![value]);
+                }
+            }
+            Node::Branch { kind, pipeline, body, otherwise } => {
+                let known = self.variables.len();
+                let flow = self.branch(*kind, pipeline, body, otherwise, dot)?;
+                self.variables.truncate(known);
+                return Ok(flow);
+            }
+            Node::Break => return Ok(Flow::Break),
+            Node::Continue => return Ok(Flow::Continue),
+        }
+        Ok(Flow::Next)
     }
 
     fn branch(
@@ -87,8 +108,8 @@ impl Run<'_> {
         pipeline: &Pipeline,
         body: &[Node],
         otherwise: &[Node],
-        dot: &Value,
-    ) -> Result<(), String> {
+        dot: &Value<'r>,
+    ) -> Result<Flow, String> {
         let value = self.pipeline(pipeline, dot)?;
         if kind == BranchKind::Range {
             return self.range(pipeline, value, body, otherwise, dot);
@@ -96,53 +117,53 @@ impl Run<'_> {
         if !pipeline.variables.is_empty() {
             self.assign(pipeline, vec![value.clone()]);
         }
-        let known = self.variables.len();
         match (value.is_true(), kind) {
-            (false, _) => self.nodes(otherwise, dot)?,
-            (true, BranchKind::With) => self.nodes(body, &value)?,
-            (true, _) => self.nodes(body, dot)?,
+            (false, _) => self.nodes(otherwise, dot),
+            (true, BranchKind::With) => self.nodes(body, &value),
+            (true, _) => self.nodes(body, dot),
         }
-        self.variables.truncate(known);
-        Ok(())
     }
 
     fn range(
         &mut self,
         pipeline: &Pipeline,
-        value: Value,
+        value: Value<'r>,
         body: &[Node],
         otherwise: &[Node],
-        dot: &Value,
-    ) -> Result<(), String> {
-        let elements: Vec<(Value, Value)> = match value {
-            Value::List(list) => list.into_iter().enumerate().map(|(at, own)| (Value::Int(at as i64), own)).collect(),
-            Value::Map(map) => map.into_iter().map(|(key, own)| (Value::Text(key.into_bytes()), own)).collect(),
-            Value::Nil => Vec::new(),
-            other => return Err(format!("range can't iterate over {}", text::lossy(&other.to_text()))),
-        };
-        if elements.is_empty() {
-            return self.nodes(otherwise, dot);
+        dot: &Value<'r>,
+    ) -> Result<Flow, String> {
+        if let Value::Int(count, _) = value
+            && pipeline.variables.len() > 1
+        {
+            return Err(format!("can't use {count} to iterate over more than one variable"));
         }
+        let mut elements = value.into_elements()?.peekable();
+        if elements.peek().is_none() {
+            // Of a range within a range, a break here ends the inner one, as in Go.
+            let flow = self.nodes(otherwise, dot)?;
+            return Ok(if flow == Flow::Break { Flow::Next } else { flow });
+        }
+        let known = self.variables.len();
         for (key, element) in elements {
             self.visited += 1;
             if self.visited > RANGE_LIMIT {
                 return Err(format!("the template visits more than {RANGE_LIMIT} elements"));
             }
-            let known = self.variables.len();
             match pipeline.variables.len() {
                 0 => {}
                 1 => self.assign(pipeline, vec![element.clone()]),
                 _ => self.assign(pipeline, vec![key, element.clone()]),
             }
-            self.nodes(body, &element)?;
-            if !pipeline.is_assignment {
-                self.variables.truncate(known);
+            let flow = self.nodes(body, &element)?;
+            self.variables.truncate(known);
+            if flow == Flow::Break {
+                break;
             }
         }
-        Ok(())
+        Ok(Flow::Next)
     }
 
-    fn assign(&mut self, pipeline: &Pipeline, values: Vec<Value>) {
+    fn assign(&mut self, pipeline: &Pipeline, values: Vec<Value<'r>>) {
         for (name, value) in pipeline.variables.iter().zip(values) {
             let known = self.variables.iter_mut().rev().find(|(own, _)| own == name);
             match known {
@@ -152,7 +173,7 @@ impl Run<'_> {
         }
     }
 
-    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value, String> {
+    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value<'r>) -> Result<Value<'r>, String> {
         let mut last = None;
         for command in &pipeline.commands {
             last = Some(self.command(command, dot, last)?);
@@ -160,10 +181,12 @@ impl Run<'_> {
         Ok(last.unwrap_or(Value::Nil))
     }
 
-    fn command(&mut self, command: &Command, dot: &Value, last: Option<Value>) -> Result<Value, String> {
+    fn command(&mut self, command: &Command, dot: &Value<'r>, last: Option<Value<'r>>) -> Result<Value<'r>, String> {
         let Some((first, rest)) = command.operands.split_first() else { return Ok(Value::Nil) };
-        let Operand::Function(name) = first else { return self.operand(first, dot) };
-        if name == "and" || name == "or" {
+        if let Operand::Function(name) = first
+            && (name == "and" || name == "or")
+            && !rest.is_empty()
+        {
             let mut value = Value::Nil;
             for operand in rest {
                 value = self.operand(operand, dot)?;
@@ -175,42 +198,58 @@ impl Run<'_> {
         }
         let mut arguments = rest.iter().map(|operand| self.operand(operand, dot)).collect::<Result<Vec<_>, _>>()?;
         arguments.extend(last);
-        functions::call(name, arguments, self.context).map_err(|why| format!("calling {name}: {why}"))
+        self.called(first, arguments, dot)
     }
 
-    fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, String> {
+    fn operand(&mut self, operand: &Operand, dot: &Value<'r>) -> Result<Value<'r>, String> {
+        self.called(operand, Vec::new(), dot)
+    }
+
+    /// The value of an operand; of a function or method what it gives for the arguments.
+    fn called(&mut self, operand: &Operand, arguments: Vec<Value<'r>>, dot: &Value<'r>) -> Result<Value<'r>, String> {
         match operand {
-            Operand::Dot(path) => self.fields(dot.clone(), path),
+            Operand::Dot(path) => fields(dot.clone(), path, &arguments),
             Operand::Variable(name, path) => {
                 let value = self.variables.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value.clone());
-                self.fields(value.unwrap_or(Value::Nil), path)
+                fields(value.unwrap_or(Value::Nil), path, &arguments)
             }
             Operand::Text(text) => Ok(Value::Text(text.clone().into_bytes())),
-            Operand::Int(value) => Ok(Value::Int(*value)),
+            Operand::Int(value) => Ok(Value::int(*value)),
             Operand::Float(value) => Ok(Value::Float(*value)),
             Operand::Bool(value) => Ok(Value::Bool(*value)),
             Operand::Nil => Ok(Value::Nil),
-            Operand::Function(name) if name == "and" || name == "or" => Err(format!("{name} needs an argument")),
+            Operand::Function(name) if name == "and" || name == "or" => {
+                arguments.into_iter().next_back().ok_or_else(|| format!("{name} needs an argument"))
+            }
             Operand::Function(name) => {
-                functions::call(name, Vec::new(), self.context).map_err(|why| format!("calling {name}: {why}"))
+                functions::call(name, arguments, self.context).map_err(|why| format!("calling {name}: {why}"))
             }
             Operand::Pipeline(pipeline, path) => {
                 let value = self.pipeline(pipeline, dot)?;
-                self.fields(value, path)
+                fields(value, path, &arguments)
             }
         }
     }
+}
 
-    fn fields(&self, mut value: Value, path: &[String]) -> Result<Value, String> {
-        for name in path {
-            value = match value {
-                Value::Labels => Value::Text(self.labels.get(name).unwrap_or_default().as_bytes().to_vec()),
-                Value::Map(map) => map.into_iter().find(|(own, _)| own == name).map_or(Value::Nil, |(_, value)| value),
-                Value::Nil => return Err(format!("nil has no field {name}")),
-                other => return Err(format!("can't evaluate field {name} in {}", other.kind())),
-            };
+/// The field of a field of a value, and so on; the arguments are the last one's.
+fn fields<'l>(mut value: Value<'l>, path: &[String], arguments: &[Value<'l>]) -> Result<Value<'l>, String> {
+    let Some((last, path)) = path.split_last() else { return Ok(value) };
+    for name in path {
+        value = field(value, name, &[])?;
+    }
+    field(value, last, arguments)
+}
+
+fn field<'l>(value: Value<'l>, name: &str, arguments: &[Value<'l>]) -> Result<Value<'l>, String> {
+    match value {
+        Value::Labels(_) | Value::Map(_) if !arguments.is_empty() => {
+            Err(format!("{name} is not a method but has arguments"))
         }
-        Ok(value)
+        Value::Labels(labels) => Ok(Value::text(labels.get(name).unwrap_or_default())),
+        Value::Map(map) => Ok(map.into_iter().find(|(own, _)| own == name).map_or(Value::Nil, |(_, value)| value)),
+        Value::Nil => Err(format!("nil has no field {name}")),
+        other => methods::call_method(&other, name, arguments),
     }
 }
 
@@ -269,7 +308,67 @@ mod tests {
         for (text, expected) in &cases {
             assert_eq!(run(text).as_deref(), Ok(*expected), "{text}");
         }
-        assert_eq!(run("{{ printf `%s` . }}").as_deref(), Ok("%!s(map[string]interface {}=map[])"));
+    }
+
+    #[test]
+    fn the_dot_is_a_map() {
+        let all = r#"a=Ab ab json={"l":[1,"x"],"m":{"k":2}} n=7 url=a b&c "#;
+        let printed = r#"map[a:Ab ab json:{"l":[1,"x"],"m":{"k":2}} n:7 url:a b&c]"#;
+        let cases = [
+            ("{{ range $k, $v := . }}{{$k}}={{$v}} {{ end }}", all),
+            ("{{ range . }}{{ len . }};{{ end }}", "5;25;1;5;"),
+            ("{{ range $k, $v := . }}{{ if eq $k `json` }}{{ break }}{{ end }}{{ $v }}{{ end }}", "Ab ab"),
+            ("{{ index . `n` }}|{{ index . `nope` }}|{{ index . `n` 0 }}", "7||55"),
+            ("{{ . | len }} {{ len . }} {{ len $ }} {{ (index .) | len }}", "4 4 4 4"),
+            ("{{ $m := . }}{{ $m.n }} {{ index $m `a` | upper }} {{ (default . .nope).n }}", "7 AB AB 7"),
+            ("{{ with . }}{{ .n }}{{ end }}{{ if . }}yes{{ end }}{{ not . }}", "7yesfalse"),
+            ("{{ . }}", printed),
+            ("{{ printf `%v` . }}", printed),
+            ("{{ print . }}", printed),
+            ("{{ printf `%T` . }} {{ eq (index . `nope`) `` }}", "map[string]string true"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(run(text).as_deref(), Ok(expected), "{text}");
+        }
+        assert!(run("{{ printf `%d` . }}").is_ok_and(|text| text.contains("%!d(string=n):%!d(string=7)")));
+        assert!(run("{{ printf `%#v` . }}").is_ok_and(|text| text.starts_with(r#"map[string]string{"a":"Ab ab", "#)));
+    }
+
+    #[test]
+    fn times_have_methods() {
+        let cases = [
+            ("{{ __timestamp__.Unix }} {{ __timestamp__.Year }} {{ now.IsZero }}", "1 1970 false"),
+            ("{{ __timestamp__.Format `2006` }} {{ (__timestamp__).Format `05.0` }}", "1970 01.5"),
+            ("{{ $t := __timestamp__ }}{{ $t.Month }} {{ $t.UTC.Hour }} {{ (now).Year }}", "January 0 1970"),
+            ("{{ $t := __timestamp__ }}{{ $t.Month.String | upper }}", "JANUARY"),
+            ("{{ with __timestamp__ }}{{ .Format `15:04` }} {{ .Weekday }}{{ end }}", "00:00 Thursday"),
+            ("{{ `2006` | __timestamp__.Format | printf `%s!` }}", "1970!"),
+            ("{{ if __timestamp__.After now }}later{{ end }}{{ eq __timestamp__.Month 1 }}", "latertrue"),
+            ("{{ printf `%d %T %T` now.Month now.Weekday now }}", "1 time.Weekday time.Time"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(run(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn loops_and_literals() {
+        let cases = [
+            ("{{ 0x10 }} {{ 1_000 }} {{ 'a' }} {{ '\\'' }} {{ -0x10 }} {{ 1e3 }}", "16 1000 97 39 -16 1000"),
+            ("{{ range 3 }}x{{ end }}{{ range $i := 3 }}{{ $i }}{{ end }}{{ range 2 }}{{ . }}{{ end }}", "xxx01201"),
+            ("{{ range 0 }}x{{ else }}none{{ end }} {{ range -1 }}x{{ else }}none{{ end }}", "none none"),
+            ("{{ range $i := 4 }}{{ if eq $i 1 }}{{ continue }}{{ end }}{{ $i }}{{ end }}", "023"),
+            ("{{ range $i := 4 }}{{ if gt $i 1 }}{{ break }}{{ end }}{{ $i }}{{ end }}", "01"),
+            ("{{ range 2 }}{{ range 3 }}{{ if . }}{{ break }}{{ end }}{{ . }}{{ end }};{{ end }}", "0;0;"),
+            ("{{ range 2 }}{{ range 0 }}{{ else }}{{ break }}{{ end }}x{{ end }}|", "xx|"),
+            ("{{ range 3 }}{{ with . }}{{ continue }}{{ end }}a{{ end }}", "a"),
+            ("{{ $i := 9 }}{{ range $i = 3 }}{{ end }}{{ $i }}", "2"),
+            ("{{ printf `%[2]s %[1]s %s` `a` `b` }}", "b a b"),
+            ("{{ printf `%T %T` (add 1 2) (len .a) }} {{ printf `%s` 5 }}", "int64 int %!s(int=5)"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(run(text).as_deref(), Ok(expected), "{text}");
+        }
     }
 
     #[test]
@@ -283,6 +382,15 @@ mod tests {
             ("{{ upper }}", "wrong number of args"),
             ("{{ range .a }}x{{ end }}", "can't iterate"),
             ("{{ (fromJson `nope`).x }}", "nil has no field"),
+            ("{{ .a 3 }}", "a is not a method but has arguments"),
+            ("{{ .a.x }}", "can't evaluate field x in type string"),
+            ("{{ index . 1 }}", "can't index"),
+            ("{{ range 10001 }}x{{ end }}", "more than 10000 elements"),
+            ("{{ range 9223372036854775807 }}{{ end }}", "more than 10000 elements"),
+            ("{{ range $i, $e := 3 }}{{ end }}", "more than one variable"),
+            ("{{ range 1.5 }}x{{ end }}", "can't iterate over 1.5"),
+            ("{{ now.Format }}", "want 1 got 0"),
+            ("{{ printf `%1000000d%1000000d` 1 1 }}", "more than"),
         ] {
             let why = run(text).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");

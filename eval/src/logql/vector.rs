@@ -6,8 +6,8 @@ mod binary;
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
+use tidemill_lang::go_regex::compile_anchored_regex;
 use tidemill_lang::logql::ast::{LabelReplace, Metric, MetricKind, VectorFunction};
-use tidemill_lang::logql::regex::compile_anchored_regex;
 
 use super::labels::LabelSet;
 use crate::error::{Error, Result};

@@ -31,7 +31,7 @@ pub struct Options {
     pub max_samples: usize,
     /// About how many bytes the values that it makes may take.
     pub max_bytes: usize,
-    /// How many steps a range query may have.
+    /// How many steps a range query may take from its first time.
     pub max_steps: usize,
 }
 
@@ -170,7 +170,7 @@ impl Engine {
             return Err(Error::Data("end timestamp must not be before start time".to_owned()));
         }
         let grid = Grid { start: times.start, end: times.end, step: times.step };
-        if grid.len() > self.options.max_steps {
+        if grid.len() > self.options.max_steps.saturating_add(1) {
             let message = format!(
                 "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
                 self.options.max_steps

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use regex::Regex;
+use tidemill_lang::go_regex::compile_anchored_regex;
 use tidemill_lang::promql::{Call, Expr, ExprKind};
 
 use super::binary::united;
@@ -31,7 +31,7 @@ impl Evaluator<'_> {
         let target = texts.first().copied().unwrap_or_default();
         let value: NewValue = match (name, texts.as_slice()) {
             ("label_replace", [_, replacement, source, pattern]) => {
-                let regex = Regex::new(&format!("^(?s:{pattern})$"))
+                let regex = compile_anchored_regex(pattern)
                     .map_err(|_| Error::Data(format!("invalid regular expression in label_replace(): {pattern}")))?;
                 check(target, "destination")?;
                 let (replacement, source) = ((*replacement).to_owned(), (*source).to_owned());

@@ -10,6 +10,9 @@ use super::series::{LabelValue, MetricsSeries};
 use super::structure::Trace;
 
 const META: &str = "__meta_type";
+/// The label of a series without numbers that says what is missing of the others.
+const META_ERROR: &str = "__meta_error";
+const TOO_MANY_VALUES: &str = "__too_many_values__";
 
 /// The intrinsics that are compared beside all attributes.
 const INTRINSICS: [Intrinsic; 9] = [
@@ -56,19 +59,20 @@ impl Comparison {
 /// Values with how often each occurs in each window.
 type Values = Vec<(LabelValue, Vec<u64>)>;
 
-/// The `top` values of each attribute on each side, and the total of all its values.
+/// The `top` values of each attribute on each side, the total of all its values, and a word where there are more of them.
 pub(super) fn compare_series(compared: Vec<(Comparison, Vec<u64>)>, top: usize) -> Vec<MetricsSeries> {
     let mut by_attribute: BTreeMap<(bool, String), Values> = BTreeMap::new();
     for (comparison, counts) in compared {
         let key = (comparison.is_selected, comparison.attribute);
         by_attribute.entry(key).or_default().push((comparison.value, counts));
     }
-    let series = |meta: &str, attribute: &str, value: LabelValue, counts: &[u64]| MetricsSeries {
-        labels: vec![(META.to_owned(), LabelValue::Text(meta.to_owned())), (attribute.to_owned(), value)],
+    let series = |(label, meta): (&str, &str), attribute: &str, value: LabelValue, counts: &[u64]| MetricsSeries {
+        labels: vec![(label.to_owned(), LabelValue::Text(meta.to_owned())), (attribute.to_owned(), value)],
         values: counts.iter().map(|count| Some(*count as f64)).collect(),
         exemplars: Vec::new(),
     };
     let mut all = Vec::new();
+    let mut cut = BTreeMap::new();
     for ((is_selected, attribute), mut values) in by_attribute {
         let (meta, total_meta) =
             if is_selected { ("selection", "selection_total") } else { ("baseline", "baseline_total") };
@@ -78,10 +82,38 @@ pub(super) fn compare_series(compared: Vec<(Comparison, Vec<u64>)>, top: usize) 
         }
         let weight = |counts: &[u64]| counts.iter().sum::<u64>();
         values.sort_by(|left, right| weight(&right.1).cmp(&weight(&left.1)).then(left.0.cmp(&right.0)));
-        for (value, counts) in values.into_iter().take(top) {
-            all.push(series(meta, &attribute, value, &counts));
+        if values.len() > top {
+            cut.insert(attribute.clone(), vec![0; totals.len()]);
         }
-        all.push(series(total_meta, &attribute, LabelValue::Text("nil".to_owned()), &totals));
+        for (value, counts) in values.into_iter().take(top) {
+            all.push(series((META, meta), &attribute, value, &counts));
+        }
+        all.push(series((META, total_meta), &attribute, nil(), &totals));
     }
+    all.extend(cut.iter().map(|(attribute, none)| series((META_ERROR, TOO_MANY_VALUES), attribute, nil(), none)));
     all
+}
+
+fn nil() -> LabelValue {
+    LabelValue::Text("nil".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_is_said() {
+        let one = |value: &str| {
+            let value = LabelValue::Text(value.to_owned());
+            (Comparison { is_selected: true, attribute: "span.a".to_owned(), value }, vec![1])
+        };
+        let labels = |top: usize| -> Vec<String> {
+            let series = compare_series(vec![one("x"), one("y")], top);
+            series.iter().map(|series| format!("{:?}", series.labels)).collect()
+        };
+        assert_eq!((labels(2).len(), labels(1).len()), (3, 3));
+        assert!(!labels(2).iter().any(|labels| labels.contains(TOO_MANY_VALUES)));
+        assert!(labels(1).iter().any(|labels| labels.contains(TOO_MANY_VALUES) && labels.contains("span.a")));
+    }
 }

@@ -2,7 +2,7 @@
 
 use arrow::array::Array;
 use regex::Regex;
-use tidemill_lang::logql::regex::compile_anchored_regex;
+use tidemill_lang::go_regex::compile_anchored_regex;
 use tidemill_lang::traceql::ast::{Attribute, Field, FieldKind, Intrinsic, Operator, Scope, SpanKind, Static, Status};
 
 use super::attributes::{AttributeScope, hex_text};

@@ -99,6 +99,29 @@ pub struct MetricsAnswer {
     is_instant: bool,
 }
 
+impl MetricsAnswer {
+    /// Keeps no more than `most` exemplars, of each series about as many.
+    pub fn limit_exemplars(&mut self, most: usize) {
+        let mut left = most;
+        let mut kept = vec![0; self.series.len()];
+        let mut has_more = true;
+        while left > 0 && has_more {
+            has_more = false;
+            for (series, kept) in
+                self.series.iter().zip(&mut kept).filter(|(series, kept)| **kept < series.exemplars.len())
+            {
+                if left == 0 {
+                    break;
+                }
+                *kept += 1;
+                left -= 1;
+                has_more |= *kept < series.exemplars.len();
+            }
+        }
+        self.series.iter_mut().zip(kept).for_each(|(series, kept)| series.exemplars.truncate(kept));
+    }
+}
+
 impl MetricsRun {
     /// A run of `query`.
     ///

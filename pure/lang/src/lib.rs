@@ -5,6 +5,7 @@
 //! Start with the language's module, or with [`lexer`] to add a language.
 
 mod error;
+pub mod go_regex;
 pub mod lexer;
 pub mod logql;
 pub mod promql;

@@ -14,7 +14,6 @@ mod parse_pipeline;
 mod parse_range;
 pub mod pattern;
 pub mod print;
-pub mod regex;
 pub mod template;
 
 pub use address::AddressRange;

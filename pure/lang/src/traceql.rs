@@ -6,10 +6,12 @@
 pub mod ast;
 mod check;
 mod dialect;
+mod incomplete;
 mod names;
 mod parse;
 mod parse_field;
 mod parse_metrics;
 pub mod print;
 
+pub use incomplete::parse_incomplete;
 pub use parse::{parse, parse_attribute};

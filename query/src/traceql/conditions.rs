@@ -2,7 +2,7 @@
 //!
 //! Each is necessary, none is sufficient: whoever evaluates the query checks again.
 
-use tidemill_lang::logql::regex::compile_anchored_regex;
+use tidemill_lang::go_regex::compile_anchored_regex;
 use tidemill_lang::traceql::ast::{
     Attribute, Field, FieldKind, Intrinsic, Metrics, MetricsFunction, Operator, Pipeline, Scope, SpansetOperator,
     Spansets, Stage, Static, StructuralResult,

@@ -221,6 +221,50 @@ async fn series_labels_and_metadata_are_listed() {
             ["http_requests_total", "latency_seconds", "old", "queue_size", "target_info"].map(kind),
             ["counter", "histogram", "summary", "gauge", "gauge"].map(Some)
         );
+        let unit = |name: &str| told[name].first().map(|entry| entry.unit.as_str());
+        assert_eq!(
+            ["http_requests_total", "latency_seconds", "size_bytes", "queue_size"].map(unit),
+            ["", "seconds", "bytes", ""].map(Some)
+        );
+        if level == 0 {
+            world.compact(&metas, 1).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn exemplars_of_histograms_lie_in_their_buckets() {
+    let mut world = World::new().await;
+    let exemplar = |value: f64| {
+        json!({ "timeUnixNano": (START_NS + 20 * SECOND_NS).to_string(), "asDouble": value,
+                "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "spanId": "00f067aa0ba902b7" })
+    };
+    let counted = point(
+        20,
+        json!({ "count": "4", "sum": 9.0, "bucketCounts": ["1", "2", "1"], "explicitBounds": [0.5, 1.0],
+                "exemplars": [exemplar(0.7), exemplar(5.0), exemplar(1.0)] }),
+    );
+    let latency = json!({ "name": "latency", "unit": "s",
+                          "histogram": { "aggregationTemporality": 2, "dataPoints": [counted] } });
+    let metas = world.ingest(Signal::Metrics, &metrics(json!([latency]))).await;
+    for level in [0, 1] {
+        let times = (START_MS, START_MS + 60_000);
+        let ask = async |text: &str| -> Vec<(String, Vec<f64>)> {
+            let selectors = vec![selector_of(text).expect("a selector")];
+            let found =
+                world.engine.promql_exemplars(world.organization, selectors, times, PromqlLimits::default()).await;
+            let found = found.expect("is answered").into_iter();
+            let told = found.map(|own| {
+                let mut values: Vec<f64> = own.exemplars.iter().map(|one| one.value).collect();
+                values.sort_by(f64::total_cmp);
+                (own.labels.get("le").to_owned(), values)
+            });
+            told.filter(|(_, values)| !values.is_empty()).collect()
+        };
+        let found = [("+Inf".to_owned(), vec![5.0]), ("1".to_owned(), vec![0.7, 1.0])];
+        assert_eq!(ask("latency_seconds_bucket").await, found, "level {level}");
+        assert_eq!(ask("latency_seconds_bucket{le=\"+Inf\"}").await, found[..1], "level {level}");
+        assert_eq!(ask("latency_seconds_count").await, []);
         if level == 0 {
             world.compact(&metas, 1).await;
         }

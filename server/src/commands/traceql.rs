@@ -22,8 +22,8 @@ use crate::data_folder::DataFolder;
 use crate::error::{Error, Result};
 use crate::http::WARNING_HEADER;
 use crate::http::tempo::{
-    MetricsRequest, STATS_HEADER, SearchRequest, TraceRequest, answer_metrics, answer_search, answer_trace,
-    default_step_ns, trace_json,
+    MAX_EXEMPLARS, MetricsRequest, STATS_HEADER, SearchRequest, TraceRequest, answer_metrics, answer_search,
+    answer_trace, default_step_ns, trace_json,
 };
 use crate::output::{Output, Table, print, print_text, say};
 use crate::query::Queries;
@@ -104,7 +104,7 @@ pub fn run(global: &GlobalOptions, options: &TraceqlOptions) -> Result<()> {
                 end_ns: now_ns,
                 step_ns: Some(step_ns.unwrap_or_else(|| default_step_ns(range_ns.saturating_mul(6)))),
             };
-            Asked::Metrics(MetricsRequest { query: options.query.clone(), params })
+            Asked::Metrics(MetricsRequest { query: options.query.clone(), params, exemplars: MAX_EXEMPLARS })
         }
     };
     let answer = ask(global, &asked, options.stats)?;

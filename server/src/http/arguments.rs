@@ -22,6 +22,19 @@ pub struct RawBody(pub Bytes);
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
+/// The names and values of a query string or a form, in their order; what is not encoded is taken as it is.
+pub fn form_pairs(text: &str) -> Vec<(String, String)> {
+    let decoded = |part: &str| {
+        let spaced = part.replace('+', " ");
+        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    let parts = text.split('&').filter(|part| !part.is_empty());
+    parts
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect()
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Error;
 

@@ -2,26 +2,26 @@
 
 use std::cmp::Ordering;
 
-use tidemill_lang::logql::regex::compile_regex;
+use tidemill_lang::go_regex::compile_regex;
 
 use super::TemplateContext;
 use super::decimal::{DecimalOperation, calculate};
 use super::printf::{print, printf, println};
 use super::text::{letters, lossy, title, url_decode, url_encode};
 use super::time::Moment;
-use super::value::Value;
+use super::value::{IntType, Value};
 use crate::logql::bytes_text::{parse_bytes, parse_duration_ns};
 
 /// The longest text that a function may build, in bytes.
 const TEXT_LIMIT_BYTES: usize = 1 << 20;
 
-type Answer = Result<Value, String>;
+type Answer<'l> = Result<Value<'l>, String>;
 
 /// The arguments of a call.
-struct Arguments(Vec<Value>);
+struct Arguments<'l>(Vec<Value<'l>>);
 
-impl Arguments {
-    fn at(&self, index: usize) -> Result<&Value, String> {
+impl<'l> Arguments<'l> {
+    fn at(&self, index: usize) -> Result<&Value<'l>, String> {
         self.0.get(index).ok_or_else(|| format!("wants more than {} arguments", self.0.len()))
     }
 
@@ -67,7 +67,7 @@ impl Arguments {
 ///
 /// # Errors
 /// Why the function failed.
-pub(super) fn call(name: &str, arguments: Vec<Value>, context: TemplateContext<'_>) -> Answer {
+pub(super) fn call<'l>(name: &str, arguments: Vec<Value<'l>>, context: TemplateContext<'_>) -> Answer<'l> {
     let arguments = Arguments(arguments);
     let (least, most) = arity(name);
     arguments.exactly(least, most)?;
@@ -83,7 +83,7 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, context: TemplateContext<'
         "slice" => slice(a),
         "print" => Ok(Value::Text(print(&a.0))),
         "println" => Ok(Value::Text(println(&a.0))),
-        "printf" => Ok(Value::Text(printf(a.bytes(0)?, &a.0[1..]))),
+        "printf" => printf(a.bytes(0)?, &a.0[1..]).map(Value::Text),
         "urlquery" => Ok(Value::text(url_encode(&print(&a.0)))),
         "html" => Ok(Value::text(html(&lossy(&print(&a.0))))),
         "js" => Ok(Value::text(javascript(&lossy(&print(&a.0))))),
@@ -127,7 +127,7 @@ fn arity(name: &str) -> (usize, usize) {
     }
 }
 
-fn compare(name: &str, a: &Arguments) -> Answer {
+fn compare(name: &str, a: &Arguments<'_>) -> Answer<'static> {
     let left = a.at(0)?;
     if name == "eq" || name == "ne" {
         let mut is_equal = false;
@@ -145,9 +145,9 @@ fn compare(name: &str, a: &Arguments) -> Answer {
     }))
 }
 
-fn order(left: &Value, right: &Value) -> Result<Option<Ordering>, String> {
+fn order(left: &Value<'_>, right: &Value<'_>) -> Result<Option<Ordering>, String> {
     match (left, right) {
-        (Value::Int(left), Value::Int(right)) => Ok(Some(left.cmp(right))),
+        (Value::Int(left, _), Value::Int(right, _)) => Ok(Some(left.cmp(right))),
         (Value::Float(left), Value::Float(right)) => Ok(left.partial_cmp(right)),
         (Value::Text(left), Value::Text(right)) => Ok(Some(left.cmp(right))),
         (Value::Bool(left), Value::Bool(right)) => Ok(Some(left.cmp(right))),
@@ -157,29 +157,31 @@ fn order(left: &Value, right: &Value) -> Result<Option<Ordering>, String> {
     }
 }
 
-fn length(value: &Value) -> Answer {
+fn length(value: &Value<'_>) -> Answer<'static> {
     match value {
-        Value::Text(text) => Ok(Value::Int(text.len() as i64)),
-        Value::List(list) => Ok(Value::Int(list.len() as i64)),
-        Value::Map(map) => Ok(Value::Int(map.len() as i64)),
+        Value::Text(text) => Ok(Value::int(text.len() as i64)),
+        Value::List(list) => Ok(Value::int(list.len() as i64)),
+        Value::Map(map) => Ok(Value::int(map.len() as i64)),
+        Value::Labels(labels) => Ok(Value::int(labels.to_set().iter().count() as i64)),
         other => Err(format!("len of {}", other.kind())),
     }
 }
 
-fn index(a: &Arguments) -> Answer {
+fn index<'l>(a: &Arguments<'l>) -> Answer<'l> {
     let mut value = a.at(0)?.clone();
     for key in &a.0[1..] {
         value = match (value, key) {
+            (Value::Labels(labels), Value::Text(key)) => Value::text(labels.get(&lossy(key)).unwrap_or_default()),
             (Value::Map(map), Value::Text(key)) => {
                 map.into_iter().find(|(own, _)| own.as_bytes() == key).map_or(Value::Nil, |(_, value)| value)
             }
-            (Value::List(list), Value::Int(at)) => usize::try_from(*at)
+            (Value::List(list), Value::Int(at, _)) => usize::try_from(*at)
                 .ok()
                 .and_then(|at| list.get(at).cloned())
                 .ok_or_else(|| format!("index out of range: {at}"))?,
-            (Value::Text(text), Value::Int(at)) => usize::try_from(*at)
+            (Value::Text(text), Value::Int(at, _)) => usize::try_from(*at)
                 .ok()
-                .and_then(|at| text.get(at).map(|byte| Value::Int(i64::from(*byte))))
+                .and_then(|at| text.get(at).map(|byte| Value::Int(i64::from(*byte), IntType::Byte)))
                 .ok_or_else(|| format!("index out of range: {at}"))?,
             (value, _) => return Err(format!("can't index {}", value.kind())),
         };
@@ -187,7 +189,7 @@ fn index(a: &Arguments) -> Answer {
     Ok(value)
 }
 
-fn slice(a: &Arguments) -> Answer {
+fn slice<'l>(a: &Arguments<'l>) -> Answer<'l> {
     let bounds = |length: usize| -> Result<(usize, usize), String> {
         let start = if a.0.len() > 1 { a.int(1)? } else { 0 };
         let end = if a.0.len() > 2 { a.int(2)? } else { length as i64 };
@@ -203,7 +205,7 @@ fn slice(a: &Arguments) -> Answer {
     }
 }
 
-fn number(name: &str, a: &Arguments) -> Answer {
+fn number(name: &str, a: &Arguments<'_>) -> Answer<'static> {
     let ints = || a.0.iter().map(Value::to_int);
     let floats = || a.0.iter().map(Value::to_float);
     let decimal = |operation| {
@@ -211,15 +213,15 @@ fn number(name: &str, a: &Arguments) -> Answer {
         calculate(operation, a.float(0)?, &rest).map(Value::Float)
     };
     match name {
-        "int" => Ok(Value::Int(a.int(0)?)),
+        "int" => Ok(Value::int(a.int(0)?)),
         "float64" => Ok(Value::Float(a.float(0)?)),
-        "add" => Ok(Value::Int(ints().fold(0, i64::wrapping_add))),
-        "sub" => Ok(Value::Int(a.int(0)?.wrapping_sub(a.int(1)?))),
-        "mul" => Ok(Value::Int(ints().fold(1, i64::wrapping_mul))),
-        "div" => a.int(0)?.checked_div(a.int(1)?).map(Value::Int).ok_or_else(|| "integer divide by zero".to_owned()),
-        "mod" => a.int(0)?.checked_rem(a.int(1)?).map(Value::Int).ok_or_else(|| "integer divide by zero".to_owned()),
-        "max" => Ok(Value::Int(ints().max().unwrap_or(0))),
-        "min" => Ok(Value::Int(ints().min().unwrap_or(0))),
+        "add" => Ok(Value::int64(ints().fold(0, i64::wrapping_add))),
+        "sub" => Ok(Value::int64(a.int(0)?.wrapping_sub(a.int(1)?))),
+        "mul" => Ok(Value::int64(ints().fold(1, i64::wrapping_mul))),
+        "div" => a.int(0)?.checked_div(a.int(1)?).map(Value::int64).ok_or_else(|| "integer divide by zero".to_owned()),
+        "mod" => a.int(0)?.checked_rem(a.int(1)?).map(Value::int64).ok_or_else(|| "integer divide by zero".to_owned()),
+        "max" => Ok(Value::int64(ints().max().unwrap_or(0))),
+        "min" => Ok(Value::int64(ints().min().unwrap_or(0))),
         "maxf" => Ok(Value::Float(floats().fold(f64::NEG_INFINITY, f64::max))),
         "minf" => Ok(Value::Float(floats().fold(f64::INFINITY, f64::min))),
         "addf" => decimal(DecimalOperation::Add),
@@ -238,11 +240,11 @@ fn number(name: &str, a: &Arguments) -> Answer {
     }
 }
 
-fn time(name: &str, a: &Arguments) -> Answer {
+fn time(name: &str, a: &Arguments<'_>) -> Answer<'static> {
     let moment = |index: usize| -> Result<Moment, String> {
         match a.at(index)? {
             Value::Moment(moment) => Ok(moment.clone()),
-            Value::Int(seconds) => Moment::of_seconds(*seconds, 0).ok_or_else(|| "time out of range".to_owned()),
+            Value::Int(seconds, _) => Moment::of_seconds(*seconds, 0).ok_or_else(|| "time out of range".to_owned()),
             other => Err(format!("{} is no time", other.kind())),
         }
     };
@@ -276,7 +278,7 @@ fn time(name: &str, a: &Arguments) -> Answer {
     }
 }
 
-fn text(name: &str, a: &Arguments) -> Answer {
+fn text(name: &str, a: &Arguments<'_>) -> Answer<'static> {
     let set = |text: String| Ok(Value::Text(text.into_bytes()));
     match name {
         "ToLower" | "lower" => set(a.text(0)?.to_lowercase()),
@@ -342,7 +344,7 @@ fn text(name: &str, a: &Arguments) -> Answer {
         "alignLeft" | "alignRight" => align(name == "alignLeft", a.size(0)?, a.bytes(1)?),
         "count" => {
             let regex = compile_regex(&a.text(0)?)?;
-            Ok(Value::Int(regex.find_iter(&a.text(1)?).count() as i64))
+            Ok(Value::int(regex.find_iter(&a.text(1)?).count() as i64))
         }
         "regexReplaceAll" => {
             let regex = compile_regex(&a.text(0)?)?;
@@ -394,7 +396,7 @@ fn without_suffix(text: &str, suffix: &str) -> String {
 }
 
 /// The text in so many letters: cut, or padded with blanks.
-fn align(is_left: bool, width: usize, bytes: &[u8]) -> Answer {
+fn align(is_left: bool, width: usize, bytes: &[u8]) -> Answer<'static> {
     let text = lossy(bytes);
     let count = letters(bytes);
     let pad = " ".repeat(width.saturating_sub(count));

@@ -17,6 +17,13 @@ pub(super) fn letters(bytes: &[u8]) -> usize {
     bytes.utf8_chunks().map(|chunk| chunk.valid().chars().count() + chunk.invalid().len()).sum()
 }
 
+/// The letter that `bytes` begin with, and how many bytes it has; a replacement character where a byte is no part of a
+/// letter.
+pub(super) fn first_letter(bytes: &[u8]) -> Option<(char, usize)> {
+    let chunk = bytes.get(..4).unwrap_or(bytes).utf8_chunks().next()?;
+    Some(chunk.valid().chars().next().map_or((char::REPLACEMENT_CHARACTER, 1), |letter| (letter, letter.len_utf8())))
+}
+
 /// A number as Go's `%v` prints it.
 pub(super) fn format_float(value: f64) -> String {
     if value.is_nan() {
@@ -101,6 +108,9 @@ mod tests {
             assert_eq!(format_float(value), text);
         }
         assert_eq!(lossy(b"na\xc3\xafve-\xe2\x98"), "naïve-\u{fffd}\u{fffd}");
+        assert_eq!(first_letter("éab".as_bytes()), Some(('é', 2)));
+        assert_eq!(first_letter(b"\xffa"), Some((char::REPLACEMENT_CHARACTER, 1)));
+        assert_eq!(first_letter(b""), None);
         assert_eq!(title("naïve item_x o'neill"), "Naïve Item_x O'neill");
         assert_eq!(url_decode(b"a%20b%2Bc+d").as_deref(), Ok(b"a b+c d".as_slice()));
     }

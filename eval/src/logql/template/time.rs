@@ -1,5 +1,7 @@
 //! Times of templates: Go's layouts, and zones by name.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 
@@ -11,7 +13,8 @@ pub(super) struct Moment {
     fixed_offset: Option<i32>,
 }
 
-const MONTHS: [&str; 12] = [
+/// The names of the months.
+pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
     "March",
@@ -25,7 +28,8 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+/// The names of the days of the week, from Sunday.
+pub(super) const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// The parts of a layout, longest first where one begins another.
 const PARTS: [&str; 30] = [
@@ -60,9 +64,42 @@ impl Moment {
         self.time.timestamp_millis()
     }
 
+    /// Microseconds since 1970.
+    pub fn microseconds(&self) -> i64 {
+        self.time.timestamp_micros()
+    }
+
     /// Nanoseconds since 1970; 0 where they are too many.
     pub fn nanoseconds(&self) -> i64 {
         self.time.timestamp_nanos_opt().unwrap_or(0)
+    }
+
+    /// What the clocks of its zone show.
+    pub fn local(&self) -> NaiveDateTime {
+        match self.fixed_offset {
+            Some(offset) => self.time.naive_utc() + chrono::TimeDelta::seconds(i64::from(offset)),
+            None => self.time.naive_local(),
+        }
+    }
+
+    /// The same moment in UTC.
+    pub fn utc(&self) -> Self {
+        Self { time: self.time.with_timezone(&Tz::UTC), fixed_offset: None }
+    }
+
+    /// Whether it stands for no time.
+    pub fn is_zero(&self) -> bool {
+        self.order(&Self::zero()).is_eq()
+    }
+
+    /// Whether it is before or after the other, whatever their zones.
+    pub fn order(&self, other: &Self) -> Ordering {
+        self.time.cmp(&other.time)
+    }
+
+    /// As Go prints it.
+    pub fn text(&self) -> String {
+        self.format("2006-01-02 15:04:05.999999999 -0700 MST")
     }
 
     /// The zone of that name.
@@ -120,10 +157,7 @@ impl Moment {
     }
 
     fn write(&self, text: &mut String, part: &str, written: &str) {
-        let local = match self.fixed_offset {
-            Some(offset) => self.time.naive_utc() + chrono::TimeDelta::seconds(i64::from(offset)),
-            None => self.time.naive_local(),
-        };
+        let local = self.local();
         let offset = self.fixed_offset.unwrap_or_else(|| self.time.offset().fix().local_minus_utc());
         let hour12 = match local.hour() % 12 {
             0 => 12,

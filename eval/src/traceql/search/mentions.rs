@@ -4,7 +4,7 @@
 //! is there. Start and duration stand in every span, and what is the same for all spans of a trace in the trace.
 
 use regex::Regex;
-use tidemill_lang::logql::regex::compile_anchored_regex;
+use tidemill_lang::go_regex::compile_anchored_regex;
 use tidemill_lang::traceql::ast::{
     Attribute, Field, FieldKind, Intrinsic, Operator, Pipeline, Scalar, Spansets, Stage, Static,
 };
@@ -22,6 +22,8 @@ struct Mention {
     attribute: Attribute,
     /// Whether it is used other than in a comparison with a value.
     is_used: bool,
+    /// Whether it is named by `select`.
+    is_selected: bool,
     /// Whether it is compared with nil.
     is_absence_shown: bool,
     tests: Vec<Test>,
@@ -69,19 +71,18 @@ impl Mentions {
             .iter()
             .filter(|mention| match mention.attribute {
                 Attribute::Named(..) => true,
-                Attribute::Intrinsic(intrinsic) => !matches!(
-                    intrinsic,
-                    I::Duration
-                        | I::Name
-                        | I::SpanId
-                        | I::TraceId
-                        | I::TraceDuration
-                        | I::RootName
-                        | I::RootServiceName
-                        | I::NestedSetLeft
-                        | I::NestedSetRight
-                        | I::NestedSetParent
-                ),
+                Attribute::Intrinsic(intrinsic) => {
+                    !matches!(
+                        intrinsic,
+                        I::Duration
+                            | I::Name
+                            | I::SpanId
+                            | I::TraceId
+                            | I::TraceDuration
+                            | I::RootName
+                            | I::RootServiceName
+                    ) && (mention.is_selected || !is_place(intrinsic))
+                }
             })
             .filter_map(|mention| Some((mention.attribute.short().to_owned(), mention.shown(trace, view)?)))
             .collect();
@@ -92,7 +93,13 @@ impl Mentions {
     fn mention(&mut self, attribute: &Attribute) -> &mut Mention {
         let at = self.0.iter().position(|own| own.attribute == *attribute).unwrap_or_else(|| {
             let attribute = attribute.clone();
-            self.0.push(Mention { attribute, is_used: false, is_absence_shown: false, tests: Vec::new() });
+            self.0.push(Mention {
+                attribute,
+                is_used: false,
+                is_selected: false,
+                is_absence_shown: false,
+                tests: Vec::new(),
+            });
             self.0.len() - 1
         });
         &mut self.0[at]
@@ -109,7 +116,10 @@ impl Mentions {
                 Stage::By(field) => self.read_field(field),
                 Stage::Coalesce => {}
                 Stage::Select(attributes) => {
-                    attributes.iter().for_each(|attribute| self.mention(attribute).is_used = true);
+                    for attribute in attributes {
+                        let mention = self.mention(attribute);
+                        (mention.is_used, mention.is_selected) = (true, true);
+                    }
                 }
             }
         }
@@ -169,6 +179,11 @@ impl Mentions {
             value => mention.tests.push(Test::Compare(operator, Value::of_static(value))),
         }
     }
+}
+
+/// Whether it tells where a span stands among those of its trace, which is shown to who asks for it.
+fn is_place(intrinsic: Intrinsic) -> bool {
+    matches!(intrinsic, Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
 }
 
 fn mirrored(operator: Operator) -> Operator {

@@ -1,8 +1,8 @@
 //! What the grammar alone cannot refuse.
 
 use super::ast::*;
-use super::regex::whole_pattern;
 use crate::error::{Error, Result};
+use crate::go_regex::whole_pattern;
 
 /// Checks a query that was read.
 ///

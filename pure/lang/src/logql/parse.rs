@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use super::ast::*;
 use super::check;
 use super::dialect::DIALECT;
-use super::regex::whole_pattern;
 use crate::error::{Error, Result};
+use crate::go_regex::whole_pattern;
 use crate::lexer::{Cursor, Kind, Token};
 use crate::span::Span;
 

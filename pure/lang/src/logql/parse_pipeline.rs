@@ -5,9 +5,9 @@ use super::ast::*;
 use super::json_path::parse_path;
 use super::parse::Parser;
 use super::pattern::{parse_line_pattern, parse_parser_pattern};
-use super::regex::compile_regex;
 use super::template::{Template, parse_template};
 use crate::error::{Error, Result};
+use crate::go_regex::compile_regex;
 use crate::lexer::{Kind, Token};
 
 impl<'a> Parser<'a> {

@@ -2,6 +2,7 @@
 //!
 //! What a template may call is [`FUNCTIONS`]; anything else is refused with its place. Evaluation lives with the evaluator.
 
+mod literal;
 mod parse;
 
 pub use parse::parse_template;
@@ -33,6 +34,10 @@ pub enum Node {
         /// What is written otherwise.
         otherwise: Vec<Node>,
     },
+    /// `{{ break }}`: ends the innermost range.
+    Break,
+    /// `{{ continue }}`: goes on with the next element of the innermost range.
+    Continue,
 }
 
 /// The kinds of branch.
@@ -57,7 +62,7 @@ pub struct Pipeline {
     pub commands: Vec<Command>,
 }
 
-/// A function with its arguments, or one value.
+/// A function or method with its arguments, or one value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// The first is what is called or given.
@@ -83,7 +88,7 @@ pub enum Operand {
     Nil,
     /// A function of [`FUNCTIONS`].
     Function(String),
-    /// A pipeline in parentheses, or a field of its value.
+    /// A pipeline in parentheses, or a field or method of its value; a function with names (`now.Year`) is one too.
     Pipeline(Box<Pipeline>, Vec<String>),
 }
 
@@ -177,7 +182,7 @@ pub const FUNCTIONS: &[&str] = &[
 ];
 
 impl Template {
-    /// The names of labels that it reads; `None` where it may read any (`{{ . }}`).
+    /// The names of labels that it reads; `None` where it may read any: wherever the dot stands alone (`{{ range . }}`).
     pub fn labels(&self) -> Option<Vec<String>> {
         let mut names = Vec::new();
         collect_nodes(&self.nodes, &mut names).then_some(names)
@@ -186,7 +191,7 @@ impl Template {
 
 fn collect_nodes(nodes: &[Node], names: &mut Vec<String>) -> bool {
     nodes.iter().all(|node| match node {
-        Node::Text(_) => true,
+        Node::Text(_) | Node::Break | Node::Continue => true,
         Node::Action(pipeline) => collect(pipeline, names),
         Node::Branch { pipeline, body, otherwise, .. } => {
             collect(pipeline, names) && collect_nodes(body, names) && collect_nodes(otherwise, names)

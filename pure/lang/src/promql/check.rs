@@ -2,8 +2,8 @@
 
 use super::ast::{Aggregate, Binary, Call, Cardinality, Expr, ExprKind, MatchOp, Selector, ValueType};
 use crate::error::{Error, Result};
+use crate::go_regex::whole_pattern;
 use crate::span::Span;
-use crate::whole::WholePattern;
 
 /// Checks `expr` and all in it.
 pub(super) fn check(expr: &Expr, source: &str) -> Result<()> {
@@ -177,14 +177,6 @@ fn excludes_empty(matcher: &super::ast::LabelMatcher) -> bool {
         MatchOp::Matches => !pattern_may_be_empty(&matcher.value),
         MatchOp::MatchesNot => pattern_may_be_empty(&matcher.value),
     }
-}
-
-/// The pattern of a selector, which must fit a whole value.
-///
-/// # Errors
-/// It is no regular expression, or one too large.
-pub fn whole_pattern(pattern: &str) -> std::result::Result<WholePattern, regex::Error> {
-    WholePattern::new(pattern, |pattern| regex::Regex::new(&format!("^(?s:{pattern})$")))
 }
 
 /// Whether a regular expression fits the empty text.

@@ -8,16 +8,17 @@ mod check;
 mod dialect;
 mod functions;
 mod parse;
+mod pretty;
 mod print;
 
 pub use ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension, LabelMatcher, Length,
     LengthKind, MatchOp, Matching, Matrix, Number, Selector, Subquery, Text, ValueType, When,
 };
-pub use check::whole_pattern;
 pub use dialect::{DIALECT, parse_duration};
 pub use functions::{Arity, FUNCTIONS, Function};
 pub use parse::{parse, parse_selector, parse_series};
+pub use pretty::pretty;
 pub use print::{format_duration, quote};
 
 #[cfg(test)]

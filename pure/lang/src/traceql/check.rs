@@ -2,10 +2,7 @@
 
 use super::ast::*;
 use crate::error::{Error, Result};
-use crate::logql::regex::whole_pattern;
-
-/// The hints that are known. Answers are exact and newest first anyway; hints that ask for a sample of the data are refused.
-const HINTS: [&str; 2] = ["most_recent", "exemplars"];
+use crate::go_regex::whole_pattern;
 
 /// What an expression gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +33,7 @@ impl Type {
 /// # Errors
 /// The first part that does not fit.
 pub(super) fn check(query: &Query, source: &str) -> Result<()> {
-    for hint in &query.hints {
-        if !HINTS.contains(&hint.name.as_str()) {
-            let message = format!("the hint `{}` is not supported", hint.name);
-            return Err(Error::unsupported(message, hint.span, source).allowing(HINTS));
-        }
-    }
+    // Hints may be followed or not; answers are exact and newest first whatever they say.
     match &query.kind {
         QueryKind::Search(pipeline) => check_pipeline(pipeline, source),
         QueryKind::Metrics(metrics) => check_metrics(metrics, source),

@@ -222,7 +222,12 @@ fn metric_of(frame: &SeriesFrame) -> Metric {
         original: Arc::from(format!("{}{ending}", frame.name)),
     };
     Metric {
-        unit: Arc::from(&*frame.unit),
+        unit: if is_exact {
+            Arc::from(&*frame.unit)
+        } else {
+            // A name of nothing but its unit.
+            Arc::from(metric_name("", &frame.unit, MetricShape::Other))
+        },
         kind,
         type_name,
         is_delta,

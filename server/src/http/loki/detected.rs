@@ -91,11 +91,7 @@ pub(super) async fn values(
 }
 
 fn limit(params: &Params) -> Result<usize, Refusal> {
-    let wrong = |text: &str| Refusal::invalid(format!("limit {text:?} is no number from 1 to {DEFAULT_FIELDS}"));
-    match params.get("limit") {
-        None => Ok(DEFAULT_FIELDS),
-        Some(text) => text.parse().ok().filter(|limit| (1..=DEFAULT_FIELDS).contains(limit)).ok_or_else(|| wrong(text)),
-    }
+    Ok(params.limit()?.unwrap_or(DEFAULT_FIELDS))
 }
 
 /// The fields of the newest lines that the query takes: structured metadata, and what `json` or `logfmt` finds in them.
@@ -112,8 +108,8 @@ async fn detect(
     let lines = match params.get("line_limit") {
         None => DEFAULT_LINES.min(most),
         Some(text) => {
-            let wrong = || Refusal::invalid(format!("line_limit {text:?} is no number from 1 to {most}"));
-            text.parse().ok().filter(|lines| (1..=most).contains(lines)).ok_or_else(wrong)?
+            let wrong = || Refusal::invalid(format!("line_limit {text:?} is no number of lines"));
+            text.parse().ok().filter(|lines| *lines > 0).map(|lines: usize| lines.min(most)).ok_or_else(wrong)?
         }
     };
     let asked = LogParams {

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse as _, Response};
-use http::{Method, Uri, header};
+use http::{Method, header};
 use tidemill_eval::logql::Direction;
 use tidemill_lake::clock::{Clock as _, SystemClock};
 use tidemill_lang::logql::ast::Matcher;
@@ -10,7 +10,7 @@ use tidemill_lang::logql::parse_matchers;
 use tidemill_types::{TimeRange, TimestampNs};
 
 use super::answer::Refusal;
-use crate::http::arguments::RawBody;
+use crate::http::arguments::{RawBody, form_pairs};
 
 const NANOS: f64 = 1e9;
 /// Lines of an answer where nothing is said.
@@ -37,24 +37,18 @@ impl<S: Send + Sync> FromRequest<S> for Params {
         let flags = request.headers().get_all("x-loki-response-encoding-flags").iter();
         let mut flags = flags.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
         let categorizes_labels = flags.any(|flag| flag.trim() == "categorize-labels");
-        let mut pairs = read(request.uri()).map_err(Refusal::into_response)?;
+        let mut pairs = form_pairs(request.uri().query().unwrap_or_default());
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_form = kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
         if request.method() == Method::POST && is_form {
             let RawBody(body) =
                 RawBody::from_request(request, state).await.map_err(|error| Refusal::of(&error).into_response())?;
-            let wrong = || Refusal::invalid("the form is malformed or longer than 64 KiB").into_response();
-            let text = std::str::from_utf8(&body).map_err(|_| wrong())?;
-            let uri: Uri = format!("/?{text}").parse().map_err(|_| wrong())?;
-            pairs.extend(read(&uri).map_err(Refusal::into_response)?);
+            let text = std::str::from_utf8(&body)
+                .map_err(|_| Refusal::invalid("the form is no text in UTF-8").into_response())?;
+            pairs.extend(form_pairs(text));
         }
         Ok(Self { pairs, categorizes_labels, now_ns: SystemClock.now().0 })
     }
-}
-
-fn read(uri: &Uri) -> Result<Vec<(String, String)>, Refusal> {
-    let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
-    query.map(|query| query.0).map_err(|error| Refusal::invalid(error.body_text()))
 }
 
 impl Params {
@@ -113,17 +107,25 @@ impl Params {
         Ok((start, end))
     }
 
-    /// How many lines are asked for; no more than `most`.
-    pub(super) fn limit(&self, most: usize) -> Result<usize, Refusal> {
-        let Some(text) = self.get("limit") else { return Ok(DEFAULT_LINES.min(most)) };
+    /// How many lines are asked for, if it is said; queries of numbers take any.
+    pub(super) fn limit(&self) -> Result<Option<usize>, Refusal> {
+        let Some(text) = self.get("limit") else { return Ok(None) };
         let limit: i64 = text.parse().map_err(|_| Refusal::invalid(format!("limit {text:?} is no number")))?;
         match usize::try_from(limit) {
             Err(_) | Ok(0) => Err(Refusal::invalid("limit must be a positive value")),
-            Ok(limit) if limit > most => Err(Refusal::invalid(format!(
+            Ok(limit) => Ok(Some(limit)),
+        }
+    }
+
+    /// How many lines are asked for; no more than `most`.
+    pub(super) fn lines(&self, most: usize) -> Result<usize, Refusal> {
+        match self.limit()? {
+            None => Ok(DEFAULT_LINES.min(most)),
+            Some(limit) if limit > most => Err(Refusal::invalid(format!(
                 "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {most}); ask for fewer, or raise \
                  logql.max_lines"
             ))),
-            Ok(limit) => Ok(limit),
+            Some(limit) => Ok(limit),
         }
     }
 
@@ -164,8 +166,9 @@ fn parse_time(text: &str) -> Option<i64> {
         return if text.len() > 10 { Some(number) } else { number.checked_mul(1_000_000_000) };
     }
     if let Ok(seconds) = text.parse::<f64>() {
-        let nanos = seconds * NANOS;
-        return (nanos.abs() < i64::MAX as f64).then_some(nanos as i64);
+        // No finer than milliseconds, which a number of seconds tells exactly.
+        let millis = (seconds * 1e3).round();
+        return (millis.abs() < i64::MAX as f64 / 1e6).then(|| millis as i64 * 1_000_000);
     }
     let time: jiff::Timestamp = text.parse().ok()?;
     i64::try_from(time.as_nanosecond()).ok()
@@ -227,10 +230,10 @@ mod tests {
     #[test]
     fn bounds_of_parameters_are_told() {
         let told = |refused: Result<usize, Refusal>| refused.expect_err("refused").message().to_owned();
-        assert!(told(params(&[("limit", "5001")]).limit(5_000)).contains("5001 > 5000"));
-        assert!(told(params(&[("limit", "0")]).limit(5_000)).contains("positive"));
-        assert!(told(params(&[("limit", "x")]).limit(5_000)).contains("no number"));
-        assert_eq!(params(&[]).limit(5_000).ok(), Some(100));
+        assert!(told(params(&[("limit", "5001")]).lines(5_000)).contains("5001 > 5000"));
+        assert!(told(params(&[("limit", "0")]).lines(5_000)).contains("positive"));
+        assert!(told(params(&[("limit", "x")]).lines(5_000)).contains("no number"));
+        assert_eq!(params(&[]).lines(5_000).ok(), Some(100));
         assert!(params(&[("start", "2"), ("end", "1")]).range().is_err());
         assert!(params(&[("step", "0")]).step(0, 1).is_err() && params(&[("step", "-5m")]).step(0, 1).is_err());
         assert!(params(&[("direction", "up")]).direction().is_err());

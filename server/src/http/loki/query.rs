@@ -39,7 +39,7 @@ pub(super) async fn range(
 }
 
 async fn answer_instant(queries: &Queries, organization: OrganizationId, params: &Params) -> Result<Value, Refusal> {
-    params.limit(queries.most_lines())?;
+    params.limit()?;
     let time_ns = params.time("time")?.unwrap_or(params.now_ns);
     let Query::Metric(metric) = parse(params.query())? else {
         return Err(Refusal::invalid(
@@ -59,7 +59,7 @@ pub(super) async fn answer_range(
     params: &Params,
 ) -> Result<Value, Refusal> {
     let (start_ns, end_ns) = params.range()?;
-    let limit = params.limit(queries.most_lines())?;
+    params.limit()?;
     let direction = params.direction()?;
     let step_ns = params.step(start_ns, end_ns)?;
     let interval_ns = params.duration("interval")?.unwrap_or(0);
@@ -70,6 +70,7 @@ pub(super) async fn answer_range(
     let (engine, limits) = queries.open_engine().await?;
     match query {
         Query::Log(query) => {
+            let limit = params.lines(queries.most_lines())?;
             let asked = LogParams { start_ns, end_ns, limit, direction, interval_ns, now_ns: params.now_ns };
             let answer = engine.logql_lines(organization, &query, asked, limits).await?;
             let categorizes = params.categorizes_labels;

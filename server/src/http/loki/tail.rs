@@ -94,7 +94,7 @@ fn begin(
     let Query::Log(query) = parse(params.query())? else {
         return Err(Refusal::invalid("only lines can be tailed, not numbers"));
     };
-    let limit = params.limit(queries(state)?.most_lines())?;
+    let limit = params.lines(queries(state)?.most_lines())?;
     let delay_ns = params.duration("delay_for")?.unwrap_or(0);
     if !(0..=MOST_DELAY_S * 1_000_000_000).contains(&delay_ns) {
         return Err(Refusal::invalid(format!("delay_for can't be greater than {MOST_DELAY_S}")));

@@ -104,24 +104,29 @@ pub(super) async fn metadata(
     Member(organization): Member,
     parameters: Parameters,
 ) -> Answer {
-    let limit = parameters.limit()?;
-    let of_metric: usize = match parameters.get("limit_per_metric") {
-        Some(text) => text.parse().map_err(|_| Refusal::bad_data("limit_per_metric must be a number"))?,
-        None => 0,
-    };
+    let limit = metadata_limit("limit", parameters.get("limit"))?.unwrap_or(usize::MAX);
+    let of_metric = metadata_limit("limit_per_metric", parameters.get("limit_per_metric"))?;
+    let of_metric = of_metric.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let metric = parameters.get("metric").map(str::to_owned);
     let now = now_ms();
     let all = queries(&state)?.promql_metadata(organization, metric, (now - METADATA_MS, now)).await?;
-    let kept = limited(all.iter(), limit, &mut Vec::new());
-    let told: BTreeMap<&String, Json> = kept
-        .into_iter()
+    let told: BTreeMap<&String, Json> = all
+        .iter()
+        .take(limit)
         .map(|(name, entries)| {
-            let entries = limited(entries.iter(), of_metric, &mut Vec::new()).into_iter();
+            let entries = entries.iter().take(of_metric);
             let told = entries.map(|one| json!({ "type": one.kind, "help": one.help, "unit": one.unit }));
             (name, told.collect())
         })
         .collect();
     Ok(success(json!(told), &[]))
+}
+
+/// A limit on metadata as Prometheus reads it there: a negative one is none, and 0 is one.
+fn metadata_limit(name: &str, text: Option<&str>) -> Result<Option<usize>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    let limit: i64 = text.parse().map_err(|_| Refusal::bad_data(format!("{name} must be a number")))?;
+    Ok(usize::try_from(limit).ok())
 }
 
 #[cfg(test)]
@@ -138,5 +143,16 @@ mod tests {
         let mut warnings = Vec::new();
         assert_eq!(limited([1, 2, 3].into_iter(), 2, &mut warnings), [1, 2]);
         assert_eq!(warnings, [TRUNCATED]);
+    }
+
+    #[test]
+    fn no_metadata_may_be_asked_for() {
+        for (text, limit) in
+            [(None, Some(None)), (Some("-1"), Some(None)), (Some("0"), Some(Some(0))), (Some("3"), Some(Some(3)))]
+        {
+            assert_eq!(metadata_limit("limit", text).ok(), limit, "{text:?}");
+        }
+        let refusal = metadata_limit("limit", Some("x")).expect_err("no number");
+        assert!(format!("{refusal:?}").contains("limit must be a number"), "{refusal:?}");
     }
 }

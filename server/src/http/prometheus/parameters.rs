@@ -9,6 +9,7 @@ use tidemill_eval::promql::selector_of;
 use tidemill_lake::clock::{Clock as _, SystemClock};
 
 use super::answer::Refusal;
+use crate::http::arguments::form_pairs;
 
 /// The times that are written when none is meant: as far as Prometheus's own.
 const EARLIEST_MS: i64 = -9_000_000_000_000;
@@ -22,7 +23,7 @@ impl<S: Send + Sync> FromRequest<S> for Parameters {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let mut all = pairs(request.uri().query().unwrap_or_default());
+        let mut all = form_pairs(request.uri().query().unwrap_or_default());
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let is_form = kind.starts_with("application/x-www-form-urlencoded");
         if request.method() == http::Method::POST && is_form {
@@ -31,25 +32,13 @@ impl<S: Send + Sync> FromRequest<S> for Parameters {
                 .map_err(|error| Refusal::bad_data(format!("the body: {}", error.body_text())).into_response())?;
             let text = std::str::from_utf8(&body)
                 .map_err(|_| Refusal::bad_data("the body is no text in UTF-8").into_response())?;
-            let mut of_body = pairs(text);
+            let mut of_body = form_pairs(text);
             // As in Prometheus what the body says comes first.
             of_body.append(&mut all);
             all = of_body;
         }
         Ok(Self(all))
     }
-}
-
-fn pairs(text: &str) -> Vec<(String, String)> {
-    let decoded = |part: &str| {
-        let spaced = part.replace('+', " ");
-        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-    };
-    let parts = text.split('&').filter(|part| !part.is_empty());
-    parts
-        .map(|part| part.split_once('=').unwrap_or((part, "")))
-        .map(|(name, value)| (decoded(name), decoded(value)))
-        .collect()
 }
 
 impl Parameters {
@@ -138,7 +127,7 @@ mod tests {
     #[test]
     fn parameters_are_read_as_prometheus_reads_them() {
         let parameters =
-            Parameters(pairs("match%5B%5D=up&match[]=a%7Bx%3D%22+y%22%7D&start=1.5&step=1m30s&limit=3&time="));
+            Parameters(form_pairs("match%5B%5D=up&match[]=a%7Bx%3D%22+y%22%7D&start=1.5&step=1m30s&limit=3&time="));
         assert_eq!(parameters.selectors().map(|all| all.len()).ok(), Some(2));
         assert_eq!(parameters.time("start").ok(), Some(Some(1_500)));
         assert_eq!(parameters.time("time").ok(), Some(None));
@@ -146,6 +135,6 @@ mod tests {
         assert_eq!(parameters.limit().ok(), Some(3));
         assert_eq!(parse_time("2024-05-01T00:00:00Z"), Ok(1_714_521_600_000));
         assert!(parse_time("yesterday").is_err() && parse_duration("x").is_err());
-        assert!(Parameters(pairs("match[]={a=\"\"}")).selectors().is_err());
+        assert!(Parameters(form_pairs("match[]={a=\"\"}")).selectors().is_err());
     }
 }

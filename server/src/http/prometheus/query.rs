@@ -143,7 +143,7 @@ pub(super) fn labels_json(labels: &Labels) -> Json {
 
 pub(super) async fn format(Member(_): Member, parameters: Parameters) -> Answer {
     let tree = tidemill_lang::promql::parse(parameters.query()?).map_err(tidemill_eval::Error::from)?;
-    Ok(success(Json::from(tree.to_string()), &[]))
+    Ok(success(Json::from(tidemill_lang::promql::pretty(&tree)), &[]))
 }
 
 pub(super) async fn parse(Member(_): Member, parameters: Parameters) -> Answer {

@@ -3,7 +3,8 @@
 use axum::extract::State;
 use serde_json::{Value, json};
 use tidemill_lang::promql::{
-    At, Cardinality, Expr, ExprKind, LabelMatcher, Length, LengthKind, MatchOp, Matching, Selector, ValueType, When,
+    Arity, At, Cardinality, Expr, ExprKind, Extension, Function, LabelMatcher, Length, LengthKind, Matching, Selector,
+    ValueType, When,
 };
 
 use super::super::ApiState;
@@ -105,23 +106,46 @@ pub(super) fn tree_json(expr: &Expr) -> Value {
         }),
         ExprKind::Call(call) => json!({
             "type": "call",
-            "func": { "name": call.function.name },
+            "func": function_json(call.function),
             "args": call.args.iter().map(tree_json).collect::<Vec<_>>(),
         }),
         ExprKind::Vector(selector) => selector_json("vectorSelector", selector),
         ExprKind::Matrix(matrix) => {
             let mut told = selector_json("matrixSelector", &matrix.selector);
-            told["range"] = length_json(&matrix.range);
+            told["range"] = json!(length_ms(&matrix.range));
             told
         }
         ExprKind::Subquery(subquery) => {
             let mut told = when_json(&subquery.when);
             told["type"] = json!("subquery");
             told["expr"] = tree_json(&subquery.expr);
-            told["range"] = length_json(&subquery.range);
-            told["step"] = subquery.step.as_ref().map_or_else(|| json!(0), length_json);
+            told["range"] = json!(length_ms(&subquery.range));
+            told["step"] = json!(subquery.step.as_ref().map_or(0, length_ms));
             told
         }
+    }
+}
+
+fn function_json(function: &Function) -> Value {
+    let variadic = match function.arity {
+        Arity::Exact => json!(0),
+        Arity::UpTo(times) => json!(times),
+        Arity::Any => json!(-1),
+    };
+    json!({
+        "name": function.name,
+        "argTypes": function.args.iter().map(|kind| type_name(*kind)).collect::<Vec<_>>(),
+        "variadic": variadic,
+        "returnType": type_name(function.result),
+    })
+}
+
+fn type_name(kind: ValueType) -> &'static str {
+    match kind {
+        ValueType::Scalar => "scalar",
+        ValueType::Vector => "vector",
+        ValueType::Matrix => "matrix",
+        ValueType::Text => "string",
     }
 }
 
@@ -132,33 +156,45 @@ fn matching_json(matching: &Matching) -> Value {
         Cardinality::OneToMany => "one-to-many",
         Cardinality::ManyToMany => "many-to-many",
     };
-    json!({ "card": card, "labels": matching.labels, "on": matching.is_on, "include": matching.include })
+    json!({
+        "card": card,
+        "labels": matching.labels,
+        "on": matching.is_on,
+        "include": matching.include,
+        "fillValues": { "lhs": matching.fill_left, "rhs": matching.fill_right },
+    })
 }
 
 fn selector_json(kind: &str, selector: &Selector) -> Value {
     let mut told = when_json(&selector.when);
     told["type"] = json!(kind);
     told["name"] = json!(selector.name.clone().unwrap_or_default());
+    let mut written: Vec<&LabelMatcher> = selector.matchers.iter().collect();
+    written.sort_by_key(|matcher| matcher.span.start);
     let named = selector.name.iter().map(|name| json!({ "name": "__name__", "value": name, "type": "=" }));
-    told["matchers"] = selector.matchers.iter().map(matcher_json).chain(named).collect();
+    told["matchers"] = written.into_iter().map(matcher_json).chain(named).collect();
+    told["anchored"] = json!(selector.extension == Some(Extension::Anchored));
+    told["smoothed"] = json!(selector.extension == Some(Extension::Smoothed));
     told
 }
 
 fn matcher_json(matcher: &LabelMatcher) -> Value {
-    let op = match matcher.op {
-        MatchOp::Equal => "=",
-        MatchOp::NotEqual => "!=",
-        MatchOp::Matches => "=~",
-        MatchOp::MatchesNot => "!~",
-    };
-    json!({ "name": matcher.name, "value": matcher.value, "type": op })
+    json!({ "name": matcher.name, "value": matcher.value, "type": matcher.op.as_str() })
 }
 
-/// A length of time in milliseconds; one that is an expression, as it is written.
-fn length_json(length: &Length) -> Value {
+/// A length of time in whole milliseconds; 0 for an expression, of which only the evaluation tells how long it is.
+fn length_ms(length: &Length) -> i64 {
     match &length.kind {
-        LengthKind::Number(number) => json!((number.value * 1e3) as i64),
-        _ => json!(length.to_string()),
+        LengthKind::Number(number) => (number.value * 1e9).round() as i64 / 1_000_000,
+        LengthKind::Paren(inner) => length_ms(inner),
+        LengthKind::Unary { is_negative, length } => {
+            if *is_negative {
+                -length_ms(length)
+            } else {
+                length_ms(length)
+            }
+        }
+        LengthKind::Step | LengthKind::Range | LengthKind::Binary { .. } | LengthKind::Extreme { .. } => 0,
     }
 }
 
@@ -169,6 +205,80 @@ fn when_json(when: &When) -> Value {
         Some(At::End) => (Value::Null, json!("end")),
         None => (Value::Null, Value::Null),
     };
-    let offset = when.offset.as_ref().map_or_else(|| json!(0), length_json);
+    let offset = when.offset.as_ref().map_or(0, length_ms);
     json!({ "offset": offset, "timestamp": timestamp, "startOrEnd": start_or_end })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(query: &str) -> Value {
+        let expr = tidemill_lang::promql::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        tree_json(&expr)
+    }
+
+    #[test]
+    fn calls_tell_the_signature_of_their_function() {
+        for (query, signature) in [
+            ("rate(up[5m])", json!(["rate", ["matrix"], 0, "vector"])),
+            ("time()", json!(["time", [], 0, "scalar"])),
+            ("round(up)", json!(["round", ["vector", "scalar"], 1, "vector"])),
+            ("sort_by_label(up, \"a\")", json!(["sort_by_label", ["vector", "string"], -1, "vector"])),
+        ] {
+            let function = &tree(query)["func"];
+            let told = json!([function["name"], function["argTypes"], function["variadic"], function["returnType"]]);
+            assert_eq!(told, signature, "{query}");
+        }
+    }
+
+    #[test]
+    fn selectors_are_told_as_they_are_written() {
+        let expected = json!({
+            "type": "vectorSelector",
+            "name": "up",
+            "matchers": [
+                { "name": "job", "value": "a", "type": "=" },
+                { "name": "instance", "value": "b.*", "type": "!~" },
+                { "name": "__name__", "value": "up", "type": "=" },
+            ],
+            "offset": -300_000,
+            "timestamp": 1_500,
+            "startOrEnd": null,
+            "anchored": false,
+            "smoothed": true,
+        });
+        assert_eq!(tree("up{job=\"a\",instance!~\"b.*\"} smoothed @ 1.5 offset -5m"), expected);
+        let anchored = tree("up[5m] anchored @ end()");
+        assert_eq!([&anchored["anchored"], &anchored["smoothed"]], [&json!(true), &json!(false)]);
+        assert_eq!([&anchored["range"], &anchored["startOrEnd"]], [&json!(300_000), &json!("end")]);
+    }
+
+    #[test]
+    fn lengths_are_milliseconds_and_expressions_none() {
+        for (query, [range, step, offset]) in [
+            ("up[5m:1m] offset 1h", [300_000, 60_000, 3_600_000]),
+            ("up[90.5:] offset -0.001", [90_500, 0, -1]),
+            ("up[(5m):-(-30s)]", [300_000, 30_000, 0]),
+            ("up[step() + 1s:2 * 1m] offset max(1m, 2m)", [0, 0, 0]),
+        ] {
+            let told = tree(query);
+            let lengths = [&told["range"], &told["step"], &told["offset"]];
+            assert_eq!(lengths, [&json!(range), &json!(step), &json!(offset)], "{query}");
+        }
+    }
+
+    #[test]
+    fn matching_tells_what_missing_series_are_filled_with() {
+        let told = tree("a + on(x) group_left(y) fill_right(2.5) b");
+        let expected = json!({
+            "card": "many-to-one",
+            "labels": ["x"],
+            "on": true,
+            "include": ["y"],
+            "fillValues": { "lhs": null, "rhs": 2.5 },
+        });
+        assert_eq!(told["matching"], expected);
+        assert_eq!(tree("a + 1")["matching"], Value::Null);
+    }
 }

@@ -17,6 +17,8 @@ use crate::query::Queries;
 
 /// The range unless told otherwise: the last hour.
 const DEFAULT_RANGE_NS: i64 = 3_600_000_000_000;
+/// The most exemplars of an answer, as in Tempo.
+pub const MAX_EXEMPLARS: usize = 100;
 /// About how many instants a range has where no step is told.
 const DEFAULT_INSTANTS: i64 = 360;
 
@@ -27,6 +29,8 @@ pub struct MetricsRequest {
     pub query: String,
     /// The range, and its step where it is not one instant.
     pub params: MetricsParams,
+    /// The most exemplars of the answer; no more than [`MAX_EXEMPLARS`] in any case.
+    pub exemplars: usize,
 }
 
 /// The series as Tempo's API has them.
@@ -39,7 +43,8 @@ pub async fn answer_metrics(
     request: &MetricsRequest,
 ) -> Result<Told<Value>> {
     let query = parse_query(&request.query)?;
-    let found = queries.trace_metrics(organization, query, request.params).await?;
+    let mut found = queries.trace_metrics(organization, query, request.params).await?;
+    found.answer.limit_exemplars(request.exemplars.min(MAX_EXEMPLARS));
     Ok(Told { answer: found.answer.to_json(), stats: found.stats })
 }
 
@@ -75,7 +80,8 @@ async fn answer(
     range: MetricsParams,
 ) -> TempoResult<Response> {
     let query = params.text("q").or(params.text("query")).unwrap_or_default().to_owned();
-    let request = MetricsRequest { query, params: range };
+    let exemplars = params.count("exemplars")?.filter(|most| *most > 0).unwrap_or(MAX_EXEMPLARS);
+    let request = MetricsRequest { query, params: range, exemplars };
     let told = answer_metrics(queries(&state)?, organization, &request).await?;
     let mut body = told.answer;
     body["metrics"] = metrics_json(&told.stats);

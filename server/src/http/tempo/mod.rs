@@ -25,7 +25,7 @@ use super::sql::WARNING_HEADER;
 use crate::error::Error;
 use crate::query::Queries;
 
-pub use metrics::{MetricsRequest, answer_metrics, default_step_ns};
+pub use metrics::{MAX_EXEMPLARS, MetricsRequest, answer_metrics, default_step_ns};
 pub use search::{SearchRequest, answer_search};
 pub use traces::{TraceRequest, answer_trace, trace_json};
 

@@ -102,23 +102,35 @@ fn legacy_query(params: &Params) -> TempoResult<String> {
     }
     let mut conditions = Vec::new();
     for (key, value) in read_tags(params.text("tags").unwrap_or_default())? {
-        let quoted = quote(&value);
+        // Part of the value, in capitals or not.
+        let part = quote(&format!("(?is).*{}.*", escape_pattern(&value)));
         match key.as_str() {
-            "name" => conditions.push(format!("name = {quoted}")),
-            "root.name" => conditions.push(format!("rootName = {quoted}")),
-            "root.service.name" => conditions.push(format!("rootServiceName = {quoted}")),
+            "name" => conditions.push(format!("name =~ {part}")),
+            "root.name" => conditions.push(format!("rootName =~ {part}")),
+            "root.service.name" => conditions.push(format!("rootServiceName =~ {part}")),
             "status.code" => conditions.push(format!("status = {value}")),
             "error" if value == "true" => conditions.push("status = error".to_owned()),
             _ if value.parse::<f64>().is_ok_and(f64::is_finite) || value == "true" || value == "false" => {
-                conditions.push(format!(".{0} = {quoted} || .{0} = {value}", quote(&key)));
+                conditions.push(format!(".{0} =~ {part} || .{0} = {value}", quote(&key)));
             }
-            _ => conditions.push(format!(".{} = {quoted}", quote(&key))),
+            _ => conditions.push(format!(".{} =~ {part}", quote(&key))),
         }
     }
     conditions.extend(least.map(|least| format!("traceDuration >= {least}ns")));
     conditions.extend(most.map(|most| format!("traceDuration <= {most}ns")));
     let conditions: Vec<String> = conditions.into_iter().map(|condition| format!("({condition})")).collect();
     Ok(format!("{{ {} }}", conditions.join(" && ")))
+}
+
+/// `text` as a pattern that fits it alone.
+fn escape_pattern(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut pattern, letter| {
+        if letter.is_ascii_punctuation() {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+        pattern
+    })
 }
 
 fn quote(text: &str) -> String {
@@ -174,11 +186,11 @@ mod tests {
     fn tags_are_a_query() {
         for (tags, expected) in [
             ("", "{  }"),
-            ("service.name=mailer", r#"{ (."service.name" = "mailer") }"#),
-            (r#"name="fixed root" status.code=error"#, r#"{ (name = "fixed root") && (status = error) }"#),
-            ("status=a error=true", r#"{ (."status" = "a") && (status = error) }"#),
-            ("code=200", r#"{ (."code" = "200" || ."code" = 200) }"#),
-            (r#"a="b\"c""#, r#"{ (."a" = "b\"c") }"#),
+            ("service.name=mailer", r#"{ (."service.name" =~ "(?is).*mailer.*") }"#),
+            (r#"name="fixed root" status.code=error"#, r#"{ (name =~ "(?is).*fixed root.*") && (status = error) }"#),
+            ("status=a error=true", r#"{ (."status" =~ "(?is).*a.*") && (status = error) }"#),
+            ("code=200", r#"{ (."code" =~ "(?is).*200.*" || ."code" = 200) }"#),
+            (r#"a="b\"c""#, r#"{ (."a" =~ "(?is).*b\\\"c.*") }"#),
         ] {
             let query = query(&[("tags", tags)]).expect("tags");
             assert_eq!(query, expected);

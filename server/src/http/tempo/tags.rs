@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 use tidemill_lang::traceql::ast::{Attribute, Intrinsic, Query as TraceQuery, Scope};
-use tidemill_lang::traceql::parse_attribute;
+use tidemill_lang::traceql::{parse_attribute, parse_incomplete};
 use tidemill_types::OrganizationId;
 
 use super::params::Params;
-use super::{TempoError, TempoResult, Told, json_answer, metrics_json, parse_query, queries, with_stats};
+use super::{TempoError, TempoResult, Told, json_answer, metrics_json, queries, with_stats};
 use crate::http::ApiState;
 use crate::http::arguments::Query;
 use crate::http::caller::Member;
@@ -93,16 +93,24 @@ async fn names(state: &ApiState, organization: OrganizationId, params: &Params) 
         return Err(TempoError::invalid(format!("invalid scope: {wanted}")));
     }
     let (filter, range) = filter(params)?;
+    let most = most(params)?;
     let found = queries(state)?.trace_tag_names(organization, filter, range).await?;
     let named = found.answer.into_iter().map(|(scope, names)| (name_of(scope), names));
-    let answer = named.filter(|(own, names)| scope.is_none_or(|wanted| wanted == *own) && !names.is_empty()).collect();
+    let named = named.filter(|(own, names)| scope.is_none_or(|wanted| wanted == *own) && !names.is_empty());
+    let answer = named.map(|(own, names)| (own, names.into_iter().take(most).collect())).collect();
     Ok(Told { answer, stats: found.stats })
 }
 
-/// The query that spans must match, and the range of time.
+/// How many names or values are asked for: of names in each scope; 0 for all of them.
+fn most(params: &Params) -> TempoResult<usize> {
+    Ok(params.count("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX))
+}
+
+/// The query that spans must match, and the range of time. It comes from somebody who is still writing it: what of it is no condition
+/// yet is left out.
 fn filter(params: &Params) -> TempoResult<(Option<TraceQuery>, (i64, i64))> {
     let (start, end) = params.range_ns()?;
-    let filter = params.text("q").map(parse_query).transpose()?;
+    let filter = params.text("q").and_then(parse_incomplete);
     Ok((filter, (start.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX))))
 }
 
@@ -154,6 +162,8 @@ async fn values(
     params: &Params,
 ) -> TempoResult<Told<Vec<(&'static str, String)>>> {
     let (filter, range) = filter(params)?;
-    let found = queries(state)?.trace_tag_values(organization, attribute, filter, range).await?;
+    let most = most(params)?;
+    let mut found = queries(state)?.trace_tag_values(organization, attribute, filter, range).await?;
+    found.answer.truncate(most);
     Ok(Told { answer: found.answer, stats: found.stats })
 }

@@ -1,5 +1,6 @@
 //! Reads templates.
 
+use super::literal::{self, quoted_end};
 use super::{BranchKind, Command, FUNCTIONS, Node, Operand, Pipeline, Template};
 
 /// How deep branches and parentheses may nest.
@@ -14,7 +15,7 @@ pub type Refusal = (usize, String);
 /// The first place that is wrong.
 pub fn parse_template(text: &str) -> Result<Template, Refusal> {
     let pieces = split(text)?;
-    let mut reader = Reader { text, pieces: &pieces, at: 0, depth: 0, variables: vec![String::new()] };
+    let mut reader = Reader { text, pieces: &pieces, at: 0, depth: 0, ranges: 0, variables: vec![String::new()] };
     let (nodes, end) = reader.nodes()?;
     match end {
         None => Ok(Template { text: text.to_owned(), nodes }),
@@ -88,7 +89,7 @@ fn action_end(text: &str, start: usize) -> Result<usize, Refusal> {
     let mut at = start;
     while at < bytes.len() {
         match bytes[at] {
-            b'"' => at = string_end(text, at)?,
+            b'"' | b'\'' => at = quoted_end(text, at)?,
             b'`' => {
                 let length = text[at + 1..].find('`').ok_or((at, "unterminated raw quoted string".to_owned()))?;
                 at += length + 2;
@@ -100,25 +101,13 @@ fn action_end(text: &str, start: usize) -> Result<usize, Refusal> {
     Err((start.saturating_sub(2), "unclosed action".to_owned()))
 }
 
-/// One past the closing quote of the text that begins at `start`.
-fn string_end(text: &str, start: usize) -> Result<usize, Refusal> {
-    let bytes = text.as_bytes();
-    let mut at = start + 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 2,
-            b'"' => return Ok(at + 1),
-            _ => at += 1,
-        }
-    }
-    Err((start, "unterminated quoted string".to_owned()))
-}
-
 struct Reader<'a> {
     text: &'a str,
     pieces: &'a [Piece<'a>],
     at: usize,
     depth: usize,
+    /// How many ranges stand open.
+    ranges: usize,
     variables: Vec<String>,
 }
 
@@ -145,7 +134,8 @@ impl<'a> Reader<'a> {
                         "if" => nodes.push(self.branch(BranchKind::If, rest, rest_place)?),
                         "with" => nodes.push(self.branch(BranchKind::With, rest, rest_place)?),
                         "range" => nodes.push(self.branch(BranchKind::Range, rest, rest_place)?),
-                        "define" | "template" | "block" | "break" | "continue" => {
+                        "break" | "continue" => nodes.push(self.jump(keyword, rest, place)?),
+                        "define" | "template" | "block" => {
                             return Err((place, format!("{{{{{keyword}}}}} is not supported in a template")));
                         }
                         _ => nodes.push(Node::Action(self.pipeline(trimmed, place, false)?)),
@@ -156,14 +146,28 @@ impl<'a> Reader<'a> {
         Ok((nodes, None))
     }
 
+    /// A `break` or `continue`.
+    fn jump(&self, keyword: &str, rest: &str, place: usize) -> Result<Node, Refusal> {
+        if self.ranges == 0 {
+            return Err((place, format!("{{{{{keyword}}}}} outside {{{{range}}}}")));
+        }
+        if !rest.trim().is_empty() {
+            return Err((place, format!("unexpected {:?} in {{{{{keyword}}}}}", rest.trim())));
+        }
+        Ok(if keyword == "break" { Node::Break } else { Node::Continue })
+    }
+
     fn branch(&mut self, kind: BranchKind, condition: &str, place: usize) -> Result<Node, Refusal> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
             return Err((place, format!("more than {DEPTH_LIMIT} nested branches")));
         }
         let known = self.variables.len();
-        let pipeline = self.pipeline(condition, place, kind == BranchKind::Range)?;
+        let is_range = kind == BranchKind::Range;
+        let pipeline = self.pipeline(condition, place, is_range)?;
+        self.ranges += usize::from(is_range);
         let (body, ending) = self.nodes()?;
+        self.ranges -= usize::from(is_range);
         let otherwise = self.otherwise(kind, ending)?;
         self.variables.truncate(known);
         self.depth -= 1;
@@ -244,9 +248,8 @@ impl<'a> Reader<'a> {
             if operands.is_empty() {
                 return Err((place(*at), "missing value for command".to_owned()));
             }
-            let callable = matches!(operands[0], Operand::Function(_));
-            if !callable && (operands.len() > 1 || !commands.is_empty()) {
-                return Err((place(at.saturating_sub(1)), "only a function can take arguments".to_owned()));
+            if !takes_arguments(&operands[0]) && (operands.len() > 1 || !commands.is_empty()) {
+                return Err((place(at.saturating_sub(1)), "only a function or a method can take arguments".to_owned()));
             }
             commands.push(Command { operands });
             if token(*at) != Some("|") {
@@ -287,7 +290,7 @@ impl<'a> Reader<'a> {
                 Ok(Operand::Pipeline(Box::new(inner), path))
             }
             '.' if token.len() == 1 => Ok(Operand::Dot(Vec::new())),
-            '.' if token[1..].starts_with(|c: char| c.is_ascii_digit()) => number(token, *place),
+            '.' if token[1..].starts_with(|c: char| c.is_ascii_digit()) => literal::number(token, *place),
             '.' => Ok(Operand::Dot(path_of(token, *place)?)),
             '$' => {
                 let (name, path) = token[1..].split_once('.').map_or((&token[1..], None), |(n, p)| (n, Some(p)));
@@ -297,20 +300,45 @@ impl<'a> Reader<'a> {
                 let path = path.map_or(Ok(Vec::new()), |path| path_of(&format!(".{path}"), *place))?;
                 Ok(Operand::Variable(name.to_owned(), path))
             }
-            '"' => unquote(token, *place).map(Operand::Text),
+            '"' => literal::text(token, *place),
+            '\'' => literal::character(token, *place),
             '`' => Ok(Operand::Text(token[1..token.len() - 1].to_owned())),
-            '0'..='9' | '+' | '-' => number(token, *place),
-            _ => match token.as_str() {
-                "true" => Ok(Operand::Bool(true)),
-                "false" => Ok(Operand::Bool(false)),
-                "nil" => Ok(Operand::Nil),
-                name if FUNCTIONS.contains(&name) => Ok(Operand::Function(name.to_owned())),
-                name if first.is_alphabetic() || first == '_' => {
-                    Err((*place, format!("function {name:?} not defined")))
-                }
-                other => Err((*place, format!("unexpected {other:?} in a template"))),
-            },
+            '0'..='9' | '+' | '-' => literal::number(token, *place),
+            _ => named(token, *place),
         }
+    }
+}
+
+/// A constant or a function by its name, or a field of what the function gives.
+fn named(token: &str, place: usize) -> Result<Operand, Refusal> {
+    let (name, fields) = token.split_at(token.find('.').unwrap_or(token.len()));
+    let value = match name {
+        "true" => Operand::Bool(true),
+        "false" => Operand::Bool(false),
+        "nil" => Operand::Nil,
+        name if FUNCTIONS.contains(&name) => Operand::Function(name.to_owned()),
+        name if name.starts_with(|first: char| first.is_alphabetic() || first == '_') => {
+            return Err((place, format!("function {name:?} not defined")));
+        }
+        other => return Err((place, format!("unexpected {other:?} in a template"))),
+    };
+    if fields.is_empty() {
+        return Ok(value);
+    }
+    if !matches!(value, Operand::Function(_)) {
+        return Err((place, format!("unexpected . after term {name:?}")));
+    }
+    let path = path_of(fields, place + name.len())?;
+    let commands = vec![Command { operands: vec![value] }];
+    Ok(Operand::Pipeline(Box::new(Pipeline { variables: Vec::new(), is_assignment: false, commands }), path))
+}
+
+/// Whether arguments may stand behind an operand: it is a function, or a field that may be a method.
+fn takes_arguments(operand: &Operand) -> bool {
+    match operand {
+        Operand::Function(_) => true,
+        Operand::Dot(path) | Operand::Variable(_, path) | Operand::Pipeline(_, path) => !path.is_empty(),
+        _ => false,
     }
 }
 
@@ -324,50 +352,6 @@ fn path_of(token: &str, place: usize) -> Result<Vec<String>, Refusal> {
     if names.iter().any(String::is_empty) { Err((place, format!("bad field {token:?}"))) } else { Ok(names) }
 }
 
-fn number(token: &str, place: usize) -> Result<Operand, Refusal> {
-    if let Ok(value) = token.parse() {
-        return Ok(Operand::Int(value));
-    }
-    match token.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(Operand::Float(value)),
-        _ => Err((place, format!("bad number {token:?}"))),
-    }
-}
-
-fn unquote(token: &str, place: usize) -> Result<String, Refusal> {
-    let mut text = String::new();
-    let mut letters = token[1..token.len() - 1].chars();
-    while let Some(letter) = letters.next() {
-        let resolved = match letter {
-            '\\' => match letters.next() {
-                Some('n') => Some('\n'),
-                Some('t') => Some('\t'),
-                Some('r') => Some('\r'),
-                Some('a') => Some('\u{7}'),
-                Some('b') => Some('\u{8}'),
-                Some('f') => Some('\u{c}'),
-                Some('v') => Some('\u{b}'),
-                Some(same @ ('\\' | '"' | '\'')) => Some(same),
-                Some(kind @ ('x' | 'u' | 'U')) => {
-                    let digits = if kind == 'x' {
-                        2
-                    } else if kind == 'u' {
-                        4
-                    } else {
-                        8
-                    };
-                    let code: String = letters.by_ref().take(digits).collect();
-                    u32::from_str_radix(&code, 16).ok().and_then(char::from_u32)
-                }
-                _ => None,
-            },
-            plain => Some(plain),
-        };
-        text.push(resolved.ok_or_else(|| (place, format!("bad string {token}")))?);
-    }
-    Ok(text)
-}
-
 /// The tokens of an action with their places.
 fn tokens(text: &str, place: usize) -> Result<Vec<(String, usize)>, Refusal> {
     let mut tokens = Vec::new();
@@ -379,14 +363,16 @@ fn tokens(text: &str, place: usize) -> Result<Vec<(String, usize)>, Refusal> {
                 at += 1;
                 continue;
             }
-            '"' => string_end(text, at).map_err(|(start, message)| (place + start, message))? - at,
+            '"' | '\'' => quoted_end(text, at).map_err(|(start, message)| (place + start, message))? - at,
             '`' => rest[1..].find('`').ok_or((place + at, "unterminated raw quoted string".to_owned()))? + 2,
             '(' | ')' | '|' | ',' => 1,
             ':' if rest.starts_with(":=") => 2,
             '=' => 1,
             c if c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '+' | '-') => {
-                let is_number = c.is_ascii_digit() || matches!(c, '+' | '-');
-                let continues = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.') || (is_number && c == '-');
+                let is_fraction = c == '.' && rest[1..].starts_with(|c: char| c.is_ascii_digit());
+                let is_number = c.is_ascii_digit() || matches!(c, '+' | '-') || is_fraction;
+                let is_sign = |c: char| is_number && matches!(c, '+' | '-');
+                let continues = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.') || is_sign(c);
                 rest[c.len_utf8()..].find(|c| !continues(c)).map_or(rest.len(), |end| end + c.len_utf8())
             }
             other => return Err((place + at, format!("unexpected {other:?} in a template"))),
@@ -427,6 +413,44 @@ mod tests {
     }
 
     #[test]
+    fn the_dot_alone_may_read_any_label() {
+        for text in [
+            "{{ range $k, $v := . }}{{ $k }}{{ end }}",
+            "{{ range . }}x{{ end }}",
+            "{{ index . `v` }}",
+            "{{ . | len }}",
+            "{{ len $ }}",
+            "{{ printf `%v` . }}",
+            "{{ $m := . }}{{ $m.v }}",
+            "{{ with . }}{{ .v }}{{ end }}",
+            "{{ if true }}{{ else }}{{ (default . .x).v }}{{ end }}",
+        ] {
+            assert_eq!(parse_template(text).expect(text).labels(), None, "{text}");
+        }
+        let text = "{{ range 3 }}{{ if .a }}{{ break }}{{ end }}{{ continue }}{{ end }}{{ now.Format .b }}";
+        let names = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(parse_template(text).expect(text).labels().as_deref(), Some(names.as_slice()));
+    }
+
+    #[test]
+    fn methods_and_literals() {
+        for text in [
+            "{{ __timestamp__.Unix }}",
+            "{{ (__timestamp__).Format \"2006\" }}",
+            "{{ $t := now }}{{ $t.UTC.Hour }}{{ `2006` | $t.Format | upper }}",
+            "{{ with now }}{{ .Format \"15\" }}{{ end }}",
+            "{{ printf `%c%c` '}' '\"' }}{{ 0x10 }}{{ 1_000 }}{{ .5e-3 }}{{ 1e+3 }}",
+        ] {
+            assert!(parse_template(text).is_ok(), "{text}");
+        }
+        let template = parse_template("{{ now.Year }}").expect("a template");
+        let [Node::Action(pipeline)] = template.nodes.as_slice() else { panic!("{template:?}") };
+        let [Operand::Pipeline(inner, path)] = pipeline.commands[0].operands.as_slice() else { panic!("{template:?}") };
+        assert_eq!(inner.commands[0].operands, [Operand::Function("now".to_owned())]);
+        assert_eq!(path.join("."), "Year");
+    }
+
+    #[test]
     fn refusals_tell_the_place() {
         assert_eq!(refusal("x {{ nosuch .a }}"), (5, "function \"nosuch\" not defined".to_owned()));
         assert_eq!(refusal("{{ .x").1, "unclosed action");
@@ -435,7 +459,15 @@ mod tests {
         assert_eq!(refusal("{{ define \"x\" }}").0, 3);
         assert!(refusal("{{ }}").1.contains("missing value"));
         assert!(refusal("{{ end }}").1.contains("unexpected"));
-        assert!(refusal("{{ .a \"x\" }}").1.contains("only a function"));
+        for text in ["{{ \"x\" .a }}", "{{ . .a }}", "{{ .a | 3 }}", "{{ (.a) .b }}"] {
+            assert!(refusal(text).1.contains("only a function"), "{text}");
+        }
+        assert_eq!(refusal("{{ break }}"), (3, "{{break}} outside {{range}}".to_owned()));
+        assert!(refusal("{{ range 3 }}{{ else }}{{ continue }}{{ end }}").1.contains("outside {{range}}"));
+        assert!(refusal("{{ range 3 }}{{ break 3 }}{{ end }}").1.contains("unexpected \"3\""));
+        assert_eq!(refusal("{{ 'a }}").1, "unterminated character constant");
+        assert!(refusal("{{ true.x }}").1.contains("unexpected . after term"));
+        assert!(refusal("{{ now. }}").1.contains("bad field"));
         let deep = format!("{{{{ {}.a{} }}}}", "(".repeat(99), ")".repeat(99));
         assert!(refusal(&deep).1.contains("nested"));
     }

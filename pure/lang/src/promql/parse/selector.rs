@@ -1,9 +1,9 @@
 //! Selectors: a name, conditions in braces, or both.
 
 use super::super::ast::{Expr, ExprKind, LabelMatcher, MatchOp, Selector, When};
-use super::super::check::whole_pattern;
 use super::Parser;
 use crate::error::{Error, Result};
+use crate::go_regex::whole_pattern;
 use crate::lexer::Kind;
 use crate::span::Span;
 
