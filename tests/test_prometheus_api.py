@@ -6,12 +6,14 @@ import json
 import math
 import random
 import shutil
+import struct
 import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import prometheus_api_client
+import pyarrow
 import pytest
 import requests
 
@@ -313,6 +315,34 @@ def test_callers_are_known_by_every_header_and_nobody_else_is(mill: Tidemill) ->
     ]:
         answer = requests.post(mill.url("api", "/api/v1/write"), data=body, headers={**mill.headers, "content-type": kind}, timeout=10)
         assert answer.status_code == status, answer.text
+
+
+def test_a_wrong_series_loses_nothing_else(mill: Tidemill) -> None:
+    mill.start()
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def varint(value: int) -> bytes:
+        return bytes([value & 0x7F | (0x80 if value > 0x7F else 0)]) + (varint(value >> 7) if value > 0x7F else b"")
+
+    def series(at_ms: int, **labels: str) -> bytes:
+        pairs = [field(1, field(1, name.encode()) + field(2, value.encode())) for name, value in labels.items()]
+        return field(1, b"".join(pairs) + field(2, b"\x09" + struct.pack("<d", 1.5) + b"\x10" + varint(at_ms)))
+
+    now = int(time.time() * 1000)
+    body = series(now, __name__="kept", job="a") + series(now, job="b") + series(7, __name__="too_early")
+    answer = requests.post(
+        mill.url("api", "/api/v1/write"),
+        data=pyarrow.compress(body, codec="snappy", asbytes=True),
+        headers={**mill.headers, "content-type": "application/x-protobuf", "content-encoding": "Snappy"},
+        timeout=10,
+    )
+    assert answer.status_code == 400 and "2 series or samples are refused, the others are stored" in answer.text, answer.text
+    assert "timeseries[1]: a series has no label __name__" in answer.text and "out of bounds" in answer.text
+    mill.drain()
+    found = mill.session.get(mill.url("api", "/api/v1/query"), params={"query": '{__name__=~".+"}'}, timeout=10).json()["data"]["result"]
+    assert [(one["metric"], one["value"][1]) for one in found] == [({"__name__": "kept", "job": "a"}, "1.5")]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -7,7 +7,7 @@ use ahash::RandomState;
 use tidemill_eval::promql::{
     Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, HistogramSample, ResetHint, STALE_NAN, Samples, Series,
 };
-use tidemill_eval::{Labels, format_number};
+use tidemill_eval::{Labels, METRIC_NAME, format_number};
 use tidemill_text::prometheus::{FLOAT_COUNTS_FLAG, RESET_HINT_SHIFT};
 
 use super::budget::Budget;
@@ -15,10 +15,12 @@ use super::conditions::Conditions;
 use super::floats::{FloatColumns, FloatRun, MergedFloats, latest_of};
 use super::points::{Distribution, Points, Shape};
 use super::series::{Metric, Role, SeriesKey, StoredSeries};
-use crate::Result;
+use crate::{Error, Result};
 
 /// The finest resolution of a native histogram.
 const FINEST_SCHEMA: i32 = 8;
+/// The coarsest one; Prometheus's receiver refuses what is coarser.
+const COARSEST_SCHEMA: i32 = -4;
 /// Half the width of the zero bucket where the sender tells none, as Prometheus has it.
 const DEFAULT_ZERO_THRESHOLD: f64 = 1e-128;
 
@@ -28,7 +30,11 @@ const TOGETHER: usize = 500;
 /// What one segment has for a selector, by series; divided by the series' hashes, so that threads can each put a part of the series
 /// together.
 #[derive(Debug)]
-pub(super) struct Entries(Vec<Vec<Entry>>);
+pub(super) struct Entries {
+    parts: Vec<Vec<Entry>>,
+    /// The series that are asked for by a name as it was sent, and what Prometheus names them.
+    sent_names: Vec<(SeriesKey, Arc<str>)>,
+}
 
 /// Samples of one series in one segment.
 #[derive(Debug)]
@@ -79,21 +85,21 @@ impl<T> Column<T> {
 impl Entries {
     /// None yet, divided into so many parts.
     pub(super) fn new(parts: usize) -> Self {
-        Self((0..parts.max(1)).map(|_| Vec::new()).collect())
+        Self { parts: (0..parts.max(1)).map(|_| Vec::new()).collect(), sent_names: Vec::new() }
     }
 
     /// The labels of the series.
     pub(super) fn labels(&self) -> impl Iterator<Item = &Labels> {
-        self.0.iter().flatten().map(|entry| entry.key.labels())
+        self.parts.iter().flatten().map(|entry| entry.key.labels())
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        self.parts.iter().map(Vec::len).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(Vec::is_empty)
+        self.parts.iter().all(Vec::is_empty)
     }
 
     /// Adds the points of a series of `metric` under the names of `parts`; samples that are made here count as well.
@@ -112,6 +118,9 @@ impl Entries {
         }
         for (role, name) in parts {
             let named = stored.named(metric, name);
+            if let Some(own) = metric.name_behind(name) {
+                self.sent_names.push((named.clone(), Arc::clone(own)));
+            }
             match role {
                 Role::Value => {
                     for run in &points.floats {
@@ -120,9 +129,8 @@ impl Entries {
                 }
                 Role::Native => {
                     let mut column = Column::default();
-                    for (at, point) in points.distributions.iter().enumerate() {
-                        column.push(points, at, native(point, metric));
-                    }
+                    let natives = points.distributions.iter().enumerate().filter(|(_, point)| has_native(point));
+                    natives.for_each(|(at, point)| column.push(points, at, native(point, metric)));
                     self.push(named, metric.is_delta, EntrySamples::Histograms(column));
                 }
                 Role::Count => {
@@ -163,8 +171,8 @@ impl Entries {
     }
 
     fn push(&mut self, key: SeriesKey, is_delta: bool, samples: EntrySamples) {
-        let part = key.part(self.0.len());
-        self.0[part].push(Entry { key, is_delta, samples });
+        let part = key.part(self.parts.len());
+        self.parts[part].push(Entry { key, is_delta, samples });
     }
 
     fn add_floats(&mut self, key: SeriesKey, metric: &Metric, column: Column<f64>, budget: &Budget) -> Result<()> {
@@ -195,14 +203,33 @@ impl Entries {
     }
 }
 
+/// Refuses series of several metrics under one name and the same labels, which no sample of theirs would tell apart.
+///
+/// # Errors
+/// Metrics that differ in unit or kind were sent under one name.
+pub(super) fn check_names(all: &[Entries]) -> Result<()> {
+    let mut known: HashMap<&SeriesKey, &Arc<str>, RandomState> = HashMap::default();
+    for (key, name) in all.iter().flat_map(|entries| &entries.sent_names) {
+        let first = *known.entry(key).or_insert(name);
+        if first != name {
+            let problem = format!(
+                "{:?} is the name under which several metrics were sent, as {first} and {name}: ask for one of these",
+                key.labels().get(METRIC_NAME)
+            );
+            return Err(Error::statement(problem));
+        }
+    }
+    Ok(())
+}
+
 /// The series of all entries by their labels. Of samples that arrived at the same time those of the later entries stand; reset hints are
 /// those that a Prometheus would tell.
 pub(super) fn assemble(all: Vec<Entries>) -> Vec<Series> {
-    let count: usize = all.iter().flat_map(|entries| &entries.0).map(Vec::len).sum();
-    let parts = all.iter().map(|entries| entries.0.len()).max().unwrap_or(0);
+    let count: usize = all.iter().map(Entries::len).sum();
+    let parts = all.iter().map(|entries| entries.parts.len()).max().unwrap_or(0);
     let mut divided: Vec<Vec<Vec<Entry>>> = (0..parts).map(|_| Vec::with_capacity(all.len())).collect();
     for entries in all {
-        divided.iter_mut().zip(entries.0).for_each(|(part, own)| part.push(own));
+        divided.iter_mut().zip(entries.parts).for_each(|(part, own)| part.push(own));
     }
     if count < TOGETHER {
         return merge(divided.into_iter().map(assemble_part).collect());
@@ -253,30 +280,33 @@ fn floats_of(points: &Points, value: impl Fn(&Distribution) -> Option<f64>) -> C
     column
 }
 
-/// The cumulative counts of buckets by their upper bounds, `+Inf` among them.
+/// The cumulative counts of buckets by their upper bounds, `+Inf` among them. A point without a value ends those whose bounds it has.
 fn buckets(points: &Points) -> Vec<(String, Column<f64>)> {
     let mut columns: Vec<(f64, Column<f64>)> = vec![(f64::INFINITY, Column::default())];
-    for (at, point) in points.distributions.iter().enumerate().filter(|(_, point)| !point.is_stale()) {
-        let Shape::Classic { counts, bounds } = &point.shape else { continue };
-        let mut cumulative = 0_u64;
-        for (bound, count) in bounds.iter().zip(counts) {
-            cumulative = cumulative.saturating_add(*count);
-            column_of(&mut columns, *bound).push(points, at, cumulative as f64);
+    for (at, point) in points.distributions.iter().enumerate() {
+        if let Shape::Classic { counts, bounds } = &point.shape {
+            let mut cumulative = 0_u64;
+            for (bound, count) in bounds.iter().zip(counts.iter().chain(std::iter::repeat(&0))) {
+                cumulative = cumulative.saturating_add(*count);
+                column_of(&mut columns, *bound).push(points, at, point.told(cumulative as f64));
+            }
+        } else if !point.is_stale() {
+            continue;
         }
-        column_of(&mut columns, f64::INFINITY).push(points, at, point.count as f64);
+        column_of(&mut columns, f64::INFINITY).push(points, at, point.told(point.count as f64));
     }
-    with_stale(points, columns)
+    named(columns)
 }
 
 fn quantiles(points: &Points) -> Vec<(String, Column<f64>)> {
     let mut columns: Vec<(f64, Column<f64>)> = Vec::new();
-    for (at, point) in points.distributions.iter().enumerate().filter(|(_, point)| !point.is_stale()) {
+    for (at, point) in points.distributions.iter().enumerate() {
         let Shape::Summary(quantiles) = &point.shape else { continue };
         for (quantile, value) in quantiles {
-            column_of(&mut columns, *quantile).push(points, at, *value);
+            column_of(&mut columns, *quantile).push(points, at, point.told(*value));
         }
     }
-    with_stale(points, columns)
+    named(columns)
 }
 
 fn column_of(columns: &mut Vec<(f64, Column<f64>)>, key: f64) -> &mut Column<f64> {
@@ -288,14 +318,13 @@ fn column_of(columns: &mut Vec<(f64, Column<f64>)>, key: f64) -> &mut Column<f64
     &mut columns[place].1
 }
 
-/// A point without a value ends all series that the metric has there.
-fn with_stale(points: &Points, columns: Vec<(f64, Column<f64>)>) -> Vec<(String, Column<f64>)> {
-    let stale: Vec<usize> = (0..points.distributions.len()).filter(|at| points.distributions[*at].is_stale()).collect();
-    let named = columns.into_iter().map(|(key, mut column)| {
-        stale.iter().for_each(|at| column.push(points, *at, STALE_NAN));
-        (format_number(key), column)
-    });
-    named.collect()
+fn named(columns: Vec<(f64, Column<f64>)>) -> Vec<(String, Column<f64>)> {
+    columns.into_iter().map(|(key, column)| (format_number(key), column)).collect()
+}
+
+/// Whether there is a native histogram of a point's resolution.
+fn has_native(point: &Distribution) -> bool {
+    !matches!(point.shape, Shape::Exponential { scale, .. } if scale < COARSEST_SCHEMA)
 }
 
 /// A histogram of OpenTelemetry, or of remote write, as a native one. OpenTelemetry's bucket `i` is Prometheus's `i + 1`.

@@ -147,5 +147,9 @@ async fn metadata(
             add(TARGET_INFO, "gauge", "Target metadata".to_owned(), String::new());
         }
     }
+    // What one sender does not know another may.
+    for told in all.values_mut().filter(|told| told.iter().any(|one| one.kind != "unknown")) {
+        told.retain(|one| one.kind != "unknown");
+    }
     Ok(all)
 }

@@ -11,7 +11,6 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
 use serde_json::Value;
 use tidemill_eval::{Labels, METRIC_NAME, Matcher, Result as EvalResult, format_number};
-use tidemill_text::prometheus::label_name;
 use tidemill_types::{OrganizationId, Tier};
 
 use super::conditions::Conditions;
@@ -21,6 +20,9 @@ use super::value_text::value_text;
 use super::{PromqlLimits, failed, within};
 use crate::scan::{OpenSegment, stored_rows};
 use crate::{Error, QueryEngine, Result};
+
+/// How far apart the times of an exemplar and its point may be: longer than what is between two exports.
+const APART_MS: i64 = 300_000;
 
 /// One exemplar.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +71,9 @@ async fn exemplars(
     let mut all = Collected::default();
     for matchers in selectors {
         let conditions = Conditions::new(matchers);
-        for meta in reader.segments(Tier::RAW, time_range(start_ms, end_ms)) {
+        // Segments know the times of points, and an exemplar may be some time apart from its point.
+        let around = time_range(start_ms.saturating_sub(APART_MS), end_ms.saturating_add(APART_MS));
+        for meta in reader.segments(Tier::RAW, around) {
             let (open, series) = reader.open(&meta).await?;
             let carriers: Vec<Carrier<'_>> =
                 series.find(&conditions).iter().filter_map(|found| Carrier::of(&series, found)).collect();
@@ -181,7 +185,7 @@ fn exemplar_of(told: &Value) -> Option<Exemplar> {
     let mut labels = Labels::default().builder();
     if let Some(Value::Object(attributes)) = member(&["filteredAttributes", "attributes"]) {
         for (key, value) in attributes {
-            labels.set(&label_name(key), &value_text(&value.to_string()));
+            labels.set(key, &value_text(&value.to_string()));
         }
     }
     for (name, keys) in [("trace_id", ["traceId", "trace_id"]), ("span_id", ["spanId", "span_id"])] {

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
+use tidemill_eval::promql::STALE_NAN;
 use tidemill_types::TimeRange;
 
 use super::budget::Budget;
@@ -87,6 +88,11 @@ impl Distribution {
     /// Whether it says that no value was recorded.
     pub(super) fn is_stale(&self) -> bool {
         self.flags & 1 == 1
+    }
+
+    /// What a series made of it tells: `value`, or that the series ends.
+    pub(super) fn told(&self, value: f64) -> f64 {
+        if self.is_stale() { STALE_NAN } else { value }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::PromqlLimits;
-use super::assemble::{Entries, assemble};
+use super::assemble::{Entries, assemble, check_names};
 use super::budget::Budget;
 use super::conditions::Conditions;
 use super::points::{NS_PER_MS, PointRequest, Points};
@@ -157,6 +157,7 @@ impl Reader {
             all[0].add_columns(labels, is_delta, columns);
         }
         all.extend(read.into_iter().map(|(_, entries)| entries));
+        check_names(&all)?;
         let series = match all.iter().map(Entries::len).sum() {
             0..=FEW_ENTRIES => assemble(all),
             _ => tokio::task::spawn_blocking(move || assemble(all)).await.map_err(|_| Error::Cancelled)?,

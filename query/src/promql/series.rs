@@ -85,6 +85,14 @@ pub(super) struct Metric {
     columns: LabelColumns,
 }
 
+impl Metric {
+    /// What Prometheus names the part that is known by `name`, where that is the name as it was sent.
+    pub(super) fn name_behind(&self, name: &Arc<str>) -> Option<&Arc<str>> {
+        let part = self.parts.iter().find(|part| Arc::ptr_eq(&part.original, name))?;
+        Some(&part.name)
+    }
+}
+
 /// How the points of a metric are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {

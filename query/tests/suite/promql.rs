@@ -167,6 +167,50 @@ async fn of_equal_series_and_time_the_last_arrival_counts_and_stale_series_end()
     }
 }
 
+/// As each bound and quantile of a point without a value says, whatever else lies in its segment.
+#[tokio::test]
+async fn histograms_and_summaries_end_with_all_their_series() {
+    let mut world = World::new().await;
+    let owner = world.organization;
+    let both = |second: i64, flags: u32| {
+        let counted = json!({ "count": "6", "sum": 5.0, "bucketCounts": ["1", "2", "3"], "explicitBounds": [0.5, 2.0], "flags": flags });
+        let summed =
+            json!({ "count": "7", "sum": 2.5, "quantileValues": [{ "quantile": 0.5, "value": 0.25 }], "flags": flags });
+        metrics(json!([
+            { "name": "hst", "histogram": { "aggregationTemporality": 2, "dataPoints": [point(second, counted)] } },
+            { "name": "sms", "summary": { "dataPoints": [point(second, summed)] } },
+        ]))
+    };
+    let day = 86_400 * SECOND_NS;
+    let mut metas = world.ingest_for(owner, Signal::Metrics, &both(10, 0), START_NS + day + 1).await;
+    metas.extend(world.ingest_for(owner, Signal::Metrics, &both(30, 1), START_NS + day + 2).await);
+    for level in ["as it arrived", "compacted"] {
+        assert_eq!(ask(&world, "count({__name__=~\"hst.*|sms.*\"})", 20).await, ["{} 8"], "{level}");
+        assert_eq!(ask(&world, "{__name__=~\"hst.*|sms.*\"}", 40).await, [""; 0], "{level}");
+        if level == "as it arrived" {
+            world.compact(&metas, 1).await;
+        }
+    }
+}
+
+/// Under the name as it was sent two metrics of the same labels would be one series.
+#[tokio::test]
+async fn metrics_that_share_their_sent_name_are_not_mixed() {
+    let mut world = World::new().await;
+    let sum = |unit: &str, value: f64, second: i64| {
+        json!({ "name": "mrg.bytes", "unit": unit, "sum": { "isMonotonic": true, "aggregationTemporality": 2,
+                "dataPoints": [point(second, json!({ "asDouble": value }))] } })
+    };
+    world.ingest(Signal::Metrics, &metrics(json!([sum("s", 10.0, 10)]))).await;
+    assert_eq!(ask(&world, "sum({\"mrg.bytes\"})", 20).await, ["{} 10"]);
+    world.ingest(Signal::Metrics, &metrics(json!([sum("{x}", 1000.0, 15)]))).await;
+    let mixed =
+        ask_with(&world, "{\"mrg.bytes\"}", 20, PromqlLimits::default()).await.expect_err("says which there are");
+    let told = std::error::Error::source(&mixed).map(ToString::to_string).unwrap_or_default();
+    assert!(told.contains("mrg_bytes_total") && told.contains("mrg_bytes_seconds_total"), "{told}");
+    assert_eq!(ask(&world, "sum(mrg_bytes_seconds_total)", 20).await, ["{} 10"]);
+}
+
 #[tokio::test]
 async fn limits_say_what_to_narrow_and_organizations_see_their_own() {
     let mut world = World::new().await;

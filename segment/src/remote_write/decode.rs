@@ -1,58 +1,166 @@
-//! The two versions of the protocol, read from bytes that anybody may have sent.
+//! The two versions of the protocol, read from bytes that anybody may have sent. What is wrong with a series or a sample loses that one
+//! alone; what is wrong with the message around them, all of it.
 
 use crate::otlp::fault::{Fault, InField as _};
 use crate::otlp::wire::{Fields, Wire};
 
-use super::{Malformed, Version, WrittenExemplar, WrittenHistogram, WrittenSample, WrittenSeries};
+use super::check::{check_histogram, check_time};
+use super::{Decoded, Malformed, Version, WrittenExemplar, WrittenHistogram, WrittenSample, WrittenSeries};
 
 /// A histogram may have this many buckets a side.
 const MAX_BUCKETS: usize = 20_000;
+const METRIC_NAME: &str = "__name__";
 /// The type of a metric that counts, in metadata of version 2.
 const COUNTER: u64 = 1;
 
-/// The series of a request, uncompressed. Labels of series and exemplars are sorted by name, and unique.
+/// The series of a request, uncompressed, as it arrives at a time in milliseconds. Labels of series and exemplars are sorted by name,
+/// and unique; series have a name, times are valid, and histograms are what Prometheus takes for such.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place.
-pub fn decode(version: Version, body: &[u8]) -> Result<Vec<WrittenSeries>, Malformed> {
+/// What is wrong with the message itself, with its place.
+pub fn decode(version: Version, body: &[u8], arrival_ms: i64) -> Result<Decoded, Malformed> {
+    let mut reader = Reader { decoded: Decoded::default(), arrival_ms };
     let read = match version {
-        Version::V1 => decode_v1(body),
-        Version::V2 => decode_v2(body),
+        Version::V1 => reader.read_v1(body),
+        Version::V2 => reader.read_v2(body),
     };
-    read.map_err(|fault| {
-        let issue = fault.into_issue();
-        let place = if issue.path.is_empty() { String::new() } else { format!("{}: ", issue.path) };
-        Malformed { reason: format!("{place}{}", issue.reason) }
-    })
+    read.map_err(Malformed::of)?;
+    Ok(reader.decoded)
 }
 
-fn decode_v1(body: &[u8]) -> Result<Vec<WrittenSeries>, Fault> {
-    let mut all = Vec::new();
-    let mut fields = Fields::of(body);
-    while let Some((number, wire)) = fields.next()? {
-        if number == 1 {
-            let place = all.len();
-            let read = wire.bytes().map_err(Fault::from).and_then(series_v1);
-            all.push(read.map_err(|fault| fault.within_item("timeseries", place))?);
-        }
-    }
-    Ok(all)
+/// Reads a request.
+struct Reader {
+    decoded: Decoded,
+    arrival_ms: i64,
 }
 
-fn series_v1(message: &[u8]) -> Result<WrittenSeries, Fault> {
-    let mut series = WrittenSeries::default();
-    let mut fields = Fields::of(message);
-    while let Some((number, wire)) = fields.next()? {
-        match number {
-            1 => series.labels.push(label(wire).in_field("labels")?),
-            2 => series.samples.push(sample(wire).map_err(|fault| fault.within("samples"))?),
-            3 => series.exemplars.push(exemplar(wire, None).map_err(|fault| fault.within("exemplars"))?),
-            4 => series.histograms.push(histogram(wire).map_err(|fault| fault.within("histograms"))?),
-            _ => {}
+impl Reader {
+    fn read_v1(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let mut place = 0;
+        let mut fields = Fields::of(body);
+        while let Some((number, wire)) = fields.next()? {
+            if number == 1 {
+                let series = wire.bytes().map_err(Fault::from).and_then(|message| self.series_v1(message));
+                self.add(place, series);
+                place += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn series_v1(&self, message: &[u8]) -> Result<Sent, Fault> {
+        let mut sent = Sent::default();
+        let mut fields = Fields::of(message);
+        while let Some((number, wire)) = fields.next()? {
+            match number {
+                1 => sent.series.labels.push(label(wire).in_field("labels")?),
+                2 => sent.add_sample(sample(wire), self.arrival_ms),
+                3 => sent.add_exemplar(exemplar(wire, None), self.arrival_ms),
+                4 => sent.add_histogram(histogram(wire), self.arrival_ms),
+                _ => {}
+            }
+        }
+        sort_labels(&mut sent.series.labels)?;
+        Ok(sent)
+    }
+
+    fn read_v2(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let mut symbols: Vec<&str> = Vec::new();
+        let mut messages: Vec<&[u8]> = Vec::new();
+        let mut fields = Fields::of(body);
+        while let Some((number, wire)) = fields.next()? {
+            match number {
+                4 => symbols.push(wire.text().in_field("symbols")?),
+                5 => messages.push(wire.bytes().in_field("timeseries")?),
+                _ => {}
+            }
+        }
+        if symbols.first().is_some_and(|first| !first.is_empty()) {
+            return Err(Fault::new("the first symbol must be empty").within("symbols"));
+        }
+        for (place, message) in messages.into_iter().enumerate() {
+            let series = self.series_v2(message, &symbols);
+            self.add(place, series);
+        }
+        Ok(())
+    }
+
+    fn series_v2(&self, message: &[u8], symbols: &[&str]) -> Result<Sent, Fault> {
+        let mut sent = Sent::default();
+        let mut created = 0;
+        let mut fields = Fields::of(message);
+        while let Some((number, wire)) = fields.next()? {
+            match number {
+                1 => referenced(wire, symbols, &mut sent.series.labels)?,
+                2 => sent.add_sample(sample(wire), self.arrival_ms),
+                3 => sent.add_histogram(histogram(wire), self.arrival_ms),
+                4 => sent.add_exemplar(exemplar(wire, Some(symbols)), self.arrival_ms),
+                5 => metadata(wire, symbols, &mut sent.series).map_err(|fault| fault.within("metadata"))?,
+                6 => created = wire.varint().in_field("created_timestamp")? as i64,
+                _ => {}
+            }
+        }
+        let series = &mut sent.series;
+        let samples = series.samples.iter_mut().map(|sample| &mut sample.start_ms);
+        let histograms = series.histograms.iter_mut().map(|histogram| &mut histogram.start_ms);
+        for start in samples.chain(histograms).filter(|start| **start == 0) {
+            *start = created;
+        }
+        sort_labels(&mut series.labels)?;
+        Ok(sent)
+    }
+
+    /// Keeps what is right of a series.
+    fn add(&mut self, place: usize, read: Result<Sent, Fault>) {
+        let named = read.and_then(|sent| {
+            let has_name = |(name, value): &(String, String)| name == METRIC_NAME && !value.is_empty();
+            if sent.series.labels.iter().any(has_name) {
+                return Ok(sent);
+            }
+            Err(Fault::new(format!("a series has no label {METRIC_NAME}: {:?}", sent.series.labels)))
+        });
+        let (series, faults) = match named {
+            Ok(sent) => (Some(sent.series), sent.faults),
+            Err(fault) => (None, vec![fault]),
+        };
+        for fault in faults {
+            self.decoded.refuse(fault.within_item("timeseries", place));
+        }
+        self.decoded.series.extend(series);
+    }
+}
+
+/// A series as it was sent, and what was wrong with its samples.
+#[derive(Default)]
+struct Sent {
+    series: WrittenSeries,
+    faults: Vec<Fault>,
+}
+
+impl Sent {
+    fn add_sample(&mut self, read: Result<WrittenSample, Fault>, arrival_ms: i64) {
+        let checked = read.and_then(|sample| check_time(sample.time_ms, arrival_ms).map(|()| sample));
+        match checked {
+            Ok(sample) => self.series.samples.push(sample),
+            Err(fault) => self.faults.push(fault.within("samples")),
         }
     }
-    sort_labels(&mut series.labels)?;
-    Ok(series)
+
+    fn add_histogram(&mut self, read: Result<WrittenHistogram, Fault>, arrival_ms: i64) {
+        let checked = read.and_then(|histogram| check_time(histogram.time_ms, arrival_ms).map(|()| histogram));
+        match checked {
+            Ok(histogram) => self.series.histograms.push(histogram),
+            Err(fault) => self.faults.push(fault.within("histograms")),
+        }
+    }
+
+    fn add_exemplar(&mut self, read: Result<WrittenExemplar, Fault>, arrival_ms: i64) {
+        let checked = read.and_then(|exemplar| check_time(exemplar.time_ms, arrival_ms).map(|()| exemplar));
+        match checked {
+            Ok(exemplar) => self.series.exemplars.push(exemplar),
+            Err(fault) => self.faults.push(fault.within("exemplars")),
+        }
+    }
 }
 
 fn label(wire: Wire<'_>) -> Result<(String, String), crate::otlp::wire::WireFault> {
@@ -97,51 +205,6 @@ fn exemplar(wire: Wire<'_>, symbols: Option<&[&str]>) -> Result<WrittenExemplar,
     }
     sort_labels(&mut exemplar.labels)?;
     Ok(exemplar)
-}
-
-fn decode_v2(body: &[u8]) -> Result<Vec<WrittenSeries>, Fault> {
-    let mut symbols: Vec<&str> = Vec::new();
-    let mut messages: Vec<&[u8]> = Vec::new();
-    let mut fields = Fields::of(body);
-    while let Some((number, wire)) = fields.next()? {
-        match number {
-            4 => symbols.push(wire.text().in_field("symbols")?),
-            5 => messages.push(wire.bytes().in_field("timeseries")?),
-            _ => {}
-        }
-    }
-    if symbols.first().is_some_and(|first| !first.is_empty()) {
-        return Err(Fault::new("the first symbol must be empty").within("symbols"));
-    }
-    let series = messages.into_iter().enumerate();
-    series
-        .map(|(place, message)| series_v2(message, &symbols).map_err(|fault| fault.within_item("timeseries", place)))
-        .collect()
-}
-
-fn series_v2(message: &[u8], symbols: &[&str]) -> Result<WrittenSeries, Fault> {
-    let mut series = WrittenSeries::default();
-    let mut created = 0;
-    let mut fields = Fields::of(message);
-    while let Some((number, wire)) = fields.next()? {
-        match number {
-            1 => referenced(wire, symbols, &mut series.labels)?,
-            2 => series.samples.push(sample(wire).map_err(|fault| fault.within("samples"))?),
-            3 => series.histograms.push(histogram(wire).map_err(|fault| fault.within("histograms"))?),
-            4 => series.exemplars.push(exemplar(wire, Some(symbols)).map_err(|fault| fault.within("exemplars"))?),
-            5 => metadata(wire, symbols, &mut series).map_err(|fault| fault.within("metadata"))?,
-            6 => created = wire.varint().in_field("created_timestamp")? as i64,
-            _ => {}
-        }
-    }
-    for start in series.samples.iter_mut().map(|sample| &mut sample.start_ms) {
-        *start = if *start == 0 { created } else { *start };
-    }
-    for start in series.histograms.iter_mut().map(|histogram| &mut histogram.start_ms) {
-        *start = if *start == 0 { created } else { *start };
-    }
-    sort_labels(&mut series.labels)?;
-    Ok(series)
 }
 
 fn metadata(wire: Wire<'_>, symbols: &[&str], series: &mut WrittenSeries) -> Result<(), Fault> {
@@ -249,12 +312,16 @@ impl Side {
 
 fn histogram(wire: Wire<'_>) -> Result<WrittenHistogram, Fault> {
     let mut told = WrittenHistogram::default();
+    let mut has_float_counts = false;
     let (mut positive, mut negative) = (Side::default(), Side::default());
     let mut fields = Fields::of(wire.bytes()?);
     while let Some((number, wire)) = fields.next()? {
         match number {
             1 => told.count = wire.varint().in_field("count_int")? as f64,
-            2 => told.count = wire.double().in_field("count_float")?,
+            2 => {
+                told.count = wire.double().in_field("count_float")?;
+                has_float_counts = true;
+            }
             3 => told.sum = wire.double().in_field("sum")?,
             4 => told.schema = wire.sint32().in_field("schema")?,
             5 => told.zero_threshold = wire.double().in_field("zero_threshold")?,
@@ -275,6 +342,7 @@ fn histogram(wire: Wire<'_>) -> Result<WrittenHistogram, Fault> {
     }
     told.positive = positive.buckets().map_err(|fault| fault.within("positive_spans"))?;
     told.negative = negative.buckets().map_err(|fault| fault.within("negative_spans"))?;
+    check_histogram(&told, has_float_counts)?;
     Ok(told)
 }
 

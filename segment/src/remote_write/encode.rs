@@ -11,10 +11,10 @@ use crate::otlp::writer::{
 };
 
 const METRIC_NAME: &str = "__name__";
-const CUSTOM_SCHEMA: i32 = -53;
+pub(super) const CUSTOM_SCHEMA: i32 = -53;
 /// OTLP writes the buckets between the first and the last, the empty ones too; a wider histogram is refused.
-const MAX_WIDTH: i64 = 65_536;
-const NS_PER_MS: i64 = 1_000_000;
+pub(super) const MAX_WIDTH: i64 = 65_536;
+pub(super) const NS_PER_MS: i64 = 1_000_000;
 const CUMULATIVE: u64 = 2;
 const NO_VALUE: u32 = 1;
 
@@ -132,13 +132,15 @@ fn put_sample(out: &mut Vec<u8>, series: &WrittenSeries, sample: &WrittenSample)
     });
 }
 
+/// A point of each exemplar, at its time.
 fn put_exemplars(out: &mut Vec<u8>, series: &WrittenSeries) {
-    let Some(first) = series.exemplars.iter().map(|exemplar| exemplar.time_ms).min() else { return };
-    put_message_field(out, 1, |out| {
-        put_times(out, 0, first);
-        put_labels(out, 7, &series.labels);
-        series.exemplars.iter().for_each(|exemplar| put_message_field(out, 5, |out| put_exemplar(out, exemplar)));
-    });
+    for exemplar in &series.exemplars {
+        put_message_field(out, 1, |out| {
+            put_times(out, 0, exemplar.time_ms);
+            put_labels(out, 7, &series.labels);
+            put_message_field(out, 5, |out| put_exemplar(out, exemplar));
+        });
+    }
 }
 
 fn put_exemplar(out: &mut Vec<u8>, exemplar: &WrittenExemplar) {

@@ -7,16 +7,22 @@
 //!
 //! [`REMOTE_WRITE_SCOPE`]: tidemill_text::prometheus::REMOTE_WRITE_SCOPE
 
+mod check;
 mod decode;
 mod encode;
 
 use std::fmt;
+
+use crate::otlp::fault::Fault;
 
 pub use decode::decode;
 pub use encode::encode_otlp;
 
 /// The NaN by which a sample says that its series has ended.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// So many reasons of refusals are told.
+const REASONS_TOLD: usize = 5;
 
 /// The version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,26 @@ pub struct WrittenSeries {
     pub histograms: Vec<WrittenHistogram>,
     /// Exemplars.
     pub exemplars: Vec<WrittenExemplar>,
+}
+
+/// What was read of a request.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// The series, without samples that are refused.
+    pub series: Vec<WrittenSeries>,
+    /// How many series, or samples of others, are refused.
+    pub refused: usize,
+    /// Why the first of them are, with their places.
+    pub reasons: Vec<Malformed>,
+}
+
+impl Decoded {
+    fn refuse(&mut self, fault: Fault) {
+        self.refused += 1;
+        if self.reasons.len() < REASONS_TOLD {
+            self.reasons.push(Malformed::of(fault));
+        }
+    }
 }
 
 /// One number.
@@ -102,6 +128,14 @@ pub struct Malformed {
     pub reason: String,
 }
 
+impl Malformed {
+    fn of(fault: Fault) -> Self {
+        let issue = fault.into_issue();
+        let place = if issue.path.is_empty() { String::new() } else { format!("{}: ", issue.path) };
+        Self { reason: format!("{place}{}", issue.reason) }
+    }
+}
+
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
@@ -157,6 +191,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_loses_nothing_else() {
+        let field = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8][..], content].concat();
+        let label =
+            |name: &str, value: &str| field(1, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat());
+        let sample = |time_ms: i64| {
+            let mut message = vec![0x10];
+            crate::otlp::writer::put_varint(&mut message, time_ms as u64);
+            field(2, &message)
+        };
+        let now = 1_714_521_600_000;
+        let good = [label("__name__", "ok"), sample(now), sample(-4)].concat();
+        let nameless = [label("foo", "bar"), sample(now)].concat();
+        let twice = [label("__name__", "ok2"), label("a", "1"), label("a", "2"), sample(now)].concat();
+        let cut = [label("__name__", "ok3"), vec![0x12, 9]].concat();
+        let body = [good, nameless, twice, cut].map(|series| field(1, &series)).concat();
+        let decoded = decode(Version::V1, &body, now).expect("the message is right");
+        assert_eq!(decoded.series.len(), 1, "{:?}", decoded.series);
+        assert_eq!(decoded.series[0].samples.len(), 1);
+        let told: Vec<&str> = decoded.reasons.iter().map(|problem| problem.reason.as_str()).collect();
+        assert_eq!(decoded.refused, 4, "{told:?}");
+        for (reason, words) in told.iter().zip([
+            "timeseries[0].samples.timestamp: -4 ms",
+            "timeseries[1]: a series has no",
+            "\"a\" occurs twice",
+            "timeseries[3]",
+        ]) {
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused() {
         // The messages' own shapes, cut and bent.
         let mut state = 7_u64;
@@ -171,8 +236,8 @@ mod tests {
                 *first = if round % 2 == 0 { 0x0a } else { 0x2a };
             }
             for version in [Version::V1, Version::V2] {
-                if let Ok(series) = decode(version, &bytes) {
-                    drop(encode_otlp(&series));
+                if let Ok(decoded) = decode(version, &bytes, i64::MAX) {
+                    drop(encode_otlp(&decoded.series));
                 }
             }
         }

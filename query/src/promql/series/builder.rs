@@ -205,6 +205,8 @@ fn metric_of(frame: &SeriesFrame) -> Metric {
         "histogram" => (Kind::Histogram, MetricShape::Other, "histogram"),
         "exponential_histogram" => (Kind::Exponential, MetricShape::Other, "histogram"),
         "summary" => (Kind::Summary, MetricShape::Other, "summary"),
+        // Carries exemplars alone.
+        _ if is_exact => (Kind::Float, MetricShape::Other, "unknown"),
         _ => (Kind::Float, MetricShape::Other, "gauge"),
     };
     let family = if is_exact { frame.name.clone() } else { metric_name(&frame.name, &frame.unit, shape) };

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tidemill_lake::receive::{Compression, PushRequest, Receiver};
 use tidemill_segment::push::PushEncoding;
 use tidemill_segment::remote_write::{Version, WrittenSeries, decode, encode_otlp};
-use tidemill_types::{ErrorKind, OrganizationId, Signal};
+use tidemill_types::{ErrorKind, OrganizationId, Signal, TimestampNs};
 
 use super::super::ApiState;
 use super::super::caller::Member;
@@ -37,6 +37,14 @@ struct Written {
     exemplars: usize,
 }
 
+/// What became of a request.
+#[derive(Debug)]
+struct Taken {
+    written: Written,
+    /// What of it is not stored, and why.
+    refusal: Option<String>,
+}
+
 pub(super) async fn write(
     State(state): State<ApiState>,
     Member(organization): Member,
@@ -50,7 +58,8 @@ pub(super) async fn write(
     };
     let outcome = take(receiver, organization, version, &headers, body).await;
     let (written, mut response) = match outcome {
-        Ok(written) => (written, StatusCode::NO_CONTENT.into_response()),
+        Ok(Taken { written, refusal: None }) => (written, StatusCode::NO_CONTENT.into_response()),
+        Ok(Taken { written, refusal: Some(why) }) => (written, Refused(StatusCode::BAD_REQUEST, why).into_response()),
         Err(refused) => (Written::default(), refused.into_response()),
     };
     if version == Version::V2 {
@@ -72,7 +81,7 @@ async fn take(
     version: Version,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Written, Refused> {
+) -> Result<Taken, Refused> {
     receiver.check_open(organization).map_err(refused)?;
     let most = receiver.max_request_bytes();
     let mut reservation = receiver.reservation();
@@ -90,12 +99,13 @@ async fn take(
     let expanded = expanded_bytes(&compressed, most)?;
     // The request itself, and what it becomes.
     reservation.grow(expanded.saturating_mul(3)).map_err(refused)?;
-    let converting = tokio::task::spawn_blocking(move || convert(version, &compressed));
-    let (otlp, written) = converting
+    let arrival = receiver.now();
+    let converting = tokio::task::spawn_blocking(move || convert(version, &compressed, arrival));
+    let (otlp, taken) = converting
         .await
         .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, format!("reading the request: {error}")))??;
     if otlp.is_empty() {
-        return Ok(written);
+        return Ok(taken);
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let request = PushRequest {
@@ -106,7 +116,7 @@ async fn take(
         compression: Compression::Identity,
         body: Bytes::from(otlp),
         idempotency_key: text("idempotency-key").filter(|key| (1..=256).contains(&key.len())),
-        arrival: receiver.now(),
+        arrival,
         reservation: Some(reservation),
     };
     let outcome = receiver.push(request).await.map_err(refused)?;
@@ -116,7 +126,7 @@ async fn take(
         let message = format!("{} of the samples are refused, the others are stored: {reason}", outcome.rejected);
         return Err(Refused(StatusCode::BAD_REQUEST, message));
     }
-    Ok(written)
+    Ok(taken)
 }
 
 /// How large the body is when it is decompressed.
@@ -133,18 +143,23 @@ fn expanded_bytes(compressed: &[u8], most: usize) -> Result<usize, Refused> {
     Ok(expanded)
 }
 
-fn convert(version: Version, compressed: &[u8]) -> Result<(Vec<u8>, Written), Refused> {
+fn convert(version: Version, compressed: &[u8], arrival: TimestampNs) -> Result<(Vec<u8>, Taken), Refused> {
     let body = snap::raw::Decoder::new().decompress_vec(compressed).map_err(|error| bad_snappy(&error))?;
     let malformed =
         |problem: tidemill_segment::remote_write::Malformed| Refused(StatusCode::BAD_REQUEST, problem.reason);
-    let series: Vec<WrittenSeries> = decode(version, &body).map_err(malformed)?;
+    let decoded = decode(version, &body, arrival.0 / 1_000_000).map_err(malformed)?;
+    let series = decoded.series;
     let count = |of: fn(&WrittenSeries) -> usize| series.iter().map(of).sum::<usize>();
     let written = Written {
         samples: count(|series| series.samples.len()),
         histograms: count(|series| series.histograms.len()),
         exemplars: count(|series| series.exemplars.len()),
     };
-    Ok((encode_otlp(&series).map_err(malformed)?, written))
+    let refusal = (decoded.refused > 0).then(|| {
+        let reasons: Vec<&str> = decoded.reasons.iter().map(|problem| problem.reason.as_str()).collect();
+        format!("{} series or samples are refused, the others are stored: {}", decoded.refused, reasons.join("; "))
+    });
+    Ok((encode_otlp(&series).map_err(malformed)?, Taken { written, refusal }))
 }
 
 /// The version that the content type names; without a name it is the first.
@@ -152,7 +167,7 @@ fn version_of(headers: &HeaderMap) -> Result<Version, Refused> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let unsupported = |message: String| Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     let encoding = text(header::CONTENT_ENCODING);
-    if !["", "snappy"].contains(&encoding) {
+    if !["", "snappy"].iter().any(|known| encoding.eq_ignore_ascii_case(known)) {
         return unsupported(format!("Content-Encoding {encoding:?} is not supported; snappy"));
     }
     let kind = text(header::CONTENT_TYPE);
