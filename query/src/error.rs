@@ -32,7 +32,7 @@ pub enum Error {
         problem: String,
     },
     /// Too many queries run already.
-    #[error("{running} queries are running, the limit of this process; try again")]
+    #[error("{running} queries are running already, as many as may; try again")]
     TooManyQueries {
         /// How many run.
         running: usize,

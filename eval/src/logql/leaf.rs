@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// The most series that one range aggregation gathers.
 const SERIES_LIMIT: usize = 500_000;
+/// The most bytes that their labels have.
+const LABELS_LIMIT_BYTES: usize = 128 << 20;
 
 /// What becomes of a line that the line filters keep.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,8 @@ pub(super) struct Leaf {
     /// What becomes of the lines of each stream, where that depends on the stream alone.
     by_stream: Vec<Option<Fate>>,
     key: Vec<u8>,
+    /// Of all series so far.
+    label_bytes: usize,
 }
 
 impl Leaf {
@@ -71,6 +75,7 @@ impl Leaf {
             collected: Vec::new(),
             by_stream: Vec::new(),
             key: Vec::new(),
+            label_bytes: 0,
         })
     }
 
@@ -206,6 +211,13 @@ impl Leaf {
     fn add_series(&mut self, labels: LabelSet, samples: Samples) -> Result<usize> {
         if self.collected.len() == SERIES_LIMIT {
             let message = format!("more than {SERIES_LIMIT} series: narrow the selector or group by fewer labels");
+            return Err(Error::Limit(message));
+        }
+        self.label_bytes += self.key.len();
+        if self.label_bytes > LABELS_LIMIT_BYTES {
+            let message = format!(
+                "the labels of series have more than {LABELS_LIMIT_BYTES} bytes: group by fewer or shorter ones"
+            );
             return Err(Error::Limit(message));
         }
         let series = self.collected.len();

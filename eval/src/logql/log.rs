@@ -68,6 +68,9 @@ pub struct Entry {
     pub parsed: LabelSet,
 }
 
+/// The most bytes that the lines of an answer have, with their labels.
+const ANSWER_LIMIT_BYTES: usize = 128 << 20;
+
 /// A query for lines while it runs.
 #[derive(Debug)]
 pub struct LogRun {
@@ -78,6 +81,7 @@ pub struct LogRun {
     streams: Vec<Stream>,
     by_labels: HashMap<LabelSet, usize>,
     lines: usize,
+    bytes: usize,
     last_time_ns: Option<i64>,
     last_kept_ns: Option<i64>,
 }
@@ -96,6 +100,7 @@ impl LogRun {
             streams: Vec::new(),
             by_labels: HashMap::new(),
             lines: 0,
+            bytes: 0,
             last_time_ns: None,
             last_kept_ns: None,
         })
@@ -109,7 +114,7 @@ impl LogRun {
     /// Takes lines, which come in the order that was asked, also from batch to batch.
     ///
     /// # Errors
-    /// Lines come in another order.
+    /// Lines come in another order, or have too many bytes together.
     pub fn push(&mut self, batch: &LogBatch) -> Result<Progress> {
         self.tests.learn(&batch.streams);
         let mut row = Row::default();
@@ -133,7 +138,7 @@ impl LogRun {
             }
             row.load(batch, index);
             if self.pipeline.run(&mut row) && self.is_spaced(time_ns) {
-                self.keep(&row);
+                self.keep(&row)?;
             }
         }
         Ok(if self.is_full() { Progress::Enough } else { Progress::More })
@@ -152,8 +157,14 @@ impl LogRun {
         }
     }
 
-    fn keep(&mut self, row: &Row<'_>) {
+    fn keep(&mut self, row: &Row<'_>) -> Result<()> {
         self.lines += 1;
+        let of_labels: usize = row.labels.iter().map(|label| label.name.len() + label.value.len()).sum();
+        self.bytes += row.line.len() + of_labels;
+        if self.bytes > ANSWER_LIMIT_BYTES {
+            let message = format!("{} lines have more than {ANSWER_LIMIT_BYTES} bytes: ask for fewer", self.lines);
+            return Err(Error::Limit(message));
+        }
         self.last_kept_ns = Some(row.time_ns);
         let of = |origin: Origin| {
             let labels = row.labels.iter().filter(|label| label.origin == origin);
@@ -172,6 +183,7 @@ impl LogRun {
             streams.len() - 1
         });
         self.streams[at].entries.push(entry);
+        Ok(())
     }
 
     /// The answer: streams in order of their labels.

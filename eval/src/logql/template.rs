@@ -18,6 +18,8 @@ use value::Value;
 
 /// The most bytes that a template may write for one line.
 const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
+/// The most bytes that all values together may have that a template handles for one line.
+const HANDLED_LIMIT_BYTES: usize = 4 << 20;
 /// The most elements that ranges may visit for one line.
 const RANGE_LIMIT: usize = 10_000;
 
@@ -42,7 +44,8 @@ pub(super) fn run_template(
     context: TemplateContext<'_>,
 ) -> Result<String, String> {
     let dot = Value::Labels(labels);
-    let mut run = Run { context, variables: vec![(String::new(), dot.clone())], output: Vec::new(), visited: 0 };
+    let variables = vec![(String::new(), dot.clone())];
+    let mut run = Run { context, variables, output: Vec::new(), visited: 0, handled: 0 };
     run.nodes(&template.nodes, &dot)?;
     Ok(text::lossy(&run.output))
 }
@@ -63,6 +66,8 @@ struct Run<'r> {
     variables: Vec<(String, Value<'r>)>,
     output: Vec<u8>,
     visited: usize,
+    /// The bytes of all values so far.
+    handled: usize,
 }
 
 impl<'r> Run<'r> {
@@ -207,6 +212,15 @@ impl<'r> Run<'r> {
 
     /// The value of an operand; of a function or method what it gives for the arguments.
     fn called(&mut self, operand: &Operand, arguments: Vec<Value<'r>>, dot: &Value<'r>) -> Result<Value<'r>, String> {
+        let value = self.value(operand, arguments, dot)?;
+        self.handled = self.handled.saturating_add(value.bytes());
+        if self.handled > HANDLED_LIMIT_BYTES {
+            return Err(format!("the template handles more than {HANDLED_LIMIT_BYTES} bytes"));
+        }
+        Ok(value)
+    }
+
+    fn value(&mut self, operand: &Operand, arguments: Vec<Value<'r>>, dot: &Value<'r>) -> Result<Value<'r>, String> {
         match operand {
             Operand::Dot(path) => fields(dot.clone(), path, &arguments),
             Operand::Variable(name, path) => {
@@ -269,6 +283,22 @@ mod tests {
         }
         let template = parse_template(text).unwrap_or_else(|(at, why)| panic!("{text} at {at}: {why}"));
         run_template(&template, &labels, TemplateContext { line: "the line", time_ns: 1_500_000_000, now_ns: 0 })
+    }
+
+    /// Texts that grow with each step, of which no step alone is large.
+    #[test]
+    fn what_grows_without_end_is_refused() {
+        let doubled: String =
+            (0..40).map(|step| format!("{{{{ $a{} := print $a{step} $a{step} }}}}", step + 1)).collect();
+        let replaced: String =
+            (0..9).map(|step| format!("{{{{ $a{} := replace `a` $a{step} $a{step} }}}}", step + 1)).collect();
+        let expanded = replaced.replace("replace `a` ", "regexReplaceAll `a` ");
+        for steps in [doubled, replaced, expanded, "{{ $b := $a0 }}".repeat(9)] {
+            let error = run(&format!("{{{{ $a0 := repeat 900000 `a` }}}}{steps}")).expect_err("is refused");
+            assert!(error.contains("bytes"), "{error}");
+        }
+        assert!(run("{{ replace `a` (repeat 1000 `b`) (repeat 2000 `a`) }}").is_err());
+        assert_eq!(run("{{ len (replace `a` (repeat 1000 `b`) (repeat 1000 `a`)) }}").as_deref(), Ok("1000000"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidemill_lang::promql::{Expr, ExprKind, ValueType, parse};
 
@@ -33,6 +34,26 @@ pub struct Options {
     pub max_bytes: usize,
     /// How many steps a range query may take from its first time.
     pub max_steps: usize,
+    /// By which an evaluation is ended before it is done.
+    pub interrupt: Interrupt,
+}
+
+/// Ends evaluations that nobody waits for any more. Clones share their state.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Ends what is evaluated with it, soon.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::Limit("the query was stopped".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// Evaluates queries.
@@ -49,6 +70,7 @@ impl Default for Options {
             max_samples: 50_000_000,
             max_bytes: usize::MAX,
             max_steps: 11_000,
+            interrupt: Interrupt::default(),
         }
     }
 }

@@ -51,6 +51,8 @@ impl<'a> Evaluator<'a> {
         if grid.is_empty() {
             return Ok(Vec::new());
         }
+        // One row has so many values, if it has any.
+        self.check_samples(grid.len())?;
         let is_plain = matches!(expr.kind, ExprKind::Number(_) | ExprKind::Paren(_));
         if grid.len() > 1 && !is_plain && is_invariant(expr) {
             let rows = self.eval(expr, Grid { end: grid.start, ..grid })?;
@@ -133,9 +135,11 @@ impl<'a> Evaluator<'a> {
                     self.notes.delta_values(series.labels.get(crate::labels::METRIC_NAME), expr.span);
                 }
                 let row = if is_smoothed { smoothed_row } else { vector_row };
-                let rows = series.iter().map(|series| row(series, grid, shift, lookback));
-                let rows: Vec<Row> = rows.filter(Row::has_any).collect();
-                self.count_rows(&rows)?;
+                let mut rows = Vec::new();
+                for row in series.iter().map(|series| row(series, grid, shift, lookback)).filter(Row::has_any) {
+                    self.count_rows(std::slice::from_ref(&row))?;
+                    rows.push(row);
+                }
                 Ok(rows)
             }
             ExprKind::Text(_) | ExprKind::Matrix(_) | ExprKind::Subquery(_) => {
@@ -264,6 +268,9 @@ impl<'a> Evaluator<'a> {
                 let shift = self.times.shift(&subquery.when)?;
                 let range = self.times.positive(&subquery.range)?;
                 let (rows, inner) = self.subquery(subquery, grid)?;
+                // What they become: times of their own, values and their places.
+                let values: usize = rows.iter().map(Row::values).sum();
+                self.count(0, values.saturating_add(inner.len()).saturating_mul(24))?;
                 Ok(Selected { series: series_of_rows(rows, inner), range, shift })
             }
             _ => Err(Error::Data("expected a range".to_owned())),
@@ -346,6 +353,19 @@ impl<'a> Evaluator<'a> {
         Ok(series)
     }
 
+    /// Refuses more samples than the query may hold.
+    fn check_samples(&self, samples: usize) -> Result<()> {
+        if samples <= self.options.max_samples {
+            return Ok(());
+        }
+        let message = format!(
+            "query processing would load too many samples into memory in query execution (more than {}); narrow its time range, take a \
+             longer step or name more labels",
+            self.options.max_samples
+        );
+        Err(Error::Limit(message))
+    }
+
     /// Counts the values of rows.
     ///
     /// # Errors
@@ -358,13 +378,11 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// They are more than the query may hold.
-    fn count(&mut self, samples: usize, bytes: usize) -> Result<()> {
+    pub(super) fn count(&mut self, samples: usize, bytes: usize) -> Result<()> {
+        self.options.interrupt.check()?;
         self.samples = self.samples.saturating_add(samples);
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.samples > self.options.max_samples {
-            let message = "query processing would load too many samples into memory in query execution";
-            return Err(Error::Limit(message.to_owned()));
-        }
+        self.check_samples(self.samples)?;
         if self.bytes > self.options.max_bytes {
             let message = "the values of the query take more memory than it may have; narrow its time range, take a longer step or \
                            name more labels";

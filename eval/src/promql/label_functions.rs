@@ -15,7 +15,17 @@ use crate::error::{Error, Result};
 use crate::labels::METRIC_NAME;
 
 /// The value of the target label of a row; `None` leaves it as it is.
-type NewValue = Box<dyn Fn(&Row) -> Option<String>>;
+type NewValue = Box<dyn Fn(&Row) -> Result<Option<String>>>;
+
+/// The longest value that a function makes.
+const VALUE_LIMIT_BYTES: usize = 1 << 20;
+
+fn check_value(bytes: usize) -> Result<()> {
+    if bytes <= VALUE_LIMIT_BYTES {
+        return Ok(());
+    }
+    Err(Error::Limit(format!("a label could have a value of {bytes} bytes; at most {VALUE_LIMIT_BYTES} are made")))
+}
 
 impl Evaluator<'_> {
     pub(super) fn change_labels(&mut self, call: &Call, grid: Grid) -> Result<Vec<Row>> {
@@ -35,11 +45,14 @@ impl Evaluator<'_> {
                     .map_err(|_| Error::Data(format!("invalid regular expression in label_replace(): {pattern}")))?;
                 check(target, "destination")?;
                 let (replacement, source) = ((*replacement).to_owned(), (*source).to_owned());
+                let references = replacement.matches('$').count();
                 Box::new(move |row| {
-                    let found = regex.captures(row.labels.get(&source))?;
+                    let own = row.labels.get(&source);
+                    let Some(found) = regex.captures(own) else { return Ok(None) };
+                    check_value(replacement.len().saturating_add(own.len().saturating_mul(references)))?;
                     let mut expanded = String::new();
                     found.expand(&replacement, &mut expanded);
-                    Some(expanded)
+                    Ok(Some(expanded))
                 })
             }
             (_, [_, separator, sources @ ..]) => {
@@ -49,22 +62,23 @@ impl Evaluator<'_> {
                 let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
                 Box::new(move |row| {
                     let values: Vec<&str> = sources.iter().map(|source| row.labels.get(source)).collect();
-                    Some(values.join(&separator))
+                    check_value(values.iter().map(|value| value.len().saturating_add(separator.len())).sum())?;
+                    Ok(Some(values.join(&separator)))
                 })
             }
             _ => return Err(Error::Data(format!("{name} lacks an argument"))),
         };
-        let rows = self.eval(&call.args[0], grid)?;
-        let changed = rows.into_iter().map(|mut row| {
-            if let Some(value) = value(&row) {
+        let mut rows = self.eval(&call.args[0], grid)?;
+        for row in &mut rows {
+            if let Some(value) = value(row)? {
+                self.count(0, value.len())?;
                 let mut builder = row.labels.builder();
                 builder.set(target, &value);
                 row.labels = builder.build();
                 row.drops_name &= target != METRIC_NAME;
             }
-            row
-        });
-        united(changed.collect())
+        }
+        united(rows)
     }
 
     pub(super) fn sort(&mut self, expr: &Expr, call: &Call, grid: Grid) -> Result<Vec<Row>> {

@@ -32,7 +32,7 @@ mod value;
 mod walk;
 
 pub use annotation::{Annotation, Annotations, Severity};
-pub use engine::{Engine, Options};
+pub use engine::{Engine, Interrupt, Options};
 pub use grid::Grid;
 pub use histogram::{Bucket, Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, ResetHint};
 pub use memory::MemoryStore;

@@ -71,6 +71,7 @@ impl Evaluator<'_> {
             let mut together = Lockstep::of(name, &series.samples);
             let is_filled = rates.as_mut().is_some_and(|rates| rates.fill(&series.samples, &resets, &mut row));
             for (step, time) in grid.times().enumerate().filter(|_| !is_filled) {
+                self.options.interrupt.check()?;
                 let end = selected.shift.seen(time);
                 let window = walk.window(&series.samples, &resets, (end - selected.range, end), reach);
                 if window.len() == 0 {

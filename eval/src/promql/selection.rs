@@ -156,7 +156,7 @@ pub(super) fn totals_only(mut samples: Samples) -> Samples {
 
 /// The rows of a subquery as series. Hints of resets hold between neighbouring samples only, so they are forgotten.
 pub(super) fn series_of_rows(rows: Vec<Row>, grid: Grid) -> Vec<(Series, bool)> {
-    let times: Vec<i64> = grid.times().collect();
+    let times: Vec<i64> = if rows.is_empty() { Vec::new() } else { grid.times().collect() };
     let series = rows.into_iter().map(|row| {
         let present: Vec<usize> = (0..row.steps()).filter(|step| row.float(*step).is_some()).collect();
         let histograms = (0..row.steps()).filter_map(|step| {

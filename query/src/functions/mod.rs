@@ -1,7 +1,8 @@
-//! SQL functions of our own: texts ([`text`]), counters ([`counter`]), histograms ([`histogram`]).
+//! SQL functions of our own: texts ([`text`], [`replace`]), counters ([`counter`]), histograms ([`histogram`]).
 
 mod counter;
 mod histogram;
+mod replace;
 mod text;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     let all = [
         ScalarUDF::from(text::HasToken::new()),
         ScalarUDF::from(text::Hex::new()),
+        ScalarUDF::from(replace::BoundedReplace::new()),
         ScalarUDF::from(histogram::Quantile::new()),
         ScalarUDF::from(histogram::ExponentialQuantile::new()),
     ];

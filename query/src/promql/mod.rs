@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidemill_eval::promql::{Annotations, Engine, Options, Source, Value};
+use tidemill_eval::promql::{Annotations, Engine, Interrupt, Options, Source, Value};
 use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tidemill_types::{ErrorKind, OrganizationId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -133,7 +133,9 @@ impl QueryEngine {
         let turn = self.turns().take(organization, limits.concurrency)?;
         let reader = self.reader(organization, limits).await?;
         let stats = reader.stats.clone();
+        let ended = EndOnDrop::default();
         let options = Options {
+            interrupt: ended.0.clone(),
             lookback_ms: request.lookback_ms.unwrap_or(limits.lookback_ms),
             max_samples: limits.samples,
             ..Options::default()
@@ -180,6 +182,16 @@ impl QueryEngine {
         let parts = self.parts_shared();
         parts.catalog.refresh().await.map_err(failed)?;
         Ok(Reader::new(parts, organization, limits, StatsHandle::new()))
+    }
+}
+
+/// Ends an evaluation with the future that waits for it: at its time limit, or when its caller goes away.
+#[derive(Debug, Default)]
+struct EndOnDrop(Interrupt);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

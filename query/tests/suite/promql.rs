@@ -1,5 +1,7 @@
 //! PromQL over segments: names, labels, kinds of metrics, repeated samples, limits.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value as Json, json};
 use tidemill_eval::promql::json::encode_answer;
 use tidemill_eval::promql::selector_of;
@@ -190,6 +192,40 @@ async fn histograms_and_summaries_end_with_all_their_series() {
         if level == "as it arrived" {
             world.compact(&metas, 1).await;
         }
+    }
+}
+
+/// Memory and time of an evaluation end where its limits say.
+#[tokio::test]
+async fn evaluations_are_bounded_and_end_with_their_callers() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Metrics, &all_kinds()).await;
+    let doubled = (0..40).fold("queue_size".to_owned(), |inner, _| {
+        format!("label_replace({inner}, \"job\", \"$1$1\", \"job\", \"(.*)\")")
+    });
+    for query in [
+        "max_over_time(queue_size[290y:1ms])",
+        "count_over_time(nothing[290y:1ms])",
+        "count_over_time(queue_size[30d:1ms])",
+        &doubled,
+    ] {
+        let refused = ask_with(&world, query, 20, PromqlLimits::default()).await.expect_err("is refused");
+        assert!(matches!(refused, tidemill_eval::Error::Limit(_)), "{query}: {refused}");
+    }
+    let endless = "max_over_time(max_over_time(vector(1)[1d:1s])[1d:1s])";
+    let (asked, long) = (Instant::now(), Duration::from_secs(10));
+    let limits = PromqlLimits { time: Duration::from_millis(200), concurrency: 1, ..PromqlLimits::default() };
+    assert!(ask_with(&world, endless, 20, limits).await.is_err());
+    let limits = PromqlLimits { concurrency: 1, ..PromqlLimits::default() };
+    while ask_with(&world, "1", 20, limits).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(asked.elapsed() < long, "it goes on after its time");
+    }
+    let left = tokio::time::timeout(Duration::from_millis(200), ask_with(&world, endless, 20, limits));
+    assert!(left.await.is_err());
+    while ask_with(&world, "1", 20, limits).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(asked.elapsed() < long, "it goes on without its caller");
     }
 }
 

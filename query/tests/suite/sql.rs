@@ -291,6 +291,22 @@ async fn joins_end_with_their_time_or_their_reader() {
 }
 
 #[tokio::test]
+async fn texts_that_grow_without_end_are_refused() {
+    let mut world = World::new().await;
+    world.ingest(Signal::Logs, &numbered(3, "api")).await;
+    let long = "e".repeat(2_000);
+    let nested = (0..3).fold("body".to_owned(), |text, _| format!("replace({text}, 'e', '{long}')"));
+    let error = world.problem(&format!("SELECT length({nested}) FROM logs")).await;
+    let nested = nested.replace("body", "'eeee'");
+    let other = world.problem(&format!("SELECT length({nested})")).await;
+    for error in [error, other] {
+        assert!(error.to_string().contains("replace would make"), "{error}");
+    }
+    let (rows, _) = world.sql("SELECT replace(body, 'done', 'left') FROM logs WHERE body LIKE '% 1 %'").await;
+    assert_eq!(rows, [["request 1 left"]]);
+}
+
+#[tokio::test]
 async fn dropping_the_stream_frees_its_slot() {
     let mut world = World::new().await;
     world.ingest(Signal::Logs, &numbered(2_000, "api")).await;

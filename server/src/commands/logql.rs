@@ -11,6 +11,7 @@ use tidemill_lake::clock::{Clock as _, SystemClock};
 use tidemill_lang::logql::parse;
 use tidemill_types::{ErrorKind, OrganizationId};
 
+use self::lines::Order;
 use crate::bootstrap::FIRST_ORGANIZATION;
 use crate::cli::GlobalOptions;
 use crate::client::{Remote, Target, find_server};
@@ -79,7 +80,7 @@ pub fn run(global: &GlobalOptions, options: &LogqlOptions) -> Result<()> {
         for warning in answer["warnings"].as_array().into_iter().flatten() {
             say!("warning: {}", warning.as_str().unwrap_or_default());
         }
-        print(global.output, options.chart, &answer["data"])?;
+        print(global.output, options, &answer["data"])?;
         if options.stats {
             tell(&answer["data"]["stats"]);
         }
@@ -136,20 +137,21 @@ async fn ask_here(global: &GlobalOptions, config: Config, params: Vec<(String, S
     outcome
 }
 
-fn print(output: Output, is_chart: bool, data: &Value) -> Result<()> {
+fn print(output: Output, options: &LogqlOptions, data: &Value) -> Result<()> {
     let is_lines = data["resultType"] == "streams";
+    let order = if options.forward { Order::OldestFirst } else { Order::NewestFirst };
     match output {
         Output::Json => {
             let text = serde_json::to_string_pretty(&data["result"])
                 .map_err(|error| Error::caused(ErrorKind::Internal, "the answer", error))?;
             print_text(&format!("{text}\n"))
         }
-        Output::Csv => print_bytes(csv(data).as_bytes()).map(drop),
+        Output::Csv => print_bytes(csv(data, order).as_bytes()).map(drop),
         // A page is refused before any command but `simulate` begins.
         Output::Table | Output::Html | Output::Object(_) if is_lines => {
-            print_text(&lines::render(data, lines::Colours::of_stdout()))
+            print_text(&lines::render(data, order, lines::Colours::of_stdout()))
         }
-        Output::Table | Output::Html | Output::Object(_) if is_chart => print_text(&chart::render(data)),
+        Output::Table | Output::Html | Output::Object(_) if options.chart => print_text(&chart::render(data)),
         Output::Table | Output::Html | Output::Object(_) => print_text(&table(data).render()),
     }
 }
@@ -173,12 +175,12 @@ fn table(data: &Value) -> Table {
     table
 }
 
-fn csv(data: &Value) -> String {
+fn csv(data: &Value, order: Order) -> String {
     let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let mut text = String::new();
     if data["resultType"] == "streams" {
         text.push_str("time,labels,line\n");
-        for line in lines::entries(data) {
+        for line in lines::entries(data, order) {
             text.push_str(&format!(
                 "{},{},{}\n",
                 lines::time_text(line.time_ns),

@@ -63,6 +63,15 @@ impl<'l> Arguments<'l> {
     }
 }
 
+/// Refuses to make a text of so many bytes.
+fn check_bytes(bytes: usize) -> Result<(), String> {
+    if bytes <= TEXT_LIMIT_BYTES { Ok(()) } else { Err(format!("more than {TEXT_LIMIT_BYTES} bytes")) }
+}
+
+fn check_replaced(text: &str, times: usize, new: &str) -> Result<(), String> {
+    check_bytes(text.len().saturating_add(times.saturating_mul(new.len())))
+}
+
 /// Calls the function.
 ///
 /// # Errors
@@ -295,28 +304,29 @@ fn text(name: &str, a: &Arguments<'_>) -> Answer<'static> {
         "trimSuffix" => set(without_suffix(&a.text(1)?, &a.text(0)?)),
         "Replace" => {
             let (text, old, new) = (a.text(0)?, a.text(1)?, a.text(2)?);
+            check_replaced(&text, text.matches(&*old).count(), &new)?;
             match usize::try_from(a.int(3)?) {
-                Ok(count) => set(text.replacen(&old, &new, count)),
-                Err(_) => set(text.replace(&old, &new)),
+                Ok(count) => set(text.replacen(&*old, &new, count)),
+                Err(_) => set(text.replace(&*old, &new)),
             }
         }
-        "replace" => set(a.text(2)?.replace(&a.text(0)?, &a.text(1)?)),
+        "replace" => {
+            let (old, new, text) = (a.text(0)?, a.text(1)?, a.text(2)?);
+            check_replaced(&text, text.matches(&*old).count(), &new)?;
+            set(text.replace(&*old, &new))
+        }
         "contains" => Ok(Value::Bool(a.text(1)?.contains(&a.text(0)?))),
         "hasPrefix" => Ok(Value::Bool(a.bytes(1)?.starts_with(a.bytes(0)?))),
         "hasSuffix" => Ok(Value::Bool(a.bytes(1)?.ends_with(a.bytes(0)?))),
         "repeat" => {
             let (count, text) = (a.size(0)?, a.bytes(1)?);
-            if count.saturating_mul(text.len()) > TEXT_LIMIT_BYTES {
-                return Err(format!("more than {TEXT_LIMIT_BYTES} bytes"));
-            }
+            check_bytes(count.saturating_mul(text.len()))?;
             Ok(Value::Text(text.repeat(count)))
         }
         "indent" | "nindent" => {
             let pad = " ".repeat(a.size(0)?);
             let text = a.text(1)?;
-            if text.matches('\n').count().saturating_mul(pad.len()) > TEXT_LIMIT_BYTES {
-                return Err(format!("more than {TEXT_LIMIT_BYTES} bytes"));
-            }
+            check_bytes(text.matches('\n').count().saturating_mul(pad.len()))?;
             let start = if name == "nindent" { "\n" } else { "" };
             set(format!("{start}{pad}{}", text.replace('\n', &format!("\n{pad}"))))
         }
@@ -347,12 +357,17 @@ fn text(name: &str, a: &Arguments<'_>) -> Answer<'static> {
             Ok(Value::int(regex.find_iter(&a.text(1)?).count() as i64))
         }
         "regexReplaceAll" => {
-            let regex = compile_regex(&a.text(0)?)?;
-            set(regex.replace_all(&a.text(1)?, a.text(2)?.as_str()).into_owned())
+            let (regex, text, new) = (compile_regex(&a.text(0)?)?, a.text(1)?, a.text(2)?);
+            // All that one reference stands for is no longer than the text.
+            let referenced = new.matches('$').count().saturating_mul(text.len());
+            check_bytes(referenced)?;
+            check_replaced(&text, regex.find_iter(&text).count(), &new)?;
+            set(regex.replace_all(&text, &*new).into_owned())
         }
         "regexReplaceAllLiteral" => {
-            let regex = compile_regex(&a.text(0)?)?;
-            set(regex.replace_all(&a.text(1)?, regex::NoExpand(&a.text(2)?)).into_owned())
+            let (regex, text, new) = (compile_regex(&a.text(0)?)?, a.text(1)?, a.text(2)?);
+            check_replaced(&text, regex.find_iter(&text).count(), &new)?;
+            set(regex.replace_all(&text, regex::NoExpand(&new)).into_owned())
         }
         "urlencode" => set(url_encode(a.bytes(0)?)),
         "urldecode" => url_decode(a.bytes(0)?).map(Value::Text),

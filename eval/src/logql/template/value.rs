@@ -49,6 +49,16 @@ impl IntType {
 }
 
 impl<'l> Value<'l> {
+    /// How many bytes its texts have.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::List(list) => list.iter().map(Self::bytes).sum(),
+            Self::Map(map) => map.iter().map(|(key, value)| key.len() + value.bytes()).sum(),
+            Self::Nil | Self::Bool(_) | Self::Int(..) | Self::Float(_) | Self::Moment(_) | Self::Labels(_) => 0,
+        }
+    }
+
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into().into_bytes())
     }

@@ -18,6 +18,8 @@ use crate::traceql::value::Value;
 
 /// The most series that one function gathers.
 const SERIES_LIMIT: usize = 100_000;
+/// The most values that one function gathers: series by instants, and by the quantiles of each.
+const VALUE_LIMIT: usize = 1_000_000;
 /// The most exemplars of one series.
 const EXEMPLAR_LIMIT: usize = 20;
 
@@ -210,6 +212,16 @@ impl Leaf {
             None => {
                 if collected.series.len() == SERIES_LIMIT {
                     let message = format!("more than {SERIES_LIMIT} series: group by fewer attributes");
+                    return Err(Error::Limit(message));
+                }
+                let each = match &self.function {
+                    MetricsFunction::QuantileOverTime(_, quantiles) => quantiles.len().max(1),
+                    _ => 1,
+                };
+                let values = (collected.series.len() + 1).saturating_mul(self.instants.count).saturating_mul(each);
+                if values > VALUE_LIMIT {
+                    let message =
+                        format!("more than {VALUE_LIMIT} values: take a longer step or group by fewer attributes");
                     return Err(Error::Limit(message));
                 }
                 let windows = vec![Summary::default(); self.instants.count];

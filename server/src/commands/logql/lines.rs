@@ -42,16 +42,16 @@ pub struct Line<'a> {
     pub text: &'a str,
 }
 
-/// The lines of all streams, in the order of their times as the answer has them.
-pub fn entries(data: &Value) -> Vec<Line<'_>> {
-    of_streams(data["result"].as_array().map(Vec::as_slice).unwrap_or_default(), Order::AsAnswered)
+/// The lines of all streams of an answer.
+pub fn entries(data: &Value, order: Order) -> Vec<Line<'_>> {
+    of_streams(data["result"].as_array().map(Vec::as_slice).unwrap_or_default(), order)
 }
 
 /// In which order lines of several streams stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// As within the streams.
-    AsAnswered,
+    /// Newest first.
+    NewestFirst,
     /// Oldest first.
     OldestFirst,
 }
@@ -59,25 +59,18 @@ pub enum Order {
 /// The lines of streams.
 pub fn of_streams(streams: &[Value], order: Order) -> Vec<Line<'_>> {
     let mut lines = Vec::new();
-    let mut falls = false;
     for stream in streams {
         let labels = labels_text(&stream["stream"]);
         let level = ["detected_level", "level"].iter().find_map(|name| stream["stream"][*name].as_str());
-        let mut last = i64::MIN;
         for value in stream["values"].as_array().into_iter().flatten() {
             let time_ns = value[0].as_str().and_then(|time| time.parse().ok()).unwrap_or_default();
-            falls |= time_ns < last;
-            last = time_ns;
             let text = value[1].as_str().unwrap_or_default();
             lines.push(Line { time_ns, labels: labels.clone(), level: level.unwrap_or_default(), text });
         }
     }
-    lines.sort_by_key(|line| line.time_ns);
-    // Streams of one line each tell no order: newest first is the default.
-    let rises =
-        streams.iter().any(|stream| stream["values"].as_array().is_some_and(|values| values.len() > 1)) && !falls;
-    if order == Order::AsAnswered && !rises {
-        lines.reverse();
+    match order {
+        Order::NewestFirst => lines.sort_by_key(|line| std::cmp::Reverse(line.time_ns)),
+        Order::OldestFirst => lines.sort_by_key(|line| line.time_ns),
     }
     lines
 }
@@ -99,8 +92,8 @@ pub fn time_text(time_ns: i64) -> String {
 }
 
 /// Text of an answer with lines.
-pub fn render(data: &Value, colours: Colours) -> String {
-    text_of(&entries(data), colours)
+pub fn render(data: &Value, order: Order, colours: Colours) -> String {
+    text_of(&entries(data, order), colours)
 }
 
 /// Lines as text. What is no letter is escaped, so that a line cannot write to the terminal what it likes.
@@ -142,13 +135,16 @@ mod tests {
             { "stream": { "a": "x", "level": "error" }, "values": [["3000000", "c\u{1b}[2J"], ["1000000", "a"]] },
             { "stream": { "a": "y" }, "values": [["2000000", "b"]] },
         ]});
-        let text = render(&data, Colours::Off);
+        let text = render(&data, Order::NewestFirst, Colours::Off);
         assert_eq!(
             text,
             "1970-01-01T00:00:00.003Z {a=\"x\", level=\"error\"} c\\u{1b}[2J\n\
              1970-01-01T00:00:00.002Z {a=\"y\"} b\n\
              1970-01-01T00:00:00.001Z {a=\"x\", level=\"error\"} a\n"
         );
-        assert!(render(&data, Colours::On).contains("\u{1b}[31ma\u{1b}[0m"));
+        assert!(render(&data, Order::NewestFirst, Colours::On).contains("\u{1b}[31ma\u{1b}[0m"));
+        // Also where each stream has one line, which tells no order.
+        let oldest = render(&data, Order::OldestFirst, Colours::Off);
+        assert_eq!(oldest.lines().collect::<Vec<_>>(), text.lines().rev().collect::<Vec<_>>());
     }
 }

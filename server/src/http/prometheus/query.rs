@@ -65,6 +65,9 @@ async fn ask(
     let limit = parameters.limit()?;
     let lookback_ms = parameters.duration("lookback_delta")?.filter(|lookback| *lookback > 0);
     let timeout_ms = parameters.duration("timeout")?;
+    if timeout_ms.is_some_and(|timeout| timeout <= 0) {
+        return Err(Refusal::parameter("timeout", "the time of a query must be above 0"));
+    }
     let request = PromqlRequest { query: query.to_owned(), start_ms, end_ms, step_ms, lookback_ms };
     let answer = queries(state)?.promql(organization, request, timeout_ms).await?;
     let stats = parameters.get("stats").map(|_| stats_of(&answer).to_string());
