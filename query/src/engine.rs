@@ -7,7 +7,7 @@ use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
 use tidemill_types::OrganizationId;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::catalog::LiveCatalog;
@@ -19,6 +19,7 @@ use crate::promql::{KeptFloats, SeriesTables, Turns};
 use crate::run::{AbortOnDrop, End, channel, forward, guarded};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
+use crate::slots::Slots;
 use crate::statement::{Statement, parse_statement};
 use crate::stats::StatsHandle;
 use crate::{Error, QueryLimits, QueryOptions, QueryStream, Result, describe};
@@ -34,7 +35,7 @@ pub struct QueryEngine {
 
 struct Shared {
     parts: Arc<Parts>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     turns: Turns,
     /// Decoding and computing stay off the threads that answer requests. `None` only while dropping.
     runtime: Option<Runtime>,
@@ -69,7 +70,7 @@ impl QueryEngine {
             .enable_all()
             .build()
             .map_err(io)?;
-        let slots = Arc::new(Semaphore::new(options.concurrent_queries));
+        let slots = Slots::new(options.concurrent_queries);
         let parts = Parts {
             catalog: Arc::new(LiveCatalog::new(metastore)),
             loader: Arc::new(SegmentLoader::new(buckets, &options)),
@@ -120,7 +121,7 @@ impl QueryEngine {
 
     /// How many queries hold a slot.
     pub fn running_queries(&self) -> usize {
-        self.shared.parts.options.concurrent_queries - self.shared.slots.available_permits()
+        self.shared.slots.running()
     }
 
     fn ready(&self, batch: RecordBatch, stats: StatsHandle) -> QueryStream {
@@ -137,7 +138,7 @@ impl QueryEngine {
         limits: QueryLimits,
         stats: StatsHandle,
     ) -> Result<QueryStream> {
-        let slot = self.take_slot()?;
+        let slot = self.shared.slots.take(organization)?;
         let deadline = Instant::now() + limits.time;
         let reader = Arc::new(());
         let plan = Plan {
@@ -168,12 +169,6 @@ impl QueryEngine {
         // The sender is lost only when the runtime stops.
         let (schema, first) = told.await.unwrap_or(Err(Error::Cancelled))?;
         Ok(QueryStream::new(schema, first, rest, end, task, stats))
-    }
-
-    fn take_slot(&self) -> Result<OwnedSemaphorePermit> {
-        let slots = Arc::clone(&self.shared.slots);
-        let running = self.shared.parts.options.concurrent_queries;
-        slots.try_acquire_owned().map_err(|_| Error::TooManyQueries { running })
     }
 
     pub(crate) fn turns(&self) -> &Turns {

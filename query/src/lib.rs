@@ -23,6 +23,7 @@ mod listing;
 mod plan;
 mod run;
 mod session;
+mod slots;
 mod statement;
 mod stats;
 mod tables;

@@ -267,7 +267,12 @@ pub const KEYS: &[Key] = &[
         "2m",
         "A query is stopped after this long. At most 25m, below the grace of replaced objects.",
     ),
-    key("query.concurrency", Kind::Count, "8", "Queries that run at the same time; others are told to come again."),
+    key(
+        "query.concurrency",
+        Kind::Count,
+        "10",
+        "Queries that run at the same time, of one organization three quarters of them at most; others are told to come again.",
+    ),
     key("query.cache", Kind::Bytes, "64MiB", "Memory for footers, indexes and hot ranges."),
     key(
         "query.matches_cache",

@@ -11,6 +11,8 @@ use tidemill_lake::clock::{Clock as _, SystemClock};
 use super::answer::Refusal;
 use crate::http::arguments::form_pairs;
 
+/// The most selectors of one question.
+const MOST_SELECTORS: usize = 256;
 /// The times that are written when none is meant: as far as Prometheus's own.
 const EARLIEST_MS: i64 = -9_000_000_000_000;
 const LATEST_MS: i64 = 9_000_000_000_000;
@@ -72,6 +74,9 @@ impl Parameters {
     /// The selectors `match[]`.
     pub(super) fn selectors(&self) -> Result<Vec<Vec<Matcher>>, Refusal> {
         let texts = self.0.iter().filter(|(name, _)| name == "match[]").map(|(_, text)| text);
+        if texts.clone().count() > MOST_SELECTORS {
+            return Err(Refusal::parameter("match[]", format!("more than {MOST_SELECTORS} selectors")));
+        }
         texts
             .map(|text| {
                 let matchers = selector_of(text).map_err(|error| Refusal::parameter("match[]", error))?;
