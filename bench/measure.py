@@ -137,10 +137,18 @@ CONNECTIONS: dict[int, http.client.HTTPConnection] = {}
 
 def exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
     """Status and body of an answer, over one connection a server that stays open: of what a client takes, as little as can be."""
-    if port not in CONNECTIONS:
-        CONNECTIONS[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-        CONNECTIONS[port].connect()
-        CONNECTIONS[port].sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    CONNECTIONS[port].request(method, path, body=body, headers=headers)
-    answer = CONNECTIONS[port].getresponse()
-    return answer.status, answer.read()
+    for is_last in (False, True):
+        if port not in CONNECTIONS:
+            CONNECTIONS[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+            CONNECTIONS[port].connect()
+            CONNECTIONS[port].sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            CONNECTIONS[port].request(method, path, body=body, headers=headers)
+            answer = CONNECTIONS[port].getresponse()
+            return answer.status, answer.read()
+        except ConnectionError:
+            # The server closes what has been idle for long.
+            del CONNECTIONS[port]
+            if is_last:
+                raise
+    raise AssertionError("the second try answers or raises")
