@@ -15,11 +15,11 @@ use crate::guards::Watch;
 use crate::known_plans::KnownPlans;
 use crate::logql::StreamTables;
 use crate::plan::{Parts, Plan, Started, Work};
-use crate::promql::{KeptFloats, SeriesTables, Turns};
+use crate::promql::{KeptFloats, SeriesTables};
 use crate::run::{AbortOnDrop, End, channel, forward, guarded};
 use crate::scan::{RowRequest, SegmentLoader};
 use crate::session::base_state;
-use crate::slots::Slots;
+use crate::slots::{SlotLimits, Slots};
 use crate::statement::{Statement, parse_statement};
 use crate::stats::StatsHandle;
 use crate::{Error, QueryLimits, QueryOptions, QueryStream, Result, describe};
@@ -36,7 +36,8 @@ pub struct QueryEngine {
 struct Shared {
     parts: Arc<Parts>,
     slots: Slots,
-    turns: Turns,
+    /// Of PromQL.
+    turns: Slots,
     /// Decoding and computing stay off the threads that answer requests. `None` only while dropping.
     runtime: Option<Runtime>,
 }
@@ -70,7 +71,6 @@ impl QueryEngine {
             .enable_all()
             .build()
             .map_err(io)?;
-        let slots = Slots::new(options.concurrent_queries);
         let parts = Parts {
             catalog: Arc::new(LiveCatalog::new(metastore)),
             loader: Arc::new(SegmentLoader::new(buckets, &options)),
@@ -81,7 +81,8 @@ impl QueryEngine {
             plans: KnownPlans::default(),
             options,
         };
-        let shared = Shared { parts: Arc::new(parts), slots, turns: Turns::default(), runtime: Some(runtime) };
+        let shared =
+            Shared { parts: Arc::new(parts), slots: Slots::default(), turns: Slots::default(), runtime: Some(runtime) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -138,7 +139,7 @@ impl QueryEngine {
         limits: QueryLimits,
         stats: StatsHandle,
     ) -> Result<QueryStream> {
-        let slot = self.shared.slots.take(organization)?;
+        let slot = self.shared.slots.take(organization, SlotLimits::shared(self.parts().options.concurrent_queries))?;
         let deadline = Instant::now() + limits.time;
         let reader = Arc::new(());
         let plan = Plan {
@@ -171,7 +172,7 @@ impl QueryEngine {
         Ok(QueryStream::new(schema, first, rest, end, task, stats))
     }
 
-    pub(crate) fn turns(&self) -> &Turns {
+    pub(crate) fn turns(&self) -> &Slots {
         &self.shared.turns
     }
 

@@ -45,7 +45,7 @@ impl QueryEngine {
         select: LabelSelect,
         limits: PromqlLimits,
     ) -> EvalResult<(BTreeSet<Labels>, Vec<String>)> {
-        let _turn = self.turns().take(organization, limits.concurrency)?;
+        let _turn = self.turn(organization, limits)?;
         let reader = self.reader(organization, limits).await?;
         let found = within(reader.deadline, limits.time, series(&reader, &select)).await?.map_err(failed)?;
         Ok((found, reader.stats.read().warnings))
@@ -62,7 +62,7 @@ impl QueryEngine {
         (start_ms, end_ms): (i64, i64),
         limits: PromqlLimits,
     ) -> EvalResult<BTreeMap<String, BTreeSet<MetricMetadata>>> {
-        let _turn = self.turns().take(organization, limits.concurrency)?;
+        let _turn = self.turn(organization, limits)?;
         let reader = self.reader(organization, limits).await?;
         let reading = metadata(&reader, metric.as_deref(), time_range(start_ms, end_ms));
         within(reader.deadline, limits.time, reading).await?.map_err(failed)

@@ -56,7 +56,7 @@ impl QueryEngine {
         (start_ms, end_ms): (i64, i64),
         limits: PromqlLimits,
     ) -> EvalResult<Vec<SeriesExemplars>> {
-        let _turn = self.turns().take(organization, limits.concurrency)?;
+        let _turn = self.turn(organization, limits)?;
         let reader = self.reader(organization, limits).await?;
         let reading = exemplars(&reader, &selectors, (start_ms, end_ms));
         within(reader.deadline, limits.time, reading).await?.map_err(failed)

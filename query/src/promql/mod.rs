@@ -23,15 +23,13 @@ mod source;
 mod tables;
 mod value_text;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tidemill_eval::promql::{Annotations, Engine, Interrupt, Options, Source, Value};
 use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tidemill_types::{ErrorKind, OrganizationId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub(crate) use assemble::exponential_histogram;
@@ -43,6 +41,7 @@ pub use series::Promotion;
 pub(crate) use tables::SeriesTables;
 
 use crate::run::guarded;
+use crate::slots::{Slot, SlotLimits};
 use crate::stats::{QueryStats, StatsHandle};
 use crate::{Error, QueryEngine};
 use answer::{Asked, Begun};
@@ -108,17 +107,6 @@ pub struct PromqlAnswer {
     pub stats: QueryStats,
 }
 
-/// How many queries of each organization run.
-#[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<HashMap<OrganizationId, Arc<Semaphore>>>);
-
-impl Turns {
-    fn take(&self, organization: OrganizationId, most: usize) -> EvalResult<OwnedSemaphorePermit> {
-        let turns = Arc::clone(self.0.lock().entry(organization).or_insert_with(|| Arc::new(Semaphore::new(most))));
-        turns.try_acquire_owned().map_err(|_| failed(Error::TooManyQueries { running: most }))
-    }
-}
-
 impl QueryEngine {
     /// Evaluates a query over the metrics of `organization` and of no other (T-1).
     ///
@@ -130,7 +118,7 @@ impl QueryEngine {
         request: PromqlRequest,
         limits: PromqlLimits,
     ) -> EvalResult<PromqlAnswer> {
-        let turn = self.turns().take(organization, limits.concurrency)?;
+        let turn = self.turn(organization, limits)?;
         let reader = self.reader(organization, limits).await?;
         let stats = reader.stats.clone();
         let ended = EndOnDrop::default();
@@ -175,6 +163,10 @@ impl QueryEngine {
     ) -> EvalResult<Box<dyn Source + Send>> {
         let reader = self.reader(organization, limits).await?;
         Ok(Box::new(LakeSource::new(reader, self.runtime().handle().clone())))
+    }
+
+    fn turn(&self, organization: OrganizationId, limits: PromqlLimits) -> EvalResult<Slot> {
+        self.turns().take(organization, SlotLimits::each(limits.concurrency)).map_err(failed)
     }
 
     /// What reads for one query, over the catalog as it is now.
