@@ -2,12 +2,13 @@
 //! that it needs no thread of its own, and spares the reading of what has not changed.
 
 use std::path::Path;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tidemill_types::CatalogSeq;
 
-use super::connection::open_reader;
+use super::connection::{failed, open_reader};
 use crate::Result;
 
 /// Looks at the database's commits.
@@ -31,7 +32,10 @@ pub(super) struct Version(i64);
 
 impl Commits {
     pub(super) fn new(path: &Path) -> Result<Self> {
-        Ok(Self { connection: Mutex::new(open_reader(path)?), catalog: Mutex::default() })
+        let connection = open_reader(path)?;
+        // A look is made on threads that may not wait; what cannot be told at once is read.
+        connection.busy_timeout(Duration::ZERO).map_err(failed("open"))?;
+        Ok(Self { connection: Mutex::new(connection), catalog: Mutex::default() })
     }
 
     /// The version now; `None` where it cannot be told.
