@@ -140,26 +140,24 @@ struct Sent {
 impl Sent {
     fn add_sample(&mut self, read: Result<WrittenSample, Fault>, arrival_ms: i64) {
         let checked = read.and_then(|sample| check_time(sample.time_ms, arrival_ms).map(|()| sample));
-        match checked {
-            Ok(sample) => self.series.samples.push(sample),
-            Err(fault) => self.faults.push(fault.within("samples")),
-        }
+        keep(&mut self.series.samples, checked, "samples", &mut self.faults);
     }
 
     fn add_histogram(&mut self, read: Result<WrittenHistogram, Fault>, arrival_ms: i64) {
         let checked = read.and_then(|histogram| check_time(histogram.time_ms, arrival_ms).map(|()| histogram));
-        match checked {
-            Ok(histogram) => self.series.histograms.push(histogram),
-            Err(fault) => self.faults.push(fault.within("histograms")),
-        }
+        keep(&mut self.series.histograms, checked, "histograms", &mut self.faults);
     }
 
     fn add_exemplar(&mut self, read: Result<WrittenExemplar, Fault>, arrival_ms: i64) {
         let checked = read.and_then(|exemplar| check_time(exemplar.time_ms, arrival_ms).map(|()| exemplar));
-        match checked {
-            Ok(exemplar) => self.series.exemplars.push(exemplar),
-            Err(fault) => self.faults.push(fault.within("exemplars")),
-        }
+        keep(&mut self.series.exemplars, checked, "exemplars", &mut self.faults);
+    }
+}
+
+fn keep<T>(kept: &mut Vec<T>, checked: Result<T, Fault>, step: &str, faults: &mut Vec<Fault>) {
+    match checked {
+        Ok(one) => kept.push(one),
+        Err(fault) => faults.push(fault.within(step)),
     }
 }
 
