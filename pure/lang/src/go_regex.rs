@@ -4,6 +4,9 @@
 //! repetition, which is itself; the classes `\d`, `\w`, `\s` and the boundary `\b`, which are ASCII; what stands in brackets (no
 //! operators of sets, `-` after a class); quotes `\Q…\E`; octal escapes; repetitions of repetitions. `\B` is that of Unicode here.
 
+/// A text as a pattern that fits it alone.
+pub use regex::escape as escape_regex;
+
 use crate::WholePattern;
 
 /// The most bytes that a compiled expression may take.

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 use tidemill_eval::traceql::SearchParams;
+use tidemill_lang::go_regex::escape_regex;
 use tidemill_lang::traceql::ast::Query as TraceQuery;
 use tidemill_types::OrganizationId;
 
@@ -103,7 +104,7 @@ fn legacy_query(params: &Params) -> TempoResult<String> {
     let mut conditions = Vec::new();
     for (key, value) in read_tags(params.text("tags").unwrap_or_default())? {
         // Part of the value, in capitals or not.
-        let part = quote(&format!("(?is).*{}.*", escape_pattern(&value)));
+        let part = quote(&format!("(?is).*{}.*", escape_regex(&value)));
         match key.as_str() {
             "name" => conditions.push(format!("name =~ {part}")),
             "root.name" => conditions.push(format!("rootName =~ {part}")),
@@ -120,17 +121,6 @@ fn legacy_query(params: &Params) -> TempoResult<String> {
     conditions.extend(most.map(|most| format!("traceDuration <= {most}ns")));
     let conditions: Vec<String> = conditions.into_iter().map(|condition| format!("({condition})")).collect();
     Ok(format!("{{ {} }}", conditions.join(" && ")))
-}
-
-/// `text` as a pattern that fits it alone.
-fn escape_pattern(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut pattern, letter| {
-        if letter.is_ascii_punctuation() {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-        pattern
-    })
 }
 
 fn quote(text: &str) -> String {
@@ -190,7 +180,7 @@ mod tests {
             (r#"name="fixed root" status.code=error"#, r#"{ (name =~ "(?is).*fixed root.*") && (status = error) }"#),
             ("status=a error=true", r#"{ (."status" =~ "(?is).*a.*") && (status = error) }"#),
             ("code=200", r#"{ (."code" =~ "(?is).*200.*" || ."code" = 200) }"#),
-            (r#"a="b\"c""#, r#"{ (."a" =~ "(?is).*b\\\"c.*") }"#),
+            (r#"a="b\"c""#, r#"{ (."a" =~ "(?is).*b\"c.*") }"#),
         ] {
             let query = query(&[("tags", tags)]).expect("tags");
             assert_eq!(query, expected);
