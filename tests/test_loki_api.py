@@ -212,6 +212,8 @@ def test_hostile_requests_are_refused_in_words(recorded: Tidemill) -> None:
         {"query": "(" * 5000 + "1" + ")" * 5000},
         {"query": f"sum({'sum(' * 2000}rate({selector}[5m]){')' * 2000})"},
         {"query": f"rate({selector}[5m])", "step": "0.001"},
+        {"query": f'{selector} | line_format "{{{{ repeat 1000000 `a` }}}}"', "limit": "1000"},
+        {"query": f'sum by (a) (count_over_time({selector} | label_format a=`{{{{ __timestamp__ }}}}{{{{ repeat 900000 "a" }}}}` [1d]))'},
         {"query": "{}"},
         {"query": ""},
     ]:

@@ -187,6 +187,7 @@ def test_other_organizations_and_callers_without_a_key_see_nothing(recorded: Tid
         ("/api/metrics/query_range", {"q": "{} | rate()", "step": "1ns", "start": START, "end": END}, 400),
         ("/api/metrics/query_range", {"q": "{} | rate()", "step": "0"}, 400),
         ("/api/metrics/query_range", {"q": "{}"}, 400),
+        ("/api/metrics/query_range", {"q": "{} | rate() by (span:id)", "step": "1s", "start": START, "end": END}, 400),
         ("/api/v2/search/tag/" + "a" * 5000 + "/values", {}, 400),
         ("/api/v2/search/tags", {"scope": "x" * 1000}, 400),
     ],

@@ -228,6 +228,7 @@ impl Leaf {
 
     pub(super) fn take(&mut self) -> Vec<Collected> {
         self.by_key.clear();
+        self.label_bytes = 0;
         self.by_stream.fill(None);
         std::mem::take(&mut self.collected)
     }

@@ -103,6 +103,19 @@ pub(super) struct Leaf {
     pub collected: Collected,
 }
 
+/// Refuses more values than a function may gather.
+fn check_values(series: usize, instants: Instants, function: &MetricsFunction) -> Result<()> {
+    let each = match function {
+        MetricsFunction::QuantileOverTime(_, quantiles) => quantiles.len().max(1),
+        _ => 1,
+    };
+    if series.saturating_mul(instants.count).saturating_mul(each) <= VALUE_LIMIT {
+        return Ok(());
+    }
+    let message = format!("more than {VALUE_LIMIT} values: take a longer step or group by fewer attributes");
+    Err(Error::Limit(message))
+}
+
 impl Leaf {
     pub fn new(
         spans: &Pipeline,
@@ -214,16 +227,7 @@ impl Leaf {
                     let message = format!("more than {SERIES_LIMIT} series: group by fewer attributes");
                     return Err(Error::Limit(message));
                 }
-                let each = match &self.function {
-                    MetricsFunction::QuantileOverTime(_, quantiles) => quantiles.len().max(1),
-                    _ => 1,
-                };
-                let values = (collected.series.len() + 1).saturating_mul(self.instants.count).saturating_mul(each);
-                if values > VALUE_LIMIT {
-                    let message =
-                        format!("more than {VALUE_LIMIT} values: take a longer step or group by fewer attributes");
-                    return Err(Error::Limit(message));
-                }
+                check_values(collected.series.len() + 1, self.instants, &self.function)?;
                 let windows = vec![Summary::default(); self.instants.count];
                 collected.series.push((labels.clone(), Gathered { windows, exemplars: Vec::new() }));
                 collected.by_labels.insert(labels, collected.series.len() - 1);
@@ -255,6 +259,7 @@ impl Leaf {
                     let message = format!("compare meets more than {SERIES_LIMIT} values: narrow the spans");
                     return Err(Error::Limit(message));
                 }
+                check_values(collected.compared.len() + 1, self.instants, &self.function)?;
                 collected.compared.push((comparison.clone(), vec![0; self.instants.count]));
                 collected.by_comparison.insert(comparison, collected.compared.len() - 1);
                 collected.compared.len() - 1
