@@ -1,14 +1,30 @@
 //! Numbers as text.
 
+use std::fmt::Write as _;
+
 /// `value` as the Prometheus API writes it: the shortest decimal digits that read back as the same number, never with an exponent;
 /// `NaN`, `+Inf`, `-Inf`.
 pub fn format_number(value: f64) -> String {
+    let mut text = String::new();
+    push_number(&mut text, value);
+    text
+}
+
+/// Adds `value` to a text, as [`format_number`] writes it.
+pub(crate) fn push_number(text: &mut String, value: f64) {
     if value.is_nan() {
-        "NaN".to_owned()
-    } else if value.is_infinite() {
-        if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned()
+        return text.push_str("NaN");
+    }
+    if value.is_infinite() {
+        return text.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    }
+    let mut buffer = zmij::Buffer::new();
+    let digits = buffer.format_finite(value);
+    if digits.contains('e') {
+        // The standard library writes no exponents.
+        let _infallible = write!(text, "{value}");
     } else {
-        value.to_string()
+        text.push_str(digits.strip_suffix(".0").unwrap_or(digits));
     }
 }
 
@@ -29,7 +45,23 @@ pub(crate) fn format_short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{format_number, format_short};
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_the_standard_library_writes_them(
+            any in prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO,
+            usual in -1e6..1e6f64,
+            places in 0..6i32,
+        ) {
+            let rounded = (usual * 10f64.powi(places)).round() / 10f64.powi(places);
+            for value in [any, usual, rounded] {
+                prop_assert_eq!(format_number(value), value.to_string());
+            }
+        }
+    }
 
     #[test]
     fn short_numbers_have_exponents_at_the_ends() {

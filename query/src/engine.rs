@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use tidemill_store::Metastore;
 use tidemill_store::buckets::Buckets;
 use tidemill_types::OrganizationId;
@@ -31,6 +30,13 @@ const STACK_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct QueryEngine {
     shared: Arc<Shared>,
+}
+
+/// What a query is begun with.
+pub(crate) enum Asked {
+    /// SQL, to be read where there is stack for whatever it nests.
+    Text(String),
+    Work(Box<Work>),
 }
 
 struct Shared {
@@ -95,15 +101,7 @@ impl QueryEngine {
     /// missing or damaged, `Unavailable`.
     pub async fn sql(&self, organization: OrganizationId, text: &str, limits: QueryLimits) -> Result<QueryStream> {
         limits.check()?;
-        let stats = StatsHandle::new();
-        // Where there is stack for whatever the text nests.
-        let text = text.to_owned();
-        let parsed = self.runtime().spawn(async move { parse_statement(&text) }).await;
-        match parsed.unwrap_or(Err(Error::Cancelled))? {
-            Statement::ShowTables => Ok(self.ready(describe::show_tables(), stats)),
-            Statement::Describe(signal) => Ok(self.ready(describe::describe_table(signal), stats)),
-            Statement::Query(statement) => self.start(organization, Work::Statement(statement), limits, stats).await,
-        }
+        self.start(organization, Asked::Text(text.to_owned()), limits, StatsHandle::new()).await
     }
 
     /// Reads rows of one signal without SQL: the seam for evaluators of other languages.
@@ -117,7 +115,7 @@ impl QueryEngine {
         limits: QueryLimits,
     ) -> Result<QueryStream> {
         limits.check()?;
-        self.start(organization, Work::Rows(request), limits, StatsHandle::new()).await
+        self.start(organization, Asked::Work(Box::new(Work::Rows(request))), limits, StatsHandle::new()).await
     }
 
     /// How many queries hold a slot.
@@ -125,30 +123,30 @@ impl QueryEngine {
         self.shared.slots.running()
     }
 
-    fn ready(&self, batch: RecordBatch, stats: StatsHandle) -> QueryStream {
-        stats.planned();
-        let (_, rest) = channel();
-        let task = AbortOnDrop::new(self.runtime().spawn(async {}));
-        QueryStream::new(batch.schema(), Some(batch), rest, End::complete(), task, stats)
-    }
-
     pub(crate) async fn start(
         &self,
         organization: OrganizationId,
-        work: Work,
+        asked: Asked,
         limits: QueryLimits,
         stats: StatsHandle,
     ) -> Result<QueryStream> {
         let slot = self.shared.slots.take(organization, SlotLimits::shared(self.parts().options.concurrent_queries))?;
         let deadline = Instant::now() + limits.time;
         let reader = Arc::new(());
-        let plan = Plan {
-            parts: Arc::clone(&self.shared.parts),
-            organization,
-            work,
-            limits,
-            watch: Watch { deadline, limit: limits.time, reader: Arc::downgrade(&reader) },
-            stats: stats.clone(),
+        let watch = Watch { deadline, limit: limits.time, reader: Arc::downgrade(&reader) };
+        let (parts, own_stats) = (Arc::clone(&self.shared.parts), stats.clone());
+        let starting = async move {
+            let work = match asked {
+                Asked::Work(work) => *work,
+                Asked::Text(text) => match parse_statement(&text)? {
+                    Statement::ShowTables => return Ok(Started::ready(describe::show_tables(), &own_stats)),
+                    Statement::Describe(signal) => {
+                        return Ok(Started::ready(describe::describe_table(signal), &own_stats));
+                    }
+                    Statement::Query(statement) => Work::Statement(statement),
+                },
+            };
+            Plan { parts, organization, work, limits, watch, stats: own_stats }.start().await
         };
         let (sender, rest) = channel();
         let (tell, told) = oneshot::channel();
@@ -156,7 +154,7 @@ impl QueryEngine {
         let told_end = end.clone();
         let task = self.runtime().spawn(async move {
             let _slot = slot;
-            let started = guarded(tokio::time::timeout_at(deadline, plan.start())).await;
+            let started = guarded(tokio::time::timeout_at(deadline, starting)).await;
             match started.and_then(|it| it.unwrap_or(Err(Error::TimeLimit { limit: limits.time }))) {
                 Err(error) => drop(tell.send(Err(error))),
                 Ok(Started { schema, first, rest }) => {

@@ -27,6 +27,7 @@ mod slots;
 mod statement;
 mod stats;
 mod tables;
+mod together;
 pub mod traceql;
 
 pub use attributes::{AttributeInfo, AttributeKey, Cardinality};

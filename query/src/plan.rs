@@ -74,6 +74,14 @@ pub(crate) struct Started {
     pub(crate) rest: Option<SendableRecordBatchStream>,
 }
 
+impl Started {
+    /// An answer that is there already.
+    pub(crate) fn ready(batch: RecordBatch, stats: &StatsHandle) -> Self {
+        stats.planned();
+        Self { schema: batch.schema(), first: Some(batch), rest: None }
+    }
+}
+
 /// The session of a plan, and the plan.
 type Planned<'a> = (Cow<'a, SessionState>, Arc<dyn ExecutionPlan>);
 

@@ -1,5 +1,6 @@
 //! A query under way: its first batch decides that the plan holds, then batches flow until the end, the limit, or the drop.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -117,13 +118,6 @@ impl Drop for AbortOnDrop {
 pub(crate) struct End(Arc<OnceLock<Result<()>>>);
 
 impl End {
-    /// An end that has come already.
-    pub(crate) fn complete() -> Self {
-        let end = Self::default();
-        end.tell(Ok(()));
-        end
-    }
-
     fn tell(&self, outcome: Result<()>) {
         // Only the first word counts.
         let _ = self.0.set(outcome);
@@ -171,11 +165,14 @@ pub(crate) async fn forward(
 
 /// Runs a part of a query, of which a panic is a failure like others, and not a query that somebody cancelled.
 pub(crate) async fn guarded<T>(part: impl Future<Output = T>) -> Result<T> {
-    AssertUnwindSafe(part).catch_unwind().await.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Error::Engine(Arc::new(DataFusionError::Internal(format!("the query engine failed: {text}"))))
-    })
+    AssertUnwindSafe(part).catch_unwind().await.map_err(failure_of)
+}
+
+/// A panic as the failure of a query.
+pub(crate) fn failure_of(panic: Box<dyn Any + Send>) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::Engine(Arc::new(DataFusionError::Internal(format!("the query engine failed: {text}"))))
 }
 
 async fn send_all(

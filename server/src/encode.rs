@@ -1,4 +1,5 @@
-//! The rows of a query as bytes, batch by batch, encoded off the threads that serve the network.
+//! The rows of a query as bytes, batch by batch; what is more than a little is encoded off the threads that serve the
+//! network.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -39,11 +40,18 @@ impl Answer {
                 Some(batch) => Some(batch.map_err(from_query)?),
                 None => None,
             };
-            let encoding = tokio::task::spawn_blocking(move || match batch {
+            let takes_little = encoder.takes_little(batch.as_ref());
+            let encode = move || match batch {
                 Some(batch) => encoder.encode(&batch).map(|bytes| (bytes, Some(encoder))),
                 None => encoder.finish().map(|bytes| (bytes, None)),
-            });
-            let encoded = encoding.await.map_err(|error| Error::caused(ErrorKind::Internal, "encoding rows", error))?;
+            };
+            let encoded = if takes_little {
+                // The way to another thread would take longer.
+                encode()
+            } else {
+                let encoding = tokio::task::spawn_blocking(encode).await;
+                encoding.map_err(|error| Error::caused(ErrorKind::Internal, "encoding rows", error))?
+            };
             let (bytes, encoder) =
                 encoded.map_err(|error| Error::caused(ErrorKind::Internal, "encoding rows", error))?;
             let is_last = encoder.is_none();

@@ -182,12 +182,13 @@ fn push_list<T>(json: &mut String, items: &[T], mut push: impl FnMut(&mut String
 }
 
 fn push_timed(json: &mut String, milliseconds: i64, push: impl FnOnce(&mut String)) {
-    let sign = if milliseconds < 0 { "-" } else { "" };
+    json.push_str(if milliseconds < 0 { "[-" } else { "[" });
     let (seconds, fraction) = (milliseconds.unsigned_abs() / 1000, milliseconds.unsigned_abs() % 1000);
-    let _infallible = match fraction {
-        0 => write!(json, "[{sign}{seconds},"),
-        _ => write!(json, "[{sign}{seconds}.{fraction:03},"),
-    };
+    json.push_str(itoa::Buffer::new().format(seconds));
+    if fraction > 0 {
+        let _infallible = write!(json, ".{fraction:03}");
+    }
+    json.push(',');
     push(json);
     json.push(']');
 }
@@ -201,7 +202,9 @@ fn push_number(json: &mut String, value: f64) {
         let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
         let _infallible = write!(json, "\"{digits}e{sign}{exponent:0>2}\"");
     } else {
-        let _infallible = write!(json, "\"{}\"", crate::number::format_number(value));
+        json.push('"');
+        crate::number::push_number(json, value);
+        json.push('"');
     }
 }
 

@@ -24,6 +24,8 @@ use tidemill_lang::logql::ast::{LogQuery, Query};
 use tidemill_lang::logql::print;
 use tidemill_types::ErrorKind;
 
+use crate::engine::Asked;
+use crate::plan::Work;
 use crate::{QueryEngine, QueryStats, QueryStream};
 
 pub(crate) use counted::CountedGroups;
@@ -133,7 +135,7 @@ impl QueryEngine {
     ) -> Result<QueryStream> {
         limits.check()?;
         let stats = crate::StatsHandle::new();
-        Ok(self.start(organization, crate::plan::Work::Lines(scan), limits, stats).await?)
+        Ok(self.start(organization, Asked::Work(Box::new(Work::Lines(scan))), limits, stats).await?)
     }
 
     /// Runs a part of a query where there are threads and stack for it; it ends when its caller goes away.

@@ -91,6 +91,10 @@ impl FromStr for OutputFormat {
     }
 }
 
+/// A batch with no more values, in no more memory, is encoded at once.
+const FEW_VALUES: usize = 2_000;
+const FEW_BYTES: usize = 64 << 10;
+
 /// Writes the batches of one answer.
 pub struct Encoder {
     schema: SchemaRef,
@@ -124,6 +128,16 @@ impl Encoder {
             OutputFormat::Table => Kind::Table { held: Vec::new(), rows: 0, has_written: false },
         };
         Ok(Self { schema, kind })
+    }
+
+    /// Whether the next step, of one more batch or the last, takes so little that the way to another thread would take longer.
+    pub fn takes_little(&self, batch: Option<&RecordBatch>) -> bool {
+        let is_little = |batch: &RecordBatch| {
+            let values = batch.num_rows().saturating_mul(batch.num_columns());
+            values <= FEW_VALUES && batch.get_array_memory_size() <= FEW_BYTES
+        };
+        // A table is drawn of all that it holds.
+        batch.is_none_or(is_little) && !matches!(self.kind, Kind::Table { .. })
     }
 
     /// The bytes of one more batch; may be empty where the format gathers.

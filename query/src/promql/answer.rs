@@ -12,6 +12,7 @@ use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use super::source::{InMemory, LakeSource, Recorder, Share};
 use super::{PromqlRequest, failed};
 use crate::Error;
+use crate::together::together;
 
 /// Fewer samples are evaluated on one thread.
 const DIVIDED_SAMPLES: usize = 20_000;
@@ -84,7 +85,8 @@ impl Asked {
             Some(Err(error)) => Begun::Answered(Err(error)),
             Some(Ok(())) => {
                 let looks = i64::try_from(self.source.samples()).unwrap_or(i64::MAX).saturating_mul(self.steps());
-                match (looks <= FEW_LOOKS).then(|| self.evaluate(&self.engine_of_few(), &InMemory(&self.source))) {
+                let is_little = looks <= FEW_LOOKS && self.source.has_little();
+                match is_little.then(|| self.evaluate(&self.engine_of_few(), &InMemory(&self.source))) {
                     None | Some(Err(EvalError::Limit(_))) => under_way(self, Read::Everything),
                     Some(outcome) => Begun::Answered(outcome),
                 }
@@ -112,7 +114,7 @@ impl Asked {
     }
 
     /// Evaluates parts of the series on several threads; `None` where that is not worth it, or the query cannot be divided.
-    fn divided(&self, engine: &Engine) -> EvalResult<Option<(Value, Annotations)>> {
+    fn divided(self: &Arc<Self>, engine: &Engine) -> EvalResult<Option<(Value, Annotations)>> {
         let count = self.threads;
         if count < 2 || self.source.samples() < DIVIDED_SAMPLES {
             return Ok(None);
@@ -120,22 +122,18 @@ impl Asked {
         let request = &self.request;
         let (query, times) = (request.query.as_str(), (request.start_ms, request.end_ms, request.step_ms));
         let tasks = match engine.tasks(query, times) {
-            Ok(tasks) if !tasks.is_empty() => tasks,
+            Ok(tasks) if !tasks.is_empty() => Arc::new(tasks),
             // What is wrong is told by the evaluation of the whole.
             _ => return Ok(None),
         };
         let share_of_bytes = Options { max_bytes: engine.options().max_bytes / count, ..engine.options().clone() };
         let part_engine = Engine::new(share_of_bytes);
-        let run = |place: usize| -> EvalResult<Vec<(Partial, Annotations)>> {
-            let share = Share { whole: &self.source, place, count };
-            tasks.iter().map(|task| part_engine.run_task(query, times, *task, &share)).collect()
+        let (own, tasks_of) = (Arc::clone(self), Arc::clone(&tasks));
+        let run = move |place: usize| -> EvalResult<Vec<(Partial, Annotations)>> {
+            let (query, share) = (own.request.query.as_str(), Share { whole: &own.source, place, count });
+            tasks_of.iter().map(|task| part_engine.run_task(query, times, *task, &share)).collect()
         };
-        let parts: Vec<EvalResult<Vec<(Partial, Annotations)>>> = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..count).map(|place| scope.spawn(move || run(place))).collect();
-            let first = run(0);
-            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(failed(Error::Cancelled))));
-            std::iter::once(first).chain(others).collect()
-        });
+        let parts = together(self.source.runtime(), count, run).map_err(failed)?;
         if parts.iter().any(|part| matches!(part, Err(EvalError::Limit(_)))) {
             // Each part counts for itself: whether the whole is too much is told by its evaluation.
             return Ok(None);
@@ -156,8 +154,8 @@ impl Asked {
 
 impl Way {
     /// Goes on to the answer, on a thread that may wait, unless the caller is gone before everything is read.
-    pub(super) fn finish(self, caller_is_gone: impl Future<Output = ()>) -> Outcome {
-        let Self { asked, read } = self;
+    pub(super) fn finish(&mut self, caller_is_gone: impl Future<Output = ()>) -> Outcome {
+        let (asked, read) = (&self.asked, std::mem::replace(&mut self.read, Read::Everything));
         let reading = match read {
             Read::Everything => None,
             Read::Reading(reading) => Some(reading),
@@ -165,7 +163,7 @@ impl Way {
                 let recorder = Recorder::default();
                 // What is wrong with the query is told by the evaluation itself.
                 drop(asked.evaluate(&asked.engine, &recorder));
-                Some(Arc::clone(&asked).read(recorder))
+                Some(Arc::clone(asked).read(recorder))
             }
         };
         if let Some(reading) = reading {

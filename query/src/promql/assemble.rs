@@ -1,9 +1,11 @@
-//! From points of segments to the series of a selector: one per set of labels, each time once, the last arrival standing.
+//! From points of segments to series under their labels: what a segment has for each ([`Entries`]), and one series of what all segments
+//! have ([`Assembly`]), each time once, the last arrival standing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ahash::RandomState;
+use arrow::buffer::ScalarBuffer;
 use tidemill_eval::promql::{
     Buckets, CUSTOM_SCHEMA, CustomBounds, Histogram, HistogramSample, ResetHint, STALE_NAN, Samples, Series,
 };
@@ -24,9 +26,6 @@ const COARSEST_SCHEMA: i32 = -4;
 /// Half the width of the zero bucket where the sender tells none, as Prometheus has it.
 const DEFAULT_ZERO_THRESHOLD: f64 = 1e-128;
 
-/// So many entries are put together before other threads help.
-const TOGETHER: usize = 500;
-
 /// What one segment has for a selector, by series; divided by the series' hashes, so that threads can each put a part of the series
 /// together.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub(super) struct Entries {
 
 /// Samples of one series in one segment.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     key: SeriesKey,
     is_delta: bool,
     samples: EntrySamples,
@@ -98,8 +97,24 @@ impl Entries {
         self.parts.iter().map(Vec::len).sum()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.parts.iter().all(Vec::is_empty)
+    /// How many samples they have.
+    pub(super) fn samples(&self) -> usize {
+        let samples = |entry: &Entry| match &entry.samples {
+            EntrySamples::Floats(run) => run.len(),
+            EntrySamples::Histograms(column) => column.times.len(),
+        };
+        self.parts.iter().flatten().map(samples).sum()
+    }
+
+    /// Whether there are native histograms among the samples.
+    pub(super) fn has_histograms(&self) -> bool {
+        let is_some = |entry: &Entry| matches!(&entry.samples, EntrySamples::Histograms(own) if !own.times.is_empty());
+        self.parts.iter().flatten().any(is_some)
+    }
+
+    /// Part by part.
+    pub(super) fn into_parts(self) -> Vec<Vec<Entry>> {
+        self.parts
     }
 
     /// Adds the points of a series of `metric` under the names of `parts`; samples that are made here count as well.
@@ -207,9 +222,9 @@ impl Entries {
 ///
 /// # Errors
 /// Metrics that differ in unit or kind were sent under one name.
-pub(super) fn check_names(all: &[Entries]) -> Result<()> {
+pub(super) fn check_names<'a>(all: impl Iterator<Item = &'a Entries>) -> Result<()> {
     let mut known: HashMap<&SeriesKey, &Arc<str>, RandomState> = HashMap::default();
-    for (key, name) in all.iter().flat_map(|entries| &entries.sent_names) {
+    for (key, name) in all.flat_map(|entries| &entries.sent_names) {
         let first = *known.entry(key).or_insert(name);
         if first != name {
             let problem = format!(
@@ -222,51 +237,41 @@ pub(super) fn check_names(all: &[Entries]) -> Result<()> {
     Ok(())
 }
 
-/// The series of all entries by their labels. Of samples that arrived at the same time those of the later entries stand; reset hints are
-/// those that a Prometheus would tell.
-pub(super) fn assemble(all: Vec<Entries>) -> Vec<Series> {
-    let count: usize = all.iter().map(Entries::len).sum();
-    let parts = all.iter().map(|entries| entries.parts.len()).max().unwrap_or(0);
-    let mut divided: Vec<Vec<Vec<Entry>>> = (0..parts).map(|_| Vec::with_capacity(all.len())).collect();
-    for entries in all {
-        divided.iter_mut().zip(entries.parts).for_each(|(part, own)| part.push(own));
-    }
-    if count < TOGETHER {
-        return merge(divided.into_iter().map(assemble_part).collect());
-    }
-    let mut rest = divided.into_iter();
-    let first = rest.next().unwrap_or_default();
-    merge(std::thread::scope(|scope| {
-        let others: Vec<_> = rest.map(|part| scope.spawn(move || assemble_part(part))).collect();
-        let first = assemble_part(first);
-        // A panic goes on where it would have without the thread.
-        let others = others.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        std::iter::once(first).chain(others).collect()
-    }))
-}
+/// Series that are put together, from what segments have of them. Of samples that arrived at the same time the last ones added stand;
+/// reset hints are those that a Prometheus would tell.
+#[derive(Debug, Default)]
+pub(super) struct Assembly(HashMap<SeriesKey, Parts, RandomState>);
 
-/// One list of several that are sorted.
-fn merge(parts: Vec<Vec<Series>>) -> Vec<Series> {
-    let mut all: Vec<Series> = parts.into_iter().flatten().collect();
-    // A stable sort takes sorted stretches as they are.
-    all.sort_by(|a, b| a.labels.cmp(&b.labels));
-    all
-}
-
-fn assemble_part(entries: Vec<Vec<Entry>>) -> Vec<Series> {
-    let mut series: HashMap<SeriesKey, Parts, RandomState> = HashMap::default();
-    for Entry { key, is_delta, samples } in entries.into_iter().flatten() {
-        let parts = series.entry(key).or_default();
-        parts.is_delta |= is_delta;
-        match samples {
+impl Assembly {
+    /// Adds what a segment has of a series.
+    pub(super) fn add(&mut self, entry: Entry) {
+        let parts = self.0.entry(entry.key).or_default();
+        parts.is_delta |= entry.is_delta;
+        match entry.samples {
             EntrySamples::Floats(run) => parts.floats.push(run),
             EntrySamples::Histograms(column) => parts.histograms.push(column),
         }
     }
-    let made = series.into_iter().map(|(key, parts)| Series { labels: key.into_labels(), samples: parts.finish() });
-    let mut made: Vec<Series> = made.filter(|series| !series.samples.is_empty()).collect();
-    made.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-    made
+
+    /// Adds numbers of a series.
+    pub(super) fn add_floats(&mut self, key: &SeriesKey, is_delta: bool, run: FloatRun) {
+        let parts = self.0.entry(key.clone()).or_default();
+        parts.is_delta |= is_delta;
+        parts.floats.push(run);
+    }
+
+    /// The series that have samples, by their labels.
+    pub(super) fn finish(self) -> Vec<Series> {
+        let mut times = ScalarBuffer::default();
+        let made = self.0.into_iter().map(|(key, parts)| {
+            let samples = parts.finish(&times);
+            times = samples.times.clone();
+            Series { labels: key.into_labels(), samples }
+        });
+        let mut made: Vec<Series> = made.filter(|series| !series.samples.is_empty()).collect();
+        made.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        made
+    }
 }
 
 fn floats_of(points: &Points, value: impl Fn(&Distribution) -> Option<f64>) -> Column<f64> {
@@ -401,8 +406,9 @@ pub(crate) fn exponential_histogram(
 }
 
 impl Parts {
-    fn finish(self) -> Samples {
-        let mut floats = MergedFloats::new(self.floats);
+    /// Their samples, of which times share memory with `known` ones where they are the same.
+    fn finish(self, known: &ScalarBuffer<i64>) -> Samples {
+        let mut floats = MergedFloats::new(self.floats, known);
         let mut native = merged(self.histograms);
         drop_replaced(&mut floats, &mut native);
         let mut before: Option<Histogram> = None;

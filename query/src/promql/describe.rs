@@ -81,7 +81,7 @@ async fn series(reader: &Reader, select: &LabelSelect) -> Result<BTreeSet<Labels
             let (_, series) = reader.open(&meta).await?;
             for found in series.find(&conditions) {
                 let stored = &series.series[found.series as usize];
-                for (role, name) in &found.parts {
+                for (role, name) in found.parts.iter() {
                     if matches!(role, Role::Bucket | Role::Quantile) {
                         needs_points.insert(name.to_string());
                         continue;

@@ -154,22 +154,8 @@ impl FloatColumns {
         self.breaks.get(next).is_none_or(|row| (*row as usize) >= rows.end)
     }
 
-    /// Adds the stretches of `rows` that say something between two times, both inclusive; how many points they have.
-    pub(super) fn runs(
-        self: &Arc<Self>,
-        rows: Range<usize>,
-        (start_ms, end_ms): (i64, i64),
-        has_starts: bool,
-        found: &mut Vec<FloatRun>,
-    ) -> usize {
-        let mut points = 0;
-        let mut add = |rows: Range<usize>| {
-            if !rows.is_empty() {
-                points += rows.len();
-                let is_rising = self.is_rising(&rows);
-                found.push(FloatRun { columns: Arc::clone(self), rows, has_starts, is_rising });
-            }
-        };
+    /// The stretches of `rows` that say something between two times, both inclusive.
+    fn stretches(&self, rows: Range<usize>, (start_ms, end_ms): (i64, i64), mut add: impl FnMut(Range<usize>)) {
         let times = &self.times[rows.clone()];
         let first_silent = self.silent.partition_point(|row| (*row as usize) < rows.start);
         let is_silent = |row: usize| self.silent[first_silent..].binary_search(&(row as u32)).is_ok();
@@ -177,13 +163,11 @@ impl FloatColumns {
         if !has_silent && self.is_rising(&rows) {
             let is_inside = |time: Option<&i64>| time.is_none_or(|time| (start_ms..=end_ms).contains(time));
             if is_inside(times.first()) && is_inside(times.last()) {
-                add(rows);
-                return points;
+                return add(rows);
             }
             let first = times.partition_point(|time| *time < start_ms);
             let end = times.partition_point(|time| *time <= end_ms).max(first);
-            add(rows.start + first..rows.start + end);
-            return points;
+            return add(rows.start + first..rows.start + end);
         }
         let mut run = rows.start..rows.start;
         for row in rows {
@@ -195,11 +179,43 @@ impl FloatColumns {
             }
         }
         add(run);
+    }
+
+    /// The points of `rows` between two times, both inclusive, in stretches.
+    pub(super) fn runs(
+        self: &Arc<Self>,
+        rows: Range<usize>,
+        time: (i64, i64),
+        has_starts: bool,
+        mut add: impl FnMut(FloatRun),
+    ) {
+        self.stretches(rows, time, |rows| {
+            if !rows.is_empty() {
+                let is_rising = self.is_rising(&rows);
+                add(FloatRun { columns: Arc::clone(self), rows, has_starts, is_rising });
+            }
+        });
+    }
+
+    /// How many points `rows` have between two times, both inclusive.
+    pub(super) fn points(&self, rows: Range<usize>, time: (i64, i64)) -> usize {
+        let mut points = 0;
+        self.stretches(rows, time, |rows| points += rows.len());
         points
+    }
+
+    /// Whether every row says something.
+    pub(super) fn says_everything(&self) -> bool {
+        self.silent.is_empty()
     }
 }
 
 impl FloatRun {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn times(&self) -> &[i64] {
         &self.columns.times[self.rows.clone()]
     }
@@ -230,13 +246,16 @@ impl From<FloatColumns> for FloatRun {
 }
 
 impl MergedFloats {
-    /// The points of all runs by rising time, of equal times the one that arrived last.
-    pub(super) fn new(mut runs: Vec<FloatRun>) -> Self {
+    /// The points of all runs by rising time, of equal times the one that arrived last. Where the times are those in `known`, as they
+    /// are for series of one scrape, they are shared.
+    pub(super) fn new(mut runs: Vec<FloatRun>, known: &ScalarBuffer<i64>) -> Self {
         runs.retain(|run| !run.rows.is_empty());
         runs.sort_by_key(|run| run.times()[0]);
         let are_apart = runs.windows(2).all(|pair| pair[0].times().last() < pair[1].times().first());
-        let mut all =
-            if are_apart && runs.iter().all(|run| run.is_rising) { Self::joined(&runs) } else { Self::latest(&runs) };
+        let mut all = match are_apart && runs.iter().all(|run| run.is_rising) {
+            true => Self::joined(&runs, known),
+            false => Self::latest(&runs),
+        };
         if all.starts.iter().all(|start| *start == 0) {
             all.starts = ScalarBuffer::default();
         }
@@ -246,7 +265,7 @@ impl MergedFloats {
     }
 
     /// Runs that follow each other.
-    fn joined(runs: &[FloatRun]) -> Self {
+    fn joined(runs: &[FloatRun], known: &ScalarBuffer<i64>) -> Self {
         if let [run] = runs {
             let (first, count) = (run.rows.start, run.rows.len());
             let columns = &run.columns;
@@ -267,18 +286,25 @@ impl MergedFloats {
             };
         }
         let count = runs.iter().map(|run| run.rows.len()).sum();
-        let (mut times, mut values) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut values = Vec::with_capacity(count);
         let (mut starts, mut weights) = (Vec::new(), Vec::new());
+        let mut are_known = known.len() == count;
         for run in runs {
-            extend(&mut starts, run.starts(), times.len(), 0);
-            extend(&mut weights, run.weights(), times.len(), 1);
-            times.extend_from_slice(run.times());
+            let at = values.len();
+            are_known = are_known && known[at..at + run.rows.len()] == *run.times();
+            extend(&mut starts, run.starts(), at, 0);
+            extend(&mut weights, run.weights(), at, 1);
             values.extend_from_slice(run.values());
         }
-        extend(&mut starts, &[], times.len(), 0);
-        extend(&mut weights, &[], times.len(), 1);
+        extend(&mut starts, &[], count, 0);
+        extend(&mut weights, &[], count, 1);
+        let joined = || {
+            let mut times = Vec::with_capacity(count);
+            runs.iter().for_each(|run| times.extend_from_slice(run.times()));
+            times.into()
+        };
         Self {
-            times: times.into(),
+            times: if are_known { known.clone() } else { joined() },
             values: values.into(),
             starts: starts.into(),
             weights: weights.into(),
@@ -449,11 +475,23 @@ mod tests {
 
     #[test]
     fn of_points_at_one_time_the_last_arrival_stands() {
-        let apart = MergedFloats::new(vec![run(&[(30, 1, 3.0)]), run(&[(10, 2, 1.0), (20, 2, 2.0)])]);
+        let nothing = ScalarBuffer::default();
+        let apart = MergedFloats::new(vec![run(&[(30, 1, 3.0)]), run(&[(10, 2, 1.0), (20, 2, 2.0)])], &nothing);
         assert_eq!(points(&apart), [(10, 1.0), (20, 2.0), (30, 3.0)]);
-        let over = MergedFloats::new(vec![run(&[(10, 5, 1.0), (20, 5, 2.0)]), run(&[(20, 4, 7.0), (10, 6, 8.0)])]);
+        let over =
+            MergedFloats::new(vec![run(&[(10, 5, 1.0), (20, 5, 2.0)]), run(&[(20, 4, 7.0), (10, 6, 8.0)])], &nothing);
         assert_eq!(points(&over), [(10, 8.0), (20, 2.0)]);
         assert_eq!((over.arrival_at(10), over.arrival_at(20), over.arrival_at(15)), (Some(6), Some(5), None));
+    }
+
+    #[test]
+    fn equal_times_are_shared_and_others_are_not() {
+        let of = |first: i64, value: f64| vec![run(&[(first, 1, value), (2, 1, value)]), run(&[(3, 1, value)])];
+        let known = MergedFloats::new(of(1, 7.0), &ScalarBuffer::default()).times;
+        let same = MergedFloats::new(of(1, 8.0), &known);
+        assert_eq!(points(&same), [(1, 8.0), (2, 8.0), (3, 8.0)]);
+        assert!(same.times.ptr_eq(&known));
+        assert_eq!(points(&MergedFloats::new(of(0, 9.0), &known)), [(0, 9.0), (2, 9.0), (3, 9.0)]);
     }
 
     #[test]
@@ -468,9 +506,9 @@ mod tests {
     fn stretches_leave_out_what_is_silent_or_of_another_time() {
         let mut columns = FloatColumns::of((0..8).collect(), vec![1.0; 8], Vec::new(), vec![0; 8]);
         columns.silent = vec![3];
+        let columns = Arc::new(columns);
         let mut found = Vec::new();
-        let count = Arc::new(columns).runs(1..8, (2, 6), false, &mut found);
-        let rows: Vec<Range<usize>> = found.into_iter().map(|run| run.rows).collect();
-        assert_eq!((count, rows), (4, vec![2..3, 4..7]));
+        columns.runs(1..8, (2, 6), false, |run| found.push(run.rows));
+        assert_eq!((columns.points(1..8, (2, 6)), found), (4, vec![2..3, 4..7]));
     }
 }

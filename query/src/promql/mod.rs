@@ -14,12 +14,14 @@ mod describe;
 mod exemplars;
 mod explain;
 mod floats;
+mod gathered;
 mod label_columns;
 mod points;
 mod rollups;
 mod select;
 mod series;
 mod source;
+mod stored_floats;
 mod tables;
 mod value_text;
 
@@ -135,7 +137,7 @@ impl QueryEngine {
         let begun = guarded(async { Arc::new(asked).begin() }).await.map_err(failed)?;
         let outcome = match begun {
             Begun::Answered(outcome) => outcome,
-            Begun::Under(way) => {
+            Begun::Under(mut way) => {
                 // The reading ends when its caller goes away.
                 let (mut tell, told) = oneshot::channel();
                 // On one thread from here on, which may wait: every way to another thread and back would show.
@@ -143,6 +145,8 @@ impl QueryEngine {
                     let _turn = turn;
                     let outcome = way.finish(tell.closed());
                     drop(tell.send(outcome));
+                    // What was read is let go of once the answer is on its way.
+                    drop(way);
                 });
                 within(deadline, limits.time, told).await?.map_err(|_| failed(Error::Cancelled))?
             }

@@ -121,7 +121,12 @@ impl PointRequest<'_> {
         let columns = self.columns();
         for (group, rows) in self.groups() {
             if is_float {
-                self.read_floats(group, &rows, &mut points).await?;
+                let floats = self.group_floats(group, rows).await?;
+                for (rows, owner) in &floats.owned {
+                    let has_starts = self.metric(*owner).has_starts;
+                    let own = &mut points[*owner as usize].floats;
+                    floats.columns.runs(rows.clone(), self.time_ms(), has_starts, |run| own.push(run));
+                }
             } else {
                 self.read_distributions(group, &rows, &columns, &mut points).await?;
             }
@@ -190,8 +195,20 @@ impl PointRequest<'_> {
         columns
     }
 
-    /// Adds the numbers of a row group to their series: from memory, or of the whole group where much of it is wanted.
-    async fn read_floats(&self, group: usize, rows: &GroupRows, points: &mut [Points]) -> Result<()> {
+    /// The numbers of all row groups with rows of the wanted series, which are all numbers; how many points they have is counted.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn floats(&self) -> Result<Vec<GroupFloats>> {
+        let mut all = Vec::new();
+        for (group, rows) in self.groups() {
+            all.push(self.group_floats(group, rows).await?);
+        }
+        Ok(all)
+    }
+
+    /// The numbers of a row group: from memory, or of the whole group where much of it is wanted.
+    async fn group_floats(&self, group: usize, rows: GroupRows) -> Result<GroupFloats> {
         let id = self.open.meta.id;
         let (columns, is_whole) = match self.kept.get(id, group).await {
             Some(columns) => {
@@ -201,19 +218,30 @@ impl PointRequest<'_> {
             None if rows.is_whole || self.kept.is_bought(id, group, (rows.read(), rows.all)) => {
                 (self.kept.get_with(id, group, self.decode(group, &rows.whole())).await?, true)
             }
-            None => (Arc::new(self.decode(group, rows).await?), false),
+            None => (Arc::new(self.decode(group, &rows).await?), false),
         };
-        let time = (self.time.start.0.div_euclid(NS_PER_MS), (self.time.end.0 - 1).div_euclid(NS_PER_MS));
-        let mut read = 0;
-        let mut taken = 0;
-        for (own, owner) in &rows.owned {
-            let place = if is_whole { own.clone() } else { read..read + own.len() };
-            read += own.len();
-            let has_starts = self.metric(*owner).has_starts;
-            taken += columns.runs(place, time, has_starts, &mut points[*owner as usize].floats);
+        let mut owned = rows.owned;
+        if !is_whole {
+            let mut read = 0;
+            for (own, _) in &mut owned {
+                *own = read..read + own.len();
+                read = own.end;
+            }
         }
-        self.stats.add(Counter::RowsMatched, taken as u64);
-        self.budget.take_numbers(taken)
+        let times = self.open.row_group_times[group];
+        let is_inside = self.time.start <= times.start && times.end <= self.time.end;
+        let points = match is_inside && columns.says_everything() {
+            true => owned.iter().map(|(own, _)| own.len()).sum(),
+            false => owned.iter().map(|(own, _)| columns.points(own.clone(), self.time_ms())).sum(),
+        };
+        self.stats.add(Counter::RowsMatched, points as u64);
+        self.budget.take_numbers(points)?;
+        Ok(GroupFloats { columns, owned, points })
+    }
+
+    /// The first and the last millisecond of its time.
+    pub(super) fn time_ms(&self) -> (i64, i64) {
+        (self.time.start.0.div_euclid(NS_PER_MS), (self.time.end.0 - 1).div_euclid(NS_PER_MS))
     }
 
     /// The numbers of a row group, or of the wanted rows alone.
@@ -317,6 +345,16 @@ impl PointRequest<'_> {
         }
         Some((taken, bytes))
     }
+}
+
+/// Numbers of a row group.
+#[derive(Debug)]
+pub(super) struct GroupFloats {
+    pub(super) columns: Arc<FloatColumns>,
+    /// Rows of the columns, and the place of their series among the wanted ones.
+    pub(super) owned: Vec<(Range<usize>, u32)>,
+    /// How many points lie in the time asked for.
+    pub(super) points: usize,
 }
 
 /// Which rows of a row group are wanted, and whose they are.

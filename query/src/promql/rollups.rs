@@ -17,7 +17,7 @@ use tidemill_types::{Hour, SegmentMeta, Tier};
 
 use super::conditions::Conditions;
 use super::floats::FloatColumns;
-use super::points::{GroupRows, NS_PER_MS, PointRequest, column};
+use super::points::{GroupRows, NS_PER_MS, column};
 use super::select::{Reader, SEGMENTS_TOGETHER, time_range};
 use super::series::{Metric, Role};
 use crate::Result;
@@ -188,7 +188,7 @@ impl Reader {
         for found in series.find(conditions) {
             let stored = &series.series[found.series as usize];
             let metric = &series.metrics[stored.metric as usize];
-            for (role, name) in &found.parts {
+            for (role, name) in found.parts.iter() {
                 let labels = stored.named(metric, name).into_labels();
                 let is_told = *role == Role::Value && tells(metric, function);
                 if !is_told || left.contains(&labels) || named.insert(labels.clone(), found.series).is_some() {
@@ -200,16 +200,7 @@ impl Reader {
         let mut wanted: Vec<u32> = named.values().copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let request = PointRequest {
-            loader: &self.parts.loader,
-            kept: &self.parts.floats,
-            open: &open,
-            series: &series,
-            wanted: &wanted,
-            time: time_range(time.0, time.1),
-            stats: &self.stats,
-            budget: &self.budget,
-        };
+        let request = self.points_request((&open, &series), &wanted, time_range(time.0, time.1));
         let width = tier.window_ns() / NS_PER_MS;
         let mut folds: Vec<Fold> = wanted.iter().map(|_| Fold::default()).collect();
         for (group, rows) in request.groups() {

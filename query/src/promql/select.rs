@@ -5,21 +5,24 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use tidemill_eval::Labels;
-use tidemill_eval::promql::{Samples, Select, Series};
+use tidemill_eval::promql::{Select, Series};
 use tidemill_plan::prune::SegmentQuery;
 use tidemill_types::{OrganizationId, SegmentMeta, Signal, Tier, TimeRange, TimestampNs};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::PromqlLimits;
-use super::assemble::{Entries, assemble, check_names};
+use super::assemble::Entries;
 use super::budget::Budget;
 use super::conditions::Conditions;
+use super::gathered::{Gathered, SegmentPoints, check_series};
 use super::points::{NS_PER_MS, PointRequest, Points};
 use super::rollups::RolledUp;
 use super::series::{Kind, SegmentSeries};
 use super::source::SharedParts;
+use super::stored_floats::StoredFloats;
 use crate::scan::OpenSegment;
 use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
@@ -30,8 +33,10 @@ pub(super) const SEGMENTS_TOGETHER: usize = 16;
 const FEW_SEGMENTS: usize = 64;
 /// More series of a segment are read on a thread of their own.
 const FEW_SERIES: usize = 32;
-/// More entries are put together on a thread that may take its time.
-const FEW_ENTRIES: usize = 256;
+/// The same of series that are not put together while they are read.
+const FEW_PLAIN_SERIES: usize = 1_000;
+/// More stretches of samples are put together on a thread that may take its time.
+pub(super) const FEW_STRETCHES: usize = 256;
 /// Of the times of a resource so many milliseconds apart are told by its info series; its first and last, and those around gaps, all.
 const INFO_GAP_MS: i64 = 10_000;
 
@@ -48,23 +53,6 @@ pub(super) struct Reader {
 
 /// How long before the time asked for a histogram is looked for that tells whether the first one began anew: Prometheus's lookback.
 const HINT_LOOKBACK_MS: i64 = 300_000;
-
-/// The samples from `start_ms` on.
-fn since(samples: &Samples, start_ms: i64) -> Samples {
-    let first = samples.times.partition_point(|time| *time < start_ms);
-    let count = samples.times.len() - first;
-    let starts = if samples.starts.is_empty() { samples.starts.clone() } else { samples.starts.slice(first, count) };
-    let after = samples.histograms.partition_point(|sample| sample.time < start_ms);
-    Samples {
-        times: samples.times.slice(first, count),
-        values: samples.values.slice(first, count),
-        starts,
-        weights: if samples.weights.is_empty() { samples.weights.clone() } else { samples.weights.slice(first, count) },
-        histograms: samples.histograms[after..].to_vec(),
-        is_delta: samples.is_delta,
-        is_unbroken: samples.is_unbroken,
-    }
-}
 
 /// The time from `start_ms` to `end_ms`, both inclusive.
 pub(super) fn time_range(start_ms: i64, end_ms: i64) -> TimeRange {
@@ -105,33 +93,43 @@ impl Reader {
     /// # Errors
     /// A segment cannot be read, or a limit was met.
     pub(super) async fn select(&self, select: &Select) -> Result<Vec<Series>> {
-        if select.start_ms > select.end_ms {
-            return Ok(Vec::new());
+        let (gathered, runtime) = (Arc::new(self.gather(select).await?), Handle::current());
+        if gathered.stretches() <= FEW_STRETCHES {
+            return gathered.whole(&runtime);
         }
-        let series = self.select_again(select).await?;
-        if series.iter().all(|series| series.samples.histograms.is_empty()) {
-            return Ok(series);
+        let whole = runtime.clone().spawn_blocking(move || gathered.whole(&runtime));
+        whole.await.map_err(|_| Error::Cancelled)?
+    }
+
+    /// What there is for a selector.
+    ///
+    /// # Errors
+    /// A segment cannot be read, or a limit was met.
+    pub(super) async fn gather(&self, select: &Select) -> Result<Gathered> {
+        if select.start_ms > select.end_ms {
+            return Gathered::new(Vec::new(), 1, self.limits.series);
+        }
+        let gathered = self.gather_again(select).await?;
+        if !gathered.has_histograms() {
+            return Ok(gathered);
         }
         // Whether a histogram began anew is told by the one before it, which may lie before the time asked for.
         let earlier = Select { start_ms: select.start_ms.saturating_sub(HINT_LOOKBACK_MS), ..select.clone() };
-        let mut series = self.select_again(&earlier).await?;
-        series.iter_mut().for_each(|series| series.samples = since(&series.samples, select.start_ms));
-        series.retain(|series| !series.samples.is_empty());
-        Ok(series)
+        Ok(self.gather_again(&earlier).await?.since(select.start_ms))
     }
 
-    async fn select_again(&self, select: &Select) -> Result<Vec<Series>> {
-        match self.select_once(select).await {
+    async fn gather_again(&self, select: &Select) -> Result<Gathered> {
+        match self.gather_once(select).await {
             // Compaction replaced it, or retention removed it, since the catalog was read.
             Err(Error::SegmentMissing { .. }) => {
                 self.parts.catalog.refresh().await?;
-                self.select_once(select).await
+                self.gather_once(select).await
             }
             answer => answer,
         }
     }
 
-    async fn select_once(&self, select: &Select) -> Result<Vec<Series>> {
+    async fn gather_once(&self, select: &Select) -> Result<Gathered> {
         let conditions = Arc::new(Conditions::new(&select.matchers));
         let span = (select.start_ms, select.end_ms);
         let mut rolled = match &select.windows {
@@ -140,30 +138,23 @@ impl Reader {
         };
         self.stats.add(Counter::RolledUpHours, rolled.hours() as u64);
         for moment in rolled.last_moments().into_iter().filter(|moment| *moment <= select.end_ms) {
-            let there = self.entries(time_range(moment, moment), &conditions, None).await?;
-            rolled.leave(moment, there.iter().flat_map(|(_, entries)| entries.labels()).cloned());
+            let there = self.read(time_range(moment, moment), &conditions, None).await?;
+            rolled.leave(moment, there.iter().flat_map(|(_, points)| points.labels()));
         }
         let mut read = Vec::new();
         for (start_ms, end_ms) in rolled.gaps(span) {
-            read.extend(self.entries(time_range(start_ms, end_ms), &conditions, None).await?);
+            read.extend(self.read(time_range(start_ms, end_ms), &conditions, None).await?);
         }
         for ((start_ms, end_ms), series) in rolled.left(span) {
-            read.extend(self.entries(time_range(start_ms, end_ms), &conditions, Some(series)).await?);
+            read.extend(self.read(time_range(start_ms, end_ms), &conditions, Some(series)).await?);
         }
-        // The order decides between samples that arrived at the same time.
         read.sort_by_key(|(meta, _)| (meta.time.start, meta.id));
-        let mut all = vec![self.no_entries()];
+        let mut told = self.no_entries();
         for (labels, is_delta, columns) in rolled.into_series() {
-            all[0].add_columns(labels, is_delta, columns);
+            told.add_columns(labels, is_delta, columns);
         }
-        all.extend(read.into_iter().map(|(_, entries)| entries));
-        check_names(&all)?;
-        let series = match all.iter().map(Entries::len).sum() {
-            0..=FEW_ENTRIES => assemble(all),
-            _ => tokio::task::spawn_blocking(move || assemble(all)).await.map_err(|_| Error::Cancelled)?,
-        };
-        self.check_series(series.len())?;
-        Ok(series)
+        let all = std::iter::once(SegmentPoints::Made(told)).chain(read.into_iter().map(|(_, points)| points));
+        Gathered::new(all.collect(), self.parts.options.threads, self.limits.series)
     }
 
     fn no_entries(&self) -> Entries {
@@ -172,23 +163,16 @@ impl Reader {
 
     /// Refuses more series than a selector may have.
     pub(super) fn check_series(&self, series: usize) -> Result<()> {
-        if series <= self.limits.series {
-            return Ok(());
-        }
-        let problem = format!(
-            "a selector meets more than {} series; name more labels, or raise promql.max_series",
-            self.limits.series
-        );
-        Err(Error::QueryLimit { problem })
+        check_series(series, self.limits.series)
     }
 
     /// What segments have; of the series `only` alone, where they are named.
-    async fn entries(
+    async fn read(
         &self,
         time: TimeRange,
         conditions: &Arc<Conditions>,
         only: Option<Arc<HashSet<Labels>>>,
-    ) -> Result<Vec<(SegmentMeta, Entries)>> {
+    ) -> Result<Vec<(SegmentMeta, SegmentPoints)>> {
         let (mut all, mut reads) = (Vec::new(), JoinSet::new());
         let together = Arc::new(Semaphore::new(SEGMENTS_TOGETHER));
         let segments = self.segments(Tier::RAW, time);
@@ -200,8 +184,8 @@ impl Reader {
             let only = only.clone();
             let mut read = Box::pin(async move {
                 let _turn = together.acquire_owned().await.map_err(|_| Error::Cancelled)?;
-                let entries = reader.entries_of(&meta, time, &conditions, only.as_deref()).await?;
-                Ok::<_, Error>((meta, entries))
+                let points = reader.points_of(&meta, time, &conditions, only.as_deref()).await?;
+                Ok::<_, Error>((meta, points))
             });
             // What is in memory and little is there at once; a thread of its own would take longer to begin.
             match read.as_mut().now_or_never() {
@@ -212,43 +196,55 @@ impl Reader {
         while let Some(read) = reads.join_next().await {
             all.push(read.map_err(|_| Error::Cancelled)??);
         }
-        all.retain(|(_, entries)| !entries.is_empty());
+        all.retain(|(_, points)| !points.is_empty());
         Ok(all)
     }
 
     /// What a segment has.
-    async fn entries_of(
+    async fn points_of(
         &self,
         meta: &SegmentMeta,
         time: TimeRange,
         conditions: &Conditions,
         only: Option<&HashSet<Labels>>,
-    ) -> Result<Entries> {
-        let mut entries = self.no_entries();
+    ) -> Result<SegmentPoints> {
         let (open, series) = self.open(meta).await?;
         let mut found = series.find(conditions);
         if let Some(only) = only {
             for found in &mut found {
                 let stored = &series.series[found.series as usize];
                 let metric = &series.metrics[stored.metric as usize];
-                found.parts.retain(|(_, name)| only.contains(stored.named(metric, name).labels()));
+                let is_wanted = |name: &Arc<str>| only.contains(stored.named(metric, name).labels());
+                if !found.parts.iter().all(|(_, name)| is_wanted(name)) {
+                    found.parts = found.parts.iter().filter(|(_, name)| is_wanted(name)).cloned().collect();
+                }
             }
             found.retain(|found| !found.parts.is_empty());
         }
         let infos = series.find_infos(conditions);
         if found.is_empty() && infos.is_empty() {
-            return Ok(entries);
+            return Ok(SegmentPoints::Made(self.no_entries()));
         }
         self.check_series(found.len())?;
-        if found.len() + infos.len() > FEW_SERIES {
+        let is_plain = infos.is_empty() && StoredFloats::are_all(&series, &found);
+        let few = if is_plain { FEW_PLAIN_SERIES } else { FEW_SERIES };
+        if found.len() + infos.len() > few {
             // To be gone on with elsewhere.
             tokio::task::yield_now().await;
+        }
+        if is_plain {
+            let wanted: Vec<u32> = found.iter().map(|found| found.series).collect();
+            let request = self.points_request((&open, &series), &wanted, time);
+            let (groups, time_ms) = (request.floats().await?, request.time_ms());
+            self.check_bytes()?;
+            return Ok(SegmentPoints::Stored(StoredFloats::new(series, found, groups, time_ms)));
         }
         let informed = infos.iter().flat_map(|(_, series)| series.iter().copied());
         let wanted: BTreeSet<u32> = informed.chain(found.iter().map(|found| found.series)).collect();
         let wanted: Vec<u32> = wanted.into_iter().collect();
-        let points = self.points(&open, &series, &wanted, time).await?;
+        let points = self.points((&open, &series), &wanted, time).await?;
         let points: Vec<(u32, Points)> = wanted.into_iter().zip(points).collect();
+        let mut entries = self.no_entries();
         for found in &found {
             let Ok(place) = points.binary_search_by_key(&found.series, |(series, _)| *series) else { continue };
             let stored = &series.series[found.series as usize];
@@ -258,7 +254,7 @@ impl Reader {
         for (labels, of) in infos {
             entries.add_info(labels, info_times(of, &points), &self.budget)?;
         }
-        Ok(entries)
+        Ok(SegmentPoints::Made(entries))
     }
 
     /// A segment and its series.
@@ -269,10 +265,20 @@ impl Reader {
         Ok((open, series))
     }
 
+    /// A request for points of series of a segment, all of one kind.
+    pub(super) fn points_request<'a>(
+        &'a self,
+        (open, series): (&'a Arc<OpenSegment>, &'a SegmentSeries),
+        wanted: &'a [u32],
+        time: TimeRange,
+    ) -> PointRequest<'a> {
+        let (loader, kept) = (&self.parts.loader, &self.parts.floats);
+        PointRequest { loader, kept, open, series, wanted, time, stats: &self.stats, budget: &self.budget }
+    }
+
     async fn points(
         &self,
-        open: &Arc<OpenSegment>,
-        series: &SegmentSeries,
+        (open, series): (&Arc<OpenSegment>, &SegmentSeries),
         wanted: &[u32],
         time: TimeRange,
     ) -> Result<Vec<Points>> {
@@ -286,16 +292,7 @@ impl Reader {
                 continue;
             }
             let of_kind: Vec<u32> = places.iter().map(|at| wanted[*at]).collect();
-            let request = PointRequest {
-                loader: &self.parts.loader,
-                kept: &self.parts.floats,
-                open,
-                series,
-                wanted: &of_kind,
-                time,
-                stats: &self.stats,
-                budget: &self.budget,
-            };
+            let request = self.points_request((open, series), &of_kind, time);
             for (place, read) in places.into_iter().zip(request.read().await?) {
                 points[place] = read;
             }

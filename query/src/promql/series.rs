@@ -86,6 +86,11 @@ pub(super) struct Metric {
 }
 
 impl Metric {
+    /// Whether its series are numbers, known by this name and no other, which is not one as it was sent.
+    pub(super) fn is_plainly(&self, name: &Arc<str>) -> bool {
+        self.kind == Kind::Float && matches!(&*self.parts, [part] if Arc::ptr_eq(&part.name, name))
+    }
+
     /// What Prometheus names the part that is known by `name`, where that is the name as it was sent.
     pub(super) fn name_behind(&self, name: &Arc<str>) -> Option<&Arc<str>> {
         let part = self.parts.iter().find(|part| Arc::ptr_eq(&part.original, name))?;
@@ -188,8 +193,11 @@ pub(super) struct Resource {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) series: u32,
-    pub(super) parts: Vec<(Role, Arc<str>)>,
+    pub(super) parts: NamedParts,
 }
+
+/// What names stand for.
+pub(super) type NamedParts = Arc<[(Role, Arc<str>)]>;
 
 impl SegmentSeries {
     /// From a segment's table; `None` when it has more rows than a segment can have.
@@ -211,9 +219,12 @@ impl SegmentSeries {
 
     /// The series that meet the conditions, each with the names that do.
     pub(super) fn find(&self, conditions: &Conditions) -> Vec<Found> {
-        let named: Vec<Vec<(Role, Arc<str>)>> =
-            self.metrics.iter().map(|metric| parts_that_meet(metric, conditions)).collect();
-        if named.iter().all(Vec::is_empty) {
+        let named = self.metrics.iter().filter_map(|metric| {
+            let parts = parts_that_meet(metric, conditions);
+            (!parts.is_empty()).then(|| (metric, Arc::from(parts)))
+        });
+        let named: Vec<(&Metric, NamedParts)> = named.collect();
+        if named.is_empty() {
             return Vec::new();
         }
         // Names that need quotes may be those of attributes, too.
@@ -223,7 +234,7 @@ impl SegmentSeries {
         let mut tests: Vec<ColumnTest<'_>> =
             plain.into_iter().map(|matcher| ColumnTest::new(matcher, &self.values, place_of)).collect();
         let mut found = Vec::new();
-        for (metric, named) in self.metrics.iter().zip(&named).filter(|(_, named)| !named.is_empty()) {
+        for (metric, all) in named {
             let mut left: Vec<u32> = (0..metric.series.len() as u32).collect();
             tests.iter_mut().for_each(|test| test.leave(&metric.columns, &self.values, &mut left));
             for place in left.into_iter().map(|at| metric.series[at as usize]) {
@@ -231,12 +242,14 @@ impl SegmentSeries {
                 if !quoted.iter().all(|matcher| matcher.meets(self.value_of(series, &matcher.name))) {
                     continue;
                 }
-                let parts = named.iter().filter(|(role, _)| {
-                    let own = |name: &str| conditions.of(name).all(|matcher| matcher.meets(series.labels.get(name)));
-                    // What the points tell is compared when they are read.
-                    (*role == Role::Bucket || own("le")) && (*role == Role::Quantile || own("quantile"))
-                });
-                let parts: Vec<(Role, Arc<str>)> = parts.cloned().collect();
+                let own = |name: &str| conditions.of(name).all(|matcher| matcher.meets(series.labels.get(name)));
+                let (le, quantile) = (own("le"), own("quantile"));
+                // What the points tell is compared when they are read.
+                let meets = |role: Role| (role == Role::Bucket || le) && (role == Role::Quantile || quantile);
+                let parts = match all.iter().all(|(role, _)| meets(*role)) {
+                    true => Arc::clone(&all),
+                    false => all.iter().filter(|(role, _)| meets(*role)).cloned().collect(),
+                };
                 if !parts.is_empty() {
                     found.push(Found { series: place, parts });
                 }
@@ -269,13 +282,19 @@ impl SegmentSeries {
 impl StoredSeries {
     /// Its labels under one of its metric's names.
     pub(super) fn named(&self, metric: &Metric, name: &Arc<str>) -> SeriesKey {
-        let build = || {
-            let mut named = self.labels.builder();
-            named.set_shared(&Arc::from(METRIC_NAME), name);
-            SeriesKey::of(named.build())
-        };
         let is_first = metric.parts.first().is_some_and(|part| Arc::ptr_eq(&part.name, name));
-        if is_first { self.named.get_or_init(build).clone() } else { build() }
+        if is_first { self.first_named(name).clone() } else { self.key(name) }
+    }
+
+    /// Its labels under the first of its metric's names.
+    pub(super) fn first_named(&self, first: &Arc<str>) -> &SeriesKey {
+        self.named.get_or_init(|| self.key(first))
+    }
+
+    fn key(&self, name: &Arc<str>) -> SeriesKey {
+        let mut named = self.labels.builder();
+        named.set_shared(&Arc::from(METRIC_NAME), name);
+        SeriesKey::of(named.build())
     }
 }
 

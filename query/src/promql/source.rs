@@ -9,8 +9,9 @@ use tidemill_eval::{Error as EvalError, Result as EvalResult};
 use tokio::runtime::Handle;
 
 use super::failed;
+use super::gathered::Gathered;
 use super::rollups::tier_of;
-use super::select::Reader;
+use super::select::{FEW_STRETCHES, Reader};
 
 /// Notes what is asked and has nothing.
 #[derive(Debug, Default)]
@@ -37,10 +38,10 @@ impl Source for Recorder {
 pub(super) struct LakeSource {
     reader: Reader,
     runtime: Handle,
-    ahead: Mutex<HashMap<String, Arc<Vec<Series>>>>,
+    ahead: Mutex<HashMap<String, Arc<Gathered>>>,
 }
 
-/// Every `count`th series of a source, from `place` on.
+/// One of `count` parts of the series of a source.
 pub(super) struct Share<'a> {
     pub(super) whole: &'a LakeSource,
     pub(super) place: usize,
@@ -65,7 +66,7 @@ impl LakeSource {
     /// # Errors
     /// What could not be read.
     pub(super) async fn read_ahead(&self, asked: Vec<Select>) -> EvalResult<()> {
-        let reads = futures::future::try_join_all(asked.iter().map(|select| self.reader.select(select)));
+        let reads = futures::future::try_join_all(asked.iter().map(|select| self.reader.gather(select)));
         let read = tokio::time::timeout_at(self.reader.deadline, reads).await;
         let read = read.unwrap_or_else(|_| Err(self.is_late())).map_err(failed)?;
         self.reader.stats.planned();
@@ -85,35 +86,39 @@ impl LakeSource {
 
     /// How many samples were read ahead.
     pub(super) fn samples(&self) -> usize {
-        self.ahead.lock().values().flat_map(|series| series.iter()).map(|series| series.samples.len()).sum()
+        self.ahead.lock().values().map(|gathered| gathered.samples()).sum()
     }
 
-    fn known(&self, select: &Select) -> Option<Arc<Vec<Series>>> {
+    /// Whether what was read ahead is so little that it is put together at once.
+    pub(super) fn has_little(&self) -> bool {
+        self.ahead.lock().values().map(|gathered| gathered.stretches()).sum::<usize>() <= FEW_STRETCHES
+    }
+
+    fn known(&self, select: &Select) -> Option<Arc<Gathered>> {
         self.ahead.lock().get(&key_of(select)).map(Arc::clone)
     }
 }
 
 impl Source for Share<'_> {
     fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
-        let series = match self.whole.known(select) {
-            Some(series) => series,
-            None => Arc::new(self.whole.select(select)?),
-        };
-        Ok(series.iter().skip(self.place).step_by(self.count).cloned().collect())
+        match self.whole.known(select) {
+            Some(gathered) => gathered.part(self.place, self.count).map_err(failed),
+            None => Ok(self.whole.select(select)?.into_iter().skip(self.place).step_by(self.count).collect()),
+        }
     }
 }
 
 impl Source for InMemory<'_> {
     fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
         let known = self.0.known(select).ok_or_else(|| EvalError::Limit("it has to be read".to_owned()))?;
-        Ok(known.to_vec())
+        known.whole(&self.0.runtime).map_err(failed)
     }
 }
 
 impl Source for LakeSource {
     fn select(&self, select: &Select) -> EvalResult<Vec<Series>> {
-        if let Some(series) = self.known(select) {
-            return Ok(series.to_vec());
+        if let Some(gathered) = self.known(select) {
+            return gathered.whole(&self.runtime).map_err(failed);
         }
         // The clock belongs to the runtime, so it is asked for inside of it.
         let reading = async { tokio::time::timeout_at(self.reader.deadline, self.reader.select(select)).await };

@@ -39,15 +39,15 @@ struct Conditions {
 enum Known {
     /// No row meets the condition.
     Nothing,
-    /// A bit for every row.
-    Bits(BooleanBuffer),
+    /// A bit for every row, and how many of them are set.
+    Bits(BooleanBuffer, usize),
 }
 
 impl KnownRows {
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |_: &Key, known: &Known| match known {
             Known::Nothing => 128,
-            Known::Bits(bits) => u32::try_from(bits.len() / 8 + 256).unwrap_or(u32::MAX),
+            Known::Bits(bits, _) => u32::try_from(bits.len() / 8 + 256).unwrap_or(u32::MAX),
         };
         Self { conditions: Arc::default(), rows: Cache::builder().max_capacity(bytes).weigher(weigh).build() }
     }
@@ -71,7 +71,7 @@ impl KnownRows {
     pub(super) fn get(&self, segment: SegmentId, group: usize, condition: ConditionId, rows: usize) -> Option<RowSet> {
         Some(match self.rows.get(&(segment, group, condition))? {
             Known::Nothing => RowSet::of_ranges([], rows),
-            Known::Bits(bits) => RowSet::of_ranges(bits.set_slices().map(|(from, until)| from..until), rows),
+            Known::Bits(bits, _) => RowSet::of_ranges(bits.set_slices().map(|(from, until)| from..until), rows),
         })
     }
 
@@ -79,7 +79,7 @@ impl KnownRows {
     pub(super) fn count(&self, segment: SegmentId, group: usize, condition: ConditionId) -> Option<usize> {
         Some(match self.rows.get(&(segment, group, condition))? {
             Known::Nothing => 0,
-            Known::Bits(bits) => bits.count_set_bits(),
+            Known::Bits(_, set) => set,
         })
     }
 
@@ -121,7 +121,7 @@ impl Notes {
             let bits = noted.finish_cloned();
             let known = match bits.count_set_bits() {
                 0 => Known::Nothing,
-                _ => Known::Bits(self.checked.spread(&bits)),
+                set => Known::Bits(self.checked.spread(&bits), set),
             };
             self.known.rows.insert(self.key, known);
         }

@@ -29,7 +29,7 @@ use super::prune::{RowGroupStatistics, TimeStatistics, kept, pruning_predicate, 
 use super::repeats::Repeats;
 use super::segment_plan::{Checked, Failure, SegmentPlan, rememberable};
 use super::severity::SeverityClasses;
-use super::work::{Next, RowGroupUnit, Unit, WorkHeap};
+use super::work::{CountedUnit, Next, RowGroupUnit, Unit, WorkHeap};
 use crate::stats::{Counter, StatsHandle};
 use crate::{Error, Result};
 
@@ -145,7 +145,7 @@ impl ScanRun {
                     let segments = self.not_beaten(segments, |meta| meta.time);
                     let opened = futures::future::join_all(segments.iter().map(|meta| self.row_groups(meta))).await;
                     for units in opened {
-                        self.work.push(units?.into_iter().map(Unit::RowGroup));
+                        self.work.push(units?);
                     }
                     drop(opening);
                 }
@@ -155,6 +155,9 @@ impl ScanRun {
                         Some(unit) => return self.read(unit).await.map(Some),
                         None => self.stats.add(Counter::RowGroupsPruned, 1),
                     }
+                }
+                Next::Count(CountedUnit { plan, rows }) => {
+                    return self.rows_alone(Output::plain(Arc::clone(&plan.conversion)), rows).map(Some);
                 }
             }
         }
@@ -183,8 +186,9 @@ impl ScanRun {
         kept(items, keep)
     }
 
-    /// The row groups of a segment that may hold matching rows.
-    async fn row_groups(&self, meta: &SegmentMeta) -> Result<Vec<RowGroupUnit>> {
+    /// The row groups of a segment that may hold matching rows; all those together of which nothing but their number is asked and that is
+    /// known.
+    async fn row_groups(&self, meta: &SegmentMeta) -> Result<Vec<Unit>> {
         let open = self.loader.open(meta, &self.stats).await?;
         let all: Vec<usize> = (0..open.row_group_times.len()).collect();
         self.stats.add(Counter::RowGroupsConsidered, all.len() as u64);
@@ -214,6 +218,12 @@ impl ScanRun {
         }
         let plan = Arc::new(SegmentPlan::new(Arc::clone(&open), &self.request, self.remembered.is_some())?);
         let known = &self.loader.known_rows;
+        if let Some(rows) = self.known_count(&plan, &of_severity) {
+            self.stats.add(Counter::RowGroupsPruned, (considered - of_severity.len()) as u64);
+            self.stats.add(Counter::CacheHits, of_severity.len() as u64);
+            self.stats.add(Counter::RowGroupsRead, of_severity.len() as u64);
+            return Ok(Vec::from_iter((rows > 0).then_some(Unit::Counted(CountedUnit { plan, rows }))));
+        }
         let is_known = |group| self.remembered.is_some_and(|condition| known.has(meta.id, group, condition));
         let indexed = match of_severity.iter().all(|(group, _)| is_known(*group)) {
             true => None,
@@ -242,7 +252,21 @@ impl ScanRun {
             let short = plan.short_columns(units.iter().map(|unit| unit.group));
             self.loader.keep(&open.meta, short, &self.stats).await?;
         }
-        Ok(units)
+        Ok(units.into_iter().map(Unit::RowGroup).collect())
+    }
+
+    /// How many rows of some row groups match, where nothing else is asked of them and it is known of each.
+    fn known_count(&self, plan: &SegmentPlan, groups: &[(usize, RowSet)]) -> Option<usize> {
+        let condition = self.remembered.filter(|_| self.repeats.is_none() && !self.is_ordered())?;
+        if !plan.conversion.reads_nothing() || plan.has_conditions(Checked::Cheap) {
+            return None;
+        }
+        let (known, segment) = (&self.loader.known_rows, plan.open.meta.id);
+        let counts = groups.iter().map(|(group, rows)| {
+            let count = known.count(segment, *group, condition);
+            count.filter(|_| rows.is_all())
+        });
+        counts.sum()
     }
 
     fn severity_rows(&self, open: &OpenSegment, group: usize) -> RowSet {
@@ -325,6 +349,7 @@ impl ScanRun {
             && let Some(count) = self.remembered.and_then(|condition| known.count(open.meta.id, group, condition))
         {
             self.stats.add(Counter::CacheHits, 1);
+            self.stats.add(Counter::RowGroupsRead, u64::from(count > 0));
             return self.rows_alone(Output::plain(Arc::clone(&plan.conversion)), count);
         }
         let known = self.remembered.and_then(|condition| known.get(open.meta.id, group, condition, rows_of_group));
@@ -337,6 +362,7 @@ impl ScanRun {
         let is_known_alone = known.is_some_and(|known| known.len() == rows.len()) && !plan.has_conditions(checked);
         let (mut output, leaves) = self.output(&plan, group, (is_known_alone, rows.len()), checked);
         if !plan.has_conditions(checked) && output.conversion().reads_nothing() {
+            self.stats.add(Counter::RowGroupsRead, u64::from(!rows.is_empty()));
             return self.rows_alone(output, rows.len());
         }
         let failure = Failure::default();
@@ -412,7 +438,6 @@ impl ScanRun {
 
     /// So many rows of columns of which nothing is read.
     fn rows_alone(&self, mut output: Output, rows: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        self.stats.add(Counter::RowGroupsRead, u64::from(rows > 0));
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
         let empty = empty.map_err(|error| Error::corrupt(output.conversion().object_key(), error))?;

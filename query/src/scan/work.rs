@@ -28,6 +28,8 @@ pub(super) enum Unit {
     Segment(SegmentMeta),
     /// A row group whose rows may match.
     RowGroup(RowGroupUnit),
+    /// Rows of a segment of which nothing is read.
+    Counted(CountedUnit),
 }
 
 /// A row group to read.
@@ -39,11 +41,19 @@ pub(super) struct RowGroupUnit {
     pub(super) rows: RowSet,
 }
 
+/// So many rows of a segment that are known to match.
+#[derive(Debug, Clone)]
+pub(super) struct CountedUnit {
+    pub(super) plan: Arc<SegmentPlan>,
+    pub(super) rows: usize,
+}
+
 impl Unit {
     pub(super) fn time(&self) -> TimeRange {
         match self {
             Self::Segment(meta) => meta.time,
             Self::RowGroup(unit) => unit.plan.open.row_group_times[unit.group],
+            Self::Counted(unit) => unit.plan.open.meta.time,
         }
     }
 }
@@ -97,6 +107,8 @@ pub(super) enum Next {
     Open(Vec<SegmentMeta>, Opening),
     /// Read this.
     Read(RowGroupUnit),
+    /// Tell of these.
+    Count(CountedUnit),
 }
 
 /// Segments being opened; until it is dropped, other partitions wait for what they bring.
@@ -143,6 +155,7 @@ impl WorkHeap {
                 let mut state = self.state.lock();
                 match state.heap.pop().map(|entry| entry.unit) {
                     Some(Unit::RowGroup(unit)) => return Some(Next::Read(unit)),
+                    Some(Unit::Counted(unit)) => return Some(Next::Count(unit)),
                     Some(Unit::Segment(first)) => {
                         let mut segments = vec![first];
                         while segments.len() < together
