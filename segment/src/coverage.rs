@@ -14,6 +14,8 @@ pub(crate) struct Coverage {
     range: Option<(i64, i64)>,
     hours: BTreeSet<Hour>,
     services: BTreeSet<String>,
+    /// Whether a row without a service was seen.
+    has_nameless: bool,
 }
 
 impl Coverage {
@@ -39,6 +41,10 @@ impl Coverage {
         }
     }
 
+    pub(crate) fn note_nameless(&mut self) {
+        self.has_nameless = true;
+    }
+
     /// From the first time up to just after the last; `None` without rows.
     pub(crate) fn time(&self) -> Option<TimeRange> {
         let (first, last) = self.range?;
@@ -53,7 +59,12 @@ impl Coverage {
     pub(crate) fn services(&self) -> ServiceSet {
         let names = &self.services;
         if names.len() <= NAMED_SERVICES && names.iter().map(String::len).sum::<usize>() <= NAMED_SERVICES_BYTES {
-            ServiceSet::Names(names.iter().cloned().collect())
+            let names = names.iter().cloned().collect();
+            if self.has_nameless || self.services.is_empty() {
+                ServiceSet::Names(names)
+            } else {
+                ServiceSet::OfEveryRow(names)
+            }
         } else {
             ServiceSet::Bloom(tidemill_text::service_bloom(names.iter().map(String::as_str)))
         }
@@ -80,6 +91,8 @@ mod tests {
     fn many_services_become_a_filter() {
         let mut coverage = Coverage::default();
         (0..NAMED_SERVICES).for_each(|number| coverage.note_service(&number.to_string()));
+        assert!(matches!(coverage.services(), ServiceSet::OfEveryRow(names) if names.len() == NAMED_SERVICES));
+        coverage.note_nameless();
         assert!(matches!(coverage.services(), ServiceSet::Names(names) if names.len() == NAMED_SERVICES));
         coverage.note_service("one more");
         assert!(matches!(coverage.services(), ServiceSet::Bloom(_)));

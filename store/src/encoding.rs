@@ -17,10 +17,11 @@ const MAX_REASON_BYTES: usize = 16 * 1024;
 const NAMES: u8 = 1;
 const BLOOM: u8 = 2;
 
-/// Tag 1: names, each as its length in two bytes (little endian) and its UTF-8. Tag 2: the filter's bytes.
+/// Tag 1: names as they are stored ([`ServiceSet::stored_names`]), each as its length in two bytes (little endian) and its UTF-8. Tag 2:
+/// the filter's bytes.
 pub(crate) fn encode_services(services: &ServiceSet) -> Vec<u8> {
-    match services {
-        ServiceSet::Names(names) => {
+    match services.stored_names() {
+        Ok(names) => {
             let mut bytes = vec![NAMES];
             for name in names {
                 let len = name.len().min(usize::from(u16::MAX));
@@ -29,7 +30,7 @@ pub(crate) fn encode_services(services: &ServiceSet) -> Vec<u8> {
             }
             bytes
         }
-        ServiceSet::Bloom(filter) => [&[BLOOM], filter.as_slice()].concat(),
+        Err(filter) => [&[BLOOM], filter].concat(),
     }
 }
 
@@ -43,7 +44,7 @@ pub(crate) fn decode_services(bytes: &[u8]) -> Option<ServiceSet> {
                 names.push(String::from_utf8(name.to_vec()).ok()?);
                 rest = after;
             }
-            rest.is_empty().then_some(ServiceSet::Names(names))
+            rest.is_empty().then_some(ServiceSet::of_stored_names(names))
         }
         (&BLOOM, filter) => Some(ServiceSet::Bloom(filter.to_vec())),
         _ => None,
@@ -163,7 +164,10 @@ mod tests {
     fn service_sets_round_trip_and_garbage_is_seen() {
         for services in [
             ServiceSet::Names(vec![]),
-            ServiceSet::Names(vec!["checkout".into(), String::new(), "größe".into()]),
+            ServiceSet::Names(vec![String::new(), "checkout".into(), "größe".into()]),
+            ServiceSet::Names(vec![String::new()]),
+            ServiceSet::OfEveryRow(vec![String::new()]),
+            ServiceSet::OfEveryRow(vec!["checkout".into()]),
             ServiceSet::Bloom(vec![7; 256]),
         ] {
             assert_eq!(decode_services(&encode_services(&services)), Some(services));
@@ -177,6 +181,8 @@ mod tests {
     fn service_sets_keep_their_bytes() {
         let names = ServiceSet::Names(vec!["cart".into(), "web".into()]);
         assert_eq!(hex::encode(encode_services(&names)), "0104006361727403007765 62".replace(' ', ""));
+        let of_every_row = ServiceSet::OfEveryRow(vec!["cart".into(), "web".into()]);
+        assert_eq!(hex::encode(encode_services(&of_every_row)), "0104006361727403007765 620000".replace(' ', ""));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl SegmentQuery {
     pub fn may_match_services(&self, services: &ServiceSet) -> bool {
         let Some(wanted) = &self.services else { return true };
         match services {
-            ServiceSet::Names(names) => names.iter().any(|name| wanted.contains(name)),
+            ServiceSet::Names(names) | ServiceSet::OfEveryRow(names) => names.iter().any(|name| wanted.contains(name)),
             ServiceSet::Bloom(bits) => wanted.iter().any(|name| tidemill_text::bloom_may_contain(bits, name)),
         }
     }

@@ -1,5 +1,5 @@
-//! Row groups that are counted unread: by their footers, where a query asks only how many lines there are and all rows of a row group
-//! count, or by the stream tables of their segments.
+//! Lines that are counted unread: by the catalog where a window has a whole segment and all of its lines count, by footers where that is so
+//! of row groups, or by the stream tables of their segments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,26 @@ use crate::QueryEngine;
 use crate::scan::OpenSegment;
 use crate::stats::{Counter, StatsHandle};
 
-/// Row groups of segments.
-pub(crate) type CountedGroups = BTreeMap<SegmentId, BTreeSet<usize>>;
+/// Rows of segments that are counted.
+pub(crate) type CountedGroups = BTreeMap<SegmentId, CountedRows>;
+
+/// Which rows of a segment are counted.
+#[derive(Debug, Clone)]
+pub(crate) enum CountedRows {
+    All,
+    /// Those of some row groups.
+    Groups(BTreeSet<usize>),
+}
+
+impl CountedRows {
+    /// Whether those of a row group are.
+    pub(crate) fn has(&self, group: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Groups(groups) => groups.contains(&group),
+        }
+    }
+}
 
 /// What was counted unread.
 #[derive(Debug, Default)]
@@ -60,7 +78,17 @@ impl QueryEngine {
         // What may be past its retention is told of where rows are read.
         let kept_from = parts.catalog.first_kept_day(organization, Signal::Logs).map(|day| day.range().start);
         let mut is_everything = segments.len() == before && kept_from.is_none_or(|from| from <= time.start);
-        let mut row_groups = 0;
+        let (mut row_groups, mut by_groups) = (0, Vec::new());
+        for meta in segments.extract_if(.., |meta| are_all(meta) && matches!(meta.services, ServiceSet::OfEveryRow(_)))
+        {
+            let times = (meta.time.start.0, meta.time.end.0 - 1);
+            if run.count_lines(times, meta.rows)? {
+                counted.groups.insert(meta.id, CountedRows::All);
+            } else {
+                by_groups.push(meta);
+            }
+        }
+        segments.extend(by_groups);
         let mut lines = Lines::new(detail.clone());
         let by_footers = |open: &OpenSegment| {
             are_all(&open.meta) && (0..open.row_group_times.len()).all(|group| has_services(open, group))
@@ -94,7 +122,7 @@ impl QueryEngine {
             is_everything &= groups.len() == open.row_group_times.len();
             row_groups += groups.len() as u64;
             if !groups.is_empty() {
-                counted.groups.insert(open.meta.id, groups);
+                counted.groups.insert(open.meta.id, CountedRows::Groups(groups));
             }
         }
         counted.is_everything = is_everything;
@@ -130,9 +158,9 @@ fn times_of(open: &OpenSegment, group: usize) -> (i64, i64) {
 /// Whether the selector is met by every service of a segment.
 fn all_meet(meta: &SegmentMeta, selector: &StreamSelector) -> bool {
     let meets = |name: &String| selector.meets(&StreamLabels::of([(SERVICE_NAME.to_owned(), name.clone())]));
-    match &meta.services {
-        ServiceSet::Names(names) => names.iter().all(|name| !name.is_empty() && meets(name)),
-        ServiceSet::Bloom(_) => false,
+    match meta.services.names() {
+        None => false,
+        Some(names) => names.iter().all(|name| !name.is_empty() && meets(name)),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::engine::Asked;
 use crate::plan::Work;
 use crate::{QueryEngine, QueryStats, QueryStream};
 
-pub(crate) use counted::CountedGroups;
+pub(crate) use counted::{CountedGroups, CountedRows};
 pub use lines::LinesAnswer;
 pub use numbers::NumbersAnswer;
 pub(crate) use scan::LineScan;

@@ -12,7 +12,7 @@ use tidemill_types::{OrganizationId, Signal, Tier, TimeRange};
 use super::batches::Lines;
 use super::detail::Detail;
 use super::scan::Condition;
-use super::{CountedGroups, SparedColumns};
+use super::{CountedGroups, CountedRows, SparedColumns};
 use super::{Error, LineScan, Result, add_stats, conditions};
 use crate::stats::StatsHandle;
 use crate::{QueryEngine, QueryLimits, QueryStats};
@@ -196,7 +196,7 @@ impl QueryEngine {
                 known.found.check()?;
             }
             if !inside.is_empty() {
-                known.groups.insert(open.meta.id, inside);
+                known.groups.insert(open.meta.id, CountedRows::Groups(inside));
             }
         }
         Ok(known)

@@ -34,7 +34,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use tidemill_types::{SegmentId, SegmentMeta};
 
-use crate::logql::{CountedGroups, SparedColumns};
+use crate::logql::{CountedGroups, CountedRows, SparedColumns};
 use crate::tables::TableColumns;
 
 pub(crate) use convert::{Conversion, OutputColumn, same_texts};
@@ -80,7 +80,7 @@ pub(crate) struct ScanRequest {
 impl ScanRequest {
     /// Whether a row group of a segment may have rows that are not known yet.
     pub(crate) fn may_read(&self, meta: &SegmentMeta, group: usize) -> bool {
-        let is_left_out = self.left_out.get(&meta.id).is_some_and(|groups| groups.contains(&group));
+        let is_left_out = self.left_out.get(&meta.id).is_some_and(|counted| counted.has(group));
         !is_left_out && self.traces.get(&meta.id).is_none_or(|groups| groups.contains(&group))
     }
 
@@ -93,6 +93,8 @@ impl ScanRequest {
         if let Some(missing) = groups.keys().find(|id| !read.contains(id)) {
             return Err(crate::Error::SegmentMissing { bucket: "catalog".to_owned(), object_key: missing.to_string() });
         }
+        let is_open = |meta: &&SegmentMeta| !matches!(groups.get(&meta.id), Some(CountedRows::All));
+        self.segments = Arc::new(self.segments.iter().filter(is_open).cloned().collect());
         self.left_out = Arc::new(groups.clone());
         Ok(())
     }

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+};
 use tidemill_segment::index::{Condition, IndexDirectory, RowBlocks};
 use tidemill_segment::read::{AttributeEntry, AttributeScope, AttributeType, SegmentFooter};
 use tidemill_store::ObjectStore;
@@ -256,7 +258,12 @@ impl OpenSegment {
         if blake3::hash(bytes).as_bytes() != &meta.footer_hash {
             return Err(corrupt("its footer is not the one that the catalog knows (the hash differs)".to_owned()));
         }
-        let metadata = ParquetMetaDataReader::decode_metadata(bytes).map_err(|error| corrupt(error.to_string()))?;
+        // Nothing looks at them, and they are a good part of a footer.
+        let options = ParquetMetaDataOptions::new()
+            .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+            .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+        let metadata = ParquetMetaDataReader::decode_metadata_with_options(bytes, Some(&options));
+        let metadata = metadata.map_err(|error| corrupt(error.to_string()))?;
         let footer = SegmentFooter::from_metadata(&metadata).map_err(|error| corrupt(error.to_string()))?;
         let reader = reader_metadata(meta, Arc::new(metadata))?;
         let row_group_times = row_group_times(meta, &reader)?;

@@ -75,6 +75,11 @@ async fn what_footers_count_is_what_lines_count() {
     for seed in 0..4 {
         metas.extend(world.ingest(Signal::Logs, &records(seed)).await);
     }
+    // The catalog itself tells of segments whose rows all have a service.
+    let all = r#"sum(count_over_time({service_name=~".+"}[2h]))"#;
+    let told = ask(&world.cold(), all).await;
+    assert_eq!((told.stats.requests, told.stats.cache_hits), (0, 0), "no segment is opened");
+    assert!(told.answer.to_json().to_string().contains("\"2800\""), "{:?}", told.answer.to_json());
     // Without a service, for which a selector may not hold.
     let lone = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [
         { "timeUnixNano": (START_NS + SECOND_NS).to_string(), "body": { "stringValue": "alone" } },

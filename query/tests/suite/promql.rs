@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
+use tidemill_eval::Labels;
 use tidemill_eval::promql::json::encode_answer;
-use tidemill_eval::promql::selector_of;
+use tidemill_eval::promql::{Engine, MemoryStore, selector_of};
 use tidemill_query::promql::{LabelSelect, PromqlLimits, PromqlRequest};
 use tidemill_types::Signal;
 
@@ -30,7 +31,7 @@ async fn ask(world: &World, query: &str, at_s: i64) -> Vec<String> {
         .map(|series| {
             let pairs = series["metric"].as_object().expect("labels").iter();
             let pairs = pairs.map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned()));
-            let labels = tidemill_eval::Labels::of(pairs);
+            let labels = Labels::of(pairs);
             format!("{labels} {}", series["value"][1].as_str().unwrap_or("histogram"))
         })
         .collect();
@@ -451,5 +452,54 @@ async fn a_query_that_is_divided_answers_as_one_that_is_not() {
         let text = encode_answer(&value, &notes, query);
         assert!(text.contains("\"values\""), "{query}: {text}");
         assert_eq!(encode_answer(&divided.value, &divided.notes, query), text, "{query}");
+    }
+}
+
+/// Many samples are put together and evaluated in parts on several threads, and give what one evaluation of them all gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_many_series_give_what_all_give() {
+    let (mut world, mut memory) = (World::new().await, MemoryStore::default());
+    let times = [0..150, 140..300, 300..400];
+    for (part, times) in times.into_iter().enumerate() {
+        let points = (0..80_i64).flat_map(|series| times.clone().map(move |at| (series, at)));
+        // A gap in some, and counters that begin anew in others; what arrives later stands.
+        let points = points.filter(|(series, at)| series % 7 != 3 || !(100..200).contains(at));
+        let told: Vec<Json> = points
+            .map(|(series, at)| {
+                let since = if series % 5 == 2 && at > 210 { at - 210 } else { at };
+                let value = (since * (series + 3)) as f64 / 4.0 + part as f64;
+                let labels = [("__name__", "load_total"), ("n", &series.to_string()), ("g", &(series % 6).to_string())];
+                let time = START_MS + at * 15_000;
+                memory.add_float(&Labels::of(labels), time, value, 0);
+                json!({ "timeUnixNano": (time * 1_000_000).to_string(), "asDouble": value,
+                        "attributes": [attribute("n", json!(series.to_string())), attribute("g", json!((series % 6).to_string()))] })
+            })
+            .collect();
+        let load =
+            json!({ "name": "load", "sum": { "isMonotonic": true, "aggregationTemporality": 2, "dataPoints": told } });
+        let request = json!({ "resourceMetrics": [{ "scopeMetrics": [{ "metrics": [load] }] }] });
+        let arrival_ns = START_NS + SECOND_NS * 86_400 + part as i64;
+        world.ingest_for(world.organization, Signal::Metrics, &request, arrival_ns).await;
+    }
+    let (start_ms, end_ms, step_ms) = (START_MS + 7_000, START_MS + 400 * 15_000, 60_000);
+    for query in [
+        "sum(rate(load_total[5m]))",
+        "sum by (g) (increase(load_total[2m]))",
+        "topk(3, rate(load_total[5m]))",
+        "quantile(0.7, load_total)",
+        "avg_over_time(load_total[10m]) > 300",
+        "rate(load_total[5m]) / on (n) group_left () load_total",
+        "count by (g) (load_total offset 3m) + on (g) sum by (g) (resets(load_total[20m]))",
+        "rate(load_total{n=\"9\"}[5m])",
+        "absent_over_time(load_total{n=\"80\"}[5m])",
+    ] {
+        let request = PromqlRequest { query: query.to_owned(), start_ms, end_ms, step_ms, lookback_ms: None };
+        let own = world.engine.promql(world.organization, request, PromqlLimits::default()).await;
+        let own = own.unwrap_or_else(|error| panic!("{query}: {error}"));
+        let all = Engine::default().range(query, (start_ms, end_ms, step_ms), &[&memory]);
+        let (value, notes) = all.unwrap_or_else(|error| panic!("{query}: {error}"));
+        let (own, all) = (encode_answer(&own.value, &own.notes, query), encode_answer(&value, &notes, query));
+        assert!(all.contains("values"), "{query}: nothing to compare: {all}");
+        assert_eq!(own, all, "{query}");
     }
 }

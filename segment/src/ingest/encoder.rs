@@ -193,9 +193,7 @@ impl BundleEncoder {
                 partition.resources.entry(frame.resource, &self.place.resource_identity, &mut self.keys[1]);
             partition.current.resource = entry;
             partition.current.resource_stamp = self.place.resource_stamp;
-            if let Some(service) = service {
-                partition.note_service(service);
-            }
+            partition.note_service(&service);
         }
         if partition.current.scope_stamp != self.place.scope_stamp {
             let entry = partition.scopes.entry(frame.scope, &self.place.scope_identity, &mut self.keys[2]);

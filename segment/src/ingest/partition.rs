@@ -16,6 +16,7 @@ use super::point_columns::PointColumns;
 use super::promotion::{Promotion, attribute_entries, choose_columns};
 use super::properties::level_0_properties;
 use super::span_columns::SpanColumns;
+use super::tables::NewService;
 use super::tables::{ResourceTable, ScopeTable};
 use super::time::ChosenTime;
 use crate::coverage::Coverage;
@@ -161,8 +162,12 @@ impl Partition {
         row
     }
 
-    pub(crate) fn note_service(&mut self, name: &str) {
-        self.coverage.note_service(name);
+    pub(crate) fn note_service(&mut self, service: &NewService<'_>) {
+        match service {
+            NewService::Known => {}
+            NewService::Named(name) => self.coverage.note_service(name),
+            NewService::Nameless => self.coverage.note_nameless(),
+        }
     }
 
     pub(crate) fn buffered_rows(&self) -> usize {

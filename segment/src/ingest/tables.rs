@@ -59,17 +59,25 @@ impl Default for ResourceTable {
     }
 }
 
+/// The service of an entry, where the entry is new.
+pub(crate) enum NewService<'a> {
+    /// It is not new.
+    Known,
+    Named(&'a str),
+    Nameless,
+}
+
 impl ResourceTable {
-    /// The entry of `resource`; answers the name of its service when the entry is new.
+    /// The entry of `resource`; where it is new, the name of its service as well, if it has one.
     pub(crate) fn entry<'a>(
         &mut self,
         resource: &ResourceRow<'a>,
         identity: &[u8],
         keys: &mut Keys,
-    ) -> (u32, Option<&'a str>) {
+    ) -> (u32, NewService<'a>) {
         let (entry, is_new) = self.entries.entry(identity);
         if !is_new {
-            return (entry, None);
+            return (entry, NewService::Known);
         }
         self.schema_url.push_some(entry, resource.schema_url);
         push_count(&mut self.dropped, entry, resource.dropped);
@@ -88,7 +96,7 @@ impl ResourceTable {
             }
         }
         self.attributes.end_row(entry);
-        (entry, service)
+        (entry, service.map_or(NewService::Nameless, NewService::Named))
     }
 
     pub(crate) fn len(&self) -> usize {

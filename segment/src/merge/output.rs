@@ -183,6 +183,11 @@ impl<'a> Output<'a> {
         if let Some(column) = batch.column_by_name(SERVICE_NAME_COLUMN) {
             let coverage = &mut self.coverage;
             each_value(column, 0, batch.num_rows(), |name| coverage.note_service(&String::from_utf8_lossy(name)));
+            if column.logical_null_count() > 0 {
+                coverage.note_nameless();
+            }
+        } else {
+            self.coverage.note_nameless();
         }
     }
 

@@ -216,6 +216,8 @@ impl<'a> Folding<'a> {
     }
 
     fn note_services(&mut self, batch: &RecordBatch) -> Result<()> {
+        // A window tells of many rows.
+        self.coverage.note_nameless();
         let Some(column) = batch.column_by_name("service_name") else { return Ok(()) };
         let names = arrow::compute::cast(column, &DataType::Utf8).map_err(Error::arrow("read a column"))?;
         names.as_string::<i32>().iter().flatten().for_each(|name| self.coverage.note_service(name));

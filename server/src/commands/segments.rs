@@ -79,7 +79,7 @@ fn tier_name(tier: Tier) -> String {
 /// One segment, a field a row.
 fn details(it: &SegmentMeta) -> Table {
     let services = match &it.services {
-        ServiceSet::Names(names) => names.join(", "),
+        ServiceSet::Names(names) | ServiceSet::OfEveryRow(names) => names.join(", "),
         ServiceSet::Bloom(_) => "more than are listed; a bloom filter stands for them".to_owned(),
     };
     let mut table = Table::new(&["FIELD", "VALUE"]);

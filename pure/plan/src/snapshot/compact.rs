@@ -23,7 +23,7 @@ struct ServiceKey(ServiceSet);
 impl std::hash::Hash for ServiceKey {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         match &self.0 {
-            ServiceSet::Names(names) => names.hash(state),
+            ServiceSet::Names(names) | ServiceSet::OfEveryRow(names) => names.hash(state),
             ServiceSet::Bloom(bits) => bits.hash(state),
         }
     }
