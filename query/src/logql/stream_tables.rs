@@ -65,7 +65,7 @@ impl StreamTables {
                 Ok((open, streams))
             }
         };
-        loader.open_all(segments, stats).map_ok(with_streams).try_buffer_unordered(TOGETHER).boxed()
+        loader.open_all_with(segments, Some(PART), stats).map_ok(with_streams).try_buffer_unordered(TOGETHER).boxed()
     }
 
     /// The streams of a segment; `None` where it has no table.
@@ -75,14 +75,13 @@ impl StreamTables {
         open: &Arc<OpenSegment>,
         stats: &StatsHandle,
     ) -> Result<Option<Arc<SegmentStreams>>> {
-        let Some(part) = open.footer.sections.iter().find(|part| part.name == PART) else { return Ok(None) };
+        let Some(range) = open.part(PART) else { return Ok(None) };
         if let Some(streams) = self.0.get(&open.meta.id).await {
             stats.add(Counter::CacheHits, 1);
             return Ok(Some(streams));
         }
-        let range = part.range.offset..part.range.offset.saturating_add(part.range.len);
         let read = async {
-            let parts = loader.fetch(&open.meta, &[range], stats).await?;
+            let parts = loader.fetch_kept(&open.meta, &[range], stats).await?;
             let bytes = parts.first().ok_or_else(|| corrupt(open, "the store returned no bytes"))?;
             let table = StreamTable::decode(bytes).map_err(|error| corrupt(open, error))?;
             if table.groups().len() != open.row_group_times.len() {

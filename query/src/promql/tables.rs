@@ -56,10 +56,8 @@ impl SeriesTables {
             return Ok(series);
         }
         let reading = async {
-            let section = open.footer.sections.iter().find(|part| part.name == "series");
-            let series = match section {
-                Some(part) => {
-                    let range = part.range.offset..part.range.offset.saturating_add(part.range.len);
+            let series = match open.part("series") {
+                Some(range) => {
                     let bytes = loader.fetch(&open.meta, &[range], stats).await?;
                     let bytes = bytes.first().ok_or_else(|| corrupt(open, "the store returned no bytes"))?;
                     let table = SeriesTable::decode(bytes).map_err(|error| corrupt(open, error))?;

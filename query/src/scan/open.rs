@@ -36,6 +36,8 @@ const FOOTERS_TOGETHER: usize = 16;
 pub(super) const KEPT_COLUMN_BYTES: u64 = 64 << 10;
 /// Answers of indexes may take one in so many bytes of what footers may.
 const SHARE_OF_ANSWERS: u64 = 8;
+/// How much before a footer is read with it, where a part of the index section is wanted that may lie there.
+const BEFORE_FOOTER_BYTES: u64 = 32 << 10;
 /// A decoded footer takes about this many times its encoded size.
 const DECODED_FOOTER_FACTOR: u64 = 6;
 
@@ -119,20 +121,40 @@ impl SegmentLoader {
     /// # Errors
     /// `SegmentMissing` when its object is gone, `SegmentCorrupt` when its footer is not the one in the catalog.
     pub(crate) async fn open(&self, meta: &SegmentMeta, stats: &StatsHandle) -> Result<Arc<OpenSegment>> {
+        self.open_with(meta, None, stats).await
+    }
+
+    /// As [`Self::open`], for a reader that wants a part of the index section next: where that lies shortly before the footer, it is read
+    /// with it in one request, for [`Self::fetch_kept`] to find.
+    async fn open_with(
+        &self,
+        meta: &SegmentMeta,
+        part: Option<&'static str>,
+        stats: &StatsHandle,
+    ) -> Result<Arc<OpenSegment>> {
         if let Some(open) = self.footers.get(&meta.id).await {
             stats.add(Counter::CacheHits, 1);
             return Ok(open);
         }
-        self.footers
-            .try_get_with(meta.id, async {
-                let range = meta.footer.offset..meta.footer.offset.saturating_add(meta.footer.len);
-                let mut parts = self.fetch(meta, &[range], stats).await?;
-                let bytes =
-                    parts.pop().ok_or_else(|| Error::corrupt(&meta.object_key, "the store returned no bytes"))?;
-                OpenSegment::decode(meta, &bytes).map(Arc::new)
-            })
-            .await
-            .map_err(|error: Arc<Error>| Error::clone(&error))
+        let opening = async {
+            let start = meta.footer.offset;
+            let before = part.map_or(0, |_| meta.index.len.min(BEFORE_FOOTER_BYTES).min(start));
+            let range = start - before..start.saturating_add(meta.footer.len);
+            let mut parts = self.fetch(meta, std::slice::from_ref(&range), stats).await?;
+            let no_bytes = || Error::corrupt(&meta.object_key, "the store returned no bytes");
+            let bytes = parts.pop().ok_or_else(no_bytes)?;
+            let footer = usize::try_from(before).ok().and_then(|at| bytes.get(at..)).ok_or_else(no_bytes)?;
+            let open = OpenSegment::decode(meta, footer)?;
+            if let Some(wanted) = part.and_then(|name| open.part(name)) {
+                let inside = |at: u64| at.checked_sub(range.start).and_then(|at| usize::try_from(at).ok());
+                let own = inside(wanted.start).zip(inside(wanted.end)).and_then(|(from, until)| bytes.get(from..until));
+                if let Some(own) = own {
+                    self.kept.insert((meta.id, wanted.start, wanted.end), Bytes::copy_from_slice(own)).await;
+                }
+            }
+            Ok(Arc::new(open))
+        };
+        self.footers.try_get_with(meta.id, opening).await.map_err(|error: Arc<Error>| Error::clone(&error))
     }
 
     /// Opens segments, some at a time, in any order.
@@ -141,10 +163,20 @@ impl SegmentLoader {
         segments: Vec<SegmentMeta>,
         stats: &StatsHandle,
     ) -> BoxStream<'static, Result<Arc<OpenSegment>>> {
+        self.open_all_with(segments, None, stats)
+    }
+
+    /// As [`Self::open_all`], for a reader that wants a part of the index section of each next.
+    pub(crate) fn open_all_with(
+        self: &Arc<Self>,
+        segments: Vec<SegmentMeta>,
+        part: Option<&'static str>,
+        stats: &StatsHandle,
+    ) -> BoxStream<'static, Result<Arc<OpenSegment>>> {
         let (loader, stats) = (Arc::clone(self), stats.clone());
         let open_one = move |meta: SegmentMeta| {
             let (loader, stats) = (Arc::clone(&loader), stats.clone());
-            async move { loader.open(&meta, &stats).await }
+            async move { loader.open_with(&meta, part, &stats).await }
         };
         futures::stream::iter(segments).map(open_one).buffer_unordered(FOOTERS_TOGETHER).boxed()
     }
@@ -279,6 +311,12 @@ impl OpenSegment {
         Ok(Self { meta: meta.clone(), footer, reader, row_group_times, attributes, directory: OnceCell::new() })
     }
 
+    /// Where a part of the index section lies.
+    pub(crate) fn part(&self, name: &str) -> Option<Range<u64>> {
+        let part = self.footer.sections.iter().find(|part| part.name == name)?;
+        Some(part.range.offset..part.range.offset.saturating_add(part.range.len))
+    }
+
     /// Where the values of an attribute are.
     pub(crate) fn place(&self, key: &AttributeKey) -> AttributePlace {
         let unlisted = AttributePlace { column: None, in_overflow: self.footer.attributes_truncated };
@@ -332,8 +370,7 @@ impl OpenSegment {
     }
 
     async fn read_directory(&self, loader: &SegmentLoader, stats: &StatsHandle) -> Result<Option<Arc<IndexDirectory>>> {
-        let Some(part) = self.footer.sections.iter().find(|part| part.name == "directory") else { return Ok(None) };
-        let range = part.range.offset..part.range.offset.saturating_add(part.range.len);
+        let Some(range) = self.part("directory") else { return Ok(None) };
         let bytes = loader.fetch(&self.meta, &[range], stats).await?;
         let bytes =
             bytes.first().ok_or_else(|| Error::corrupt(&self.meta.object_key, "the store returned no bytes"))?;

@@ -445,7 +445,7 @@ async fn a_query_that_is_divided_answers_as_one_that_is_not() {
         let divided = divided.unwrap_or_else(|error| panic!("{query}: {error}"));
         let source = world.engine.promql_source(world.organization, PromqlLimits::default()).await.expect("a source");
         let whole = tokio::task::spawn_blocking(move || {
-            let engine = tidemill_eval::promql::Engine::new(tidemill_eval::promql::Options::default());
+            let engine = Engine::default();
             engine.range(query, times, &[source.as_ref()])
         });
         let (value, notes) = whole.await.expect("evaluated").expect("an answer");
